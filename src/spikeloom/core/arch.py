@@ -1,0 +1,88 @@
+"""Arch: one machine's fields; Mapping: what its compiler decides before a spike is seen."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import abc
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Component:
+    """A kind of part with the attributes its cost depends on, e.g. ``Component("sram", size_bit=16384, width_bit=64)``.
+
+    kind: a word the component tables know (adder, register, comparator, sram, dram).
+    width_bit: operand or port width. size_bit: capacity of a memory.
+    """
+
+    kind: str
+    width_bit: int = 0
+    size_bit: float = 0
+
+
+@dataclass(frozen=True)
+class Part:
+    """Physical copies of a component: they occupy area and leak."""
+
+    instance: str
+    component: Component
+    copies: int = 1
+
+
+@dataclass(frozen=True)
+class Charge:
+    """One component action paid for each counted event (``per_bit``: for each counted bit; an access moves width_bit bits)."""
+
+    component: Component
+    action: str
+    times: float = 1.0
+    per_bit: bool = False
+
+
+class AbstractArch(ABC):
+    """A machine's fields. Final subclasses are frozen dataclasses; quantities are SI (bit, s, Hz, bit/s)."""
+
+    @property
+    @abstractmethod
+    def model(self) -> str:
+        """Key in HARDWARE."""
+
+    @property
+    @abstractmethod
+    def table(self) -> str:
+        """Name of the component table that prices this machine."""
+
+    @property
+    @abstractmethod
+    def clock_hz(self) -> float:
+        """Cycles (or ticks) per second."""
+
+    @abstractmethod
+    def inventory(self) -> tuple[Part, ...]:
+        """The parts that occupy area and leak."""
+
+    @abstractmethod
+    def charges(self) -> abc.Mapping[tuple[str, str], tuple[Charge, ...]]:
+        """What each counted (instance, action) costs. An empty tuple states that it is free; a missing key is an error."""
+
+    @abstractmethod
+    def notes(self) -> tuple[str, ...]:
+        """Assumptions every report of this machine must repeat."""
+
+
+@dataclass(frozen=True)
+class LayerMapping:
+    """Decisions for one layer."""
+
+    window: int = 1
+    dispatch: str = ""
+    order: str = "raster"
+    merge: int = 1
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """Decisions of a machine's compiler, by layer name."""
+
+    model: str
+    layers: abc.Mapping[str, LayerMapping] = field(default_factory=dict)

@@ -1,0 +1,103 @@
+"""Report: what the counts cost; Trial: one evaluated design with everything needed to repeat it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import abc
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One layer over all samples of the trace. energy: joules keyed ``instance.action`` (``instance.leakage`` included)."""
+
+    name: str
+    cycles: int
+    latency_s: float
+    synops: int
+    counts: abc.Mapping[str, int]
+    energy: abc.Mapping[str, float]
+    utilisation: abc.Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def energy_j(self) -> float:
+        return sum(self.energy.values())
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one machine spent on one workload. All figures are sums over the samples; ``per_inference`` holds means.
+
+    area: square metres keyed by instance, or None when a part has no sourced area.
+    sources: where each price came from, keyed like the energies.
+    """
+
+    model: str
+    arch: abc.Mapping[str, Any]
+    num_samples: int
+    layers: tuple[LayerReport, ...]
+    cycles: int
+    latency_s: float
+    area: abc.Mapping[str, float] | None
+    sources: abc.Mapping[str, str]
+    warnings: tuple[str, ...] = ()
+    workload_id: str = ""
+
+    @property
+    def energy_j(self) -> float:
+        """Sum over layers."""
+        return sum(layer.energy_j for layer in self.layers)
+
+    @property
+    def area_m2(self) -> float | None:
+        """Sum over parts, or None."""
+        return None if self.area is None else sum(self.area.values())
+
+    @property
+    def synops(self) -> int:
+        """Synaptic operations over all layers and samples."""
+        return sum(layer.synops for layer in self.layers)
+
+    @property
+    def latency_per_inference_s(self) -> float:
+        return self.latency_s / self.num_samples
+
+    @property
+    def energy_per_inference_j(self) -> float:
+        return self.energy_j / self.num_samples
+
+    @property
+    def edp_js(self) -> float:
+        """Energy-delay product of one inference: the product of the two means."""
+        return self.energy_per_inference_j * self.latency_per_inference_s
+
+    def by(self, what: Literal["layer", "component", "action"]) -> dict[str, float]:
+        """Joules grouped by layer, by component (instance) or by action (``instance.action``); each sums to the total."""
+        grouped: dict[str, float] = {}
+        for layer in self.layers:
+            for key, joules in layer.energy.items():
+                name = layer.name if what == "layer" else key.split(".")[0] if what == "component" else key
+                grouped[name] = grouped.get(name, 0.0) + joules
+        return grouped
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A design and its outcome; the only thing in result files. ``id`` hashes everything that affects the result."""
+
+    config: abc.Mapping[str, Any]
+    arch: abc.Mapping[str, Any]
+    seed: int
+    workload_id: str
+    accuracy: float | None
+    report: Report | None
+
+    @property
+    def id(self) -> str:
+        """SHA-256 over config, arch, seed and workload."""
+        canonical = json.dumps(
+            [self.config, self.arch, self.seed, self.workload_id], sort_keys=True, separators=(",", ":")
+        )
+        return hashlib.sha256(canonical.encode()).hexdigest()

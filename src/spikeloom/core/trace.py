@@ -1,0 +1,137 @@
+"""SpikeTrace: what arrived at each node, step by step, bit-packed over time; float membranes are never kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from spikeloom.core.network import Shape
+
+
+@dataclass(frozen=True, eq=False)
+class Spikes:
+    """Binary map over time.
+
+    packed: dtype uint8, shape (ceil(T/8), N, *shape); bit t & 7 of byte t >> 3 is step t (little bit order).
+        Bits beyond num_steps are zero.
+    """
+
+    packed: np.ndarray
+    num_steps: int
+
+    def __post_init__(self) -> None:
+        assert self.packed.dtype == np.uint8 and self.packed.shape[0] == -(-self.num_steps // 8)
+
+    @staticmethod
+    def pack(values: np.ndarray) -> Spikes:
+        """Pack a bool or 0/1 array of shape (T, N, *shape)."""
+        return Spikes(np.packbits(np.asarray(values) != 0, axis=0, bitorder="little"), values.shape[0])
+
+    def unpack(self) -> np.ndarray:
+        """Bool array of shape (T, N, *shape)."""
+        return np.unpackbits(self.packed, axis=0, count=self.num_steps, bitorder="little").astype(bool)
+
+    def reshape(self, shape: Shape) -> Spikes:
+        """The same spikes with another map shape (row-major)."""
+        return Spikes(self.packed.reshape(self.packed.shape[:2] + shape), self.num_steps)
+
+    @property
+    def num_samples(self) -> int:
+        return int(self.packed.shape[1])
+
+    @property
+    def shape(self) -> Shape:
+        """Map shape without T and N."""
+        return tuple(self.packed.shape[2:])
+
+    def events(self) -> np.ndarray:
+        """Spikes per neuron summed over steps and samples; dtype int64, shape (*shape)."""
+        counts: np.ndarray = np.bitwise_count(self.packed).sum(axis=(0, 1), dtype=np.int64)
+        return counts
+
+    def density(self) -> float:
+        """Fraction of (step, sample, neuron) that spiked."""
+        return float(self.events().sum()) / max(1, self.num_steps * int(np.prod(self.packed.shape[1:])))
+
+
+@dataclass(frozen=True, eq=False)
+class Levels:
+    """Integer map over time: sums of pooled spikes, graded spikes, or pixels of a direct-coded input.
+
+    values: dtype uint8, uint16 or int16, shape (T, N, *shape).
+    bits: bits of one level (magnitude; a sign comes on top). analog: real-valued pixels quantised to ``bits``.
+    """
+
+    values: np.ndarray
+    bits: int
+    signed: bool = False
+    analog: bool = False
+
+    def __post_init__(self) -> None:
+        assert self.values.dtype in (np.uint8, np.uint16, np.int16)
+
+    def reshape(self, shape: Shape) -> Levels:
+        """The same levels with another map shape (row-major)."""
+        return Levels(self.values.reshape(self.values.shape[:2] + shape), self.bits, self.signed, self.analog)
+
+    @property
+    def num_steps(self) -> int:
+        return int(self.values.shape[0])
+
+    @property
+    def num_samples(self) -> int:
+        return int(self.values.shape[1])
+
+    @property
+    def shape(self) -> Shape:
+        """Map shape without T and N."""
+        return tuple(self.values.shape[2:])
+
+    def constant(self) -> bool:
+        """True when every step of every sample shows the same map (direct coding)."""
+        return bool((self.values == self.values[:1]).all())
+
+    def events(self) -> np.ndarray:
+        """Non-zero levels per neuron summed over steps and samples; dtype int64, shape (*shape)."""
+        counts: np.ndarray = np.count_nonzero(self.values, axis=(0, 1)).astype(np.int64)
+        return counts
+
+    def density(self) -> float:
+        """Fraction of (step, sample, neuron) with a non-zero level."""
+        return float(self.events().sum()) / max(1, self.values.size)
+
+
+Arrival = Spikes | Levels
+
+
+@dataclass(frozen=True, eq=False)
+class SpikeTrace:
+    """What arrived at each synapse, pool and add node of a network, by node name.
+
+    num_steps: T of the trace; an arrival may have its own (a read-out layer with one step).
+    outputs: output spikes of a layer where no other layer's arrival already holds them.
+    updates: true where the membrane before the leak was non-zero, a spike arrived or a bias acts (T N *out_shape).
+    labels, predictions: int64, shape (N,), or None.
+    extra: keys this version does not know, kept on a round trip ("meta", "layers", "arrays").
+    """
+
+    num_steps: int
+    num_samples: int
+    arrivals: Mapping[str, Arrival]
+    outputs: Mapping[str, Spikes] = field(default_factory=dict)
+    updates: Mapping[str, Spikes] = field(default_factory=dict)
+    dt_s: float | None = None
+    source: str = ""
+    labels: np.ndarray | None = None
+    predictions: np.ndarray | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def accuracy(self) -> float | None:
+        """Fraction of samples whose prediction equals the label, or None when either is unknown."""
+        if self.labels is None or self.predictions is None:
+            return None
+        return float(np.mean(self.labels == self.predictions))

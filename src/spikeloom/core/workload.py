@@ -1,0 +1,152 @@
+"""Workload: per layer the loop extents, precisions and input spikes; knows no hardware.
+
+Dimension letters: T time steps, N samples, C K channels, H W input map, R S kernel, P Q output map.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, fields
+from functools import cached_property
+
+import numpy as np
+
+from spikeloom.core.network import Leak, Reset
+from spikeloom.core.trace import Arrival, Levels, Spikes
+
+
+@dataclass(frozen=True)
+class NeuronRule:
+    """What a layer's neurons do: kind in the words of the trace format, leak, reset."""
+
+    kind: str = "if"
+    leak: Leak | None = None
+    reset: Reset = "hard"
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One layer as a loop nest over T N K C P Q R S, with what arrived and what is known to have left.
+
+    arrival: map shape (C, H, W); a linear layer has H = W = R = S = P = Q = 1.
+    out: output spikes with map shape (K, P, Q), or None when unknown.
+    weight: shape (K, C/groups, R, S), or None.
+    steps: T of the neuron updates; larger than the arrival's own T only for a constant input held over the run.
+    """
+
+    name: str
+    kind: str
+    C: int
+    K: int
+    H: int
+    W: int
+    R: int
+    S: int
+    P: int
+    Q: int
+    arrival: Arrival
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+    weight_bits: int = 8
+    has_bias: bool = False
+    neuron: NeuronRule = NeuronRule()
+    recurrent: bool = False
+    inputs: tuple[str, ...] = ()
+    out: Spikes | None = None
+    updates: Spikes | None = None
+    weight: np.ndarray | None = None
+
+    @property
+    def num_steps(self) -> int:
+        """T of this layer."""
+        return self.arrival.num_steps
+
+    @property
+    def num_samples(self) -> int:
+        """N."""
+        return self.arrival.num_samples
+
+    @property
+    def num_weights(self) -> int:
+        """K * C/groups * R * S."""
+        return self.K * (self.C // self.groups) * self.R * self.S
+
+    def dense_synops(self) -> int:
+        """Synaptic operations of one sample if every input fired in every step (padding excluded)."""
+        reach = _reach(self.H, self.P, self.R, self.stride[0], self.padding[0], self.dilation[0]).sum()
+        reach *= _reach(self.W, self.Q, self.S, self.stride[1], self.padding[1], self.dilation[1]).sum()
+        return int(reach) * self.C * (self.K // self.groups) * self.num_steps
+
+    @cached_property
+    def synops(self) -> int:
+        """Synaptic operations over all samples: one per non-zero input level and non-zero weight it meets."""
+        events_CHW = self.arrival.events()
+        if self.weight is None:
+            rows = _reach(self.H, self.P, self.R, self.stride[0], self.padding[0], self.dilation[0]).sum(axis=1)
+            cols = _reach(self.W, self.Q, self.S, self.stride[1], self.padding[1], self.dilation[1]).sum(axis=1)
+            hits = np.einsum("chw,h,w->", events_CHW, rows, cols)
+            return int(hits) * (self.K // self.groups)
+        reach_HR = _reach(self.H, self.P, self.R, self.stride[0], self.padding[0], self.dilation[0])
+        reach_WS = _reach(self.W, self.Q, self.S, self.stride[1], self.padding[1], self.dilation[1])
+        met_CRS = np.einsum("chw,hr,ws->crs", events_CHW, reach_HR, reach_WS, optimize=True)
+        return int((met_CRS * self.fanout_CRS()).sum())
+
+    def fanout_CRS(self) -> np.ndarray:
+        """Output channels reached by each synapse of an input channel with a non-zero weight; int64, (C, R, S)."""
+        per_group = self.K // self.groups
+        if self.weight is None:
+            return np.full((self.C, self.R, self.S), per_group, dtype=np.int64)
+        grouped = (self.weight != 0).reshape(self.groups, per_group, self.C // self.groups, self.R, self.S)
+        return grouped.sum(axis=1, dtype=np.int64).reshape(self.C, self.R, self.S)
+
+    @cached_property
+    def id(self) -> str:
+        """SHA-256 over the geometry and every spike."""
+        digest = hashlib.sha256()
+        for item in fields(self):
+            value = getattr(self, item.name)
+            array = value.packed if isinstance(value, Spikes) else value.values if isinstance(value, Levels) else value
+            if isinstance(array, np.ndarray):
+                kind = f"{array.dtype}{array.shape}"
+                if isinstance(value, Spikes):
+                    kind += f"T{value.num_steps}"
+                elif isinstance(value, Levels):
+                    kind += f"b{value.bits}{value.signed}{value.analog}"
+                digest.update(f"{item.name}:{kind}".encode())
+                digest.update(np.ascontiguousarray(array).tobytes())
+            else:
+                digest.update(f"{item.name}={value!r}".encode())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Workload:
+    """Layers in execution order; the same for every machine."""
+
+    layers: tuple[Layer, ...]
+    num_steps: int
+    num_samples: int
+    source: str = ""
+    warnings: tuple[str, ...] = ()
+
+    @cached_property
+    def id(self) -> str:
+        """SHA-256 over all layers."""
+        return hashlib.sha256("".join(layer.id for layer in self.layers).encode()).hexdigest()
+
+    def __getitem__(self, name: str) -> Layer:
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        raise KeyError(name)
+
+
+def _reach(size: int, out: int, kernel: int, stride: int, padding: int, dilation: int) -> np.ndarray:
+    """reach[h, r] = number of output positions p with p*stride + r*dilation - padding == h (0 or 1); int64."""
+    reach = np.zeros((size, kernel), dtype=np.int64)
+    for r in range(kernel):
+        position = np.arange(out) * stride + r * dilation - padding
+        np.add.at(reach[:, r], position[(position >= 0) & (position < size)], 1)
+    return reach
