@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import abc
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 
 @dataclass(frozen=True)
@@ -39,23 +40,32 @@ class Charge:
     per_bit: bool = False
 
 
+def knob(
+    default: Any,
+    meaning: str,
+    *,
+    suffix: str = "",
+    choices: tuple[str, ...] = (),
+    low: float | None = None,
+    high: float | None = None,
+) -> Any:
+    """A field of an Arch: its default (SI), what it means, and what a machine file may say.
+
+    suffix: unit suffix of the key in a file (``lbuf`` with suffix ``kib`` is ``lbuf_kib``); low, high: inclusive
+    range in the unit of the suffix.
+    """
+    return field(
+        default=default,
+        metadata={"meaning": meaning, "suffix": suffix, "choices": choices, "low": low, "high": high},
+    )
+
+
 class AbstractArch(ABC):
     """A machine's fields. Final subclasses are frozen dataclasses; quantities are SI (bit, s, Hz, bit/s)."""
 
-    @property
-    @abstractmethod
-    def model(self) -> str:
-        """Key in HARDWARE."""
-
-    @property
-    @abstractmethod
-    def table(self) -> str:
-        """Name of the component table that prices this machine."""
-
-    @property
-    @abstractmethod
-    def clock_hz(self) -> float:
-        """Cycles (or ticks) per second."""
+    model: ClassVar[str]  # key in HARDWARE
+    table: str  # name of the component table that prices this machine
+    clock: float  # cycles (or ticks) per second, Hz
 
     @abstractmethod
     def inventory(self) -> tuple[Part, ...]:

@@ -31,7 +31,7 @@ class Layer:
     arrival: map shape (C, H, W); a linear layer has H = W = R = S = P = Q = 1.
     out: output spikes with map shape (K, P, Q), or None when unknown.
     weight: shape (K, C/groups, R, S), or None.
-    steps: T of the neuron updates; larger than the arrival's own T only for a constant input held over the run.
+    stored_kernel: (R, S) of the weights as stored when a folded pool repeats them by index, else None.
     """
 
     name: str
@@ -57,6 +57,12 @@ class Layer:
     out: Spikes | None = None
     updates: Spikes | None = None
     weight: np.ndarray | None = None
+    stored_kernel: tuple[int, int] | None = None
+
+    @property
+    def stored_extent(self) -> tuple[int, int]:
+        """Kernel extent (R, S) of the weights as stored."""
+        return self.stored_kernel or (self.R, self.S)
 
     @property
     def num_steps(self) -> int:
@@ -82,14 +88,15 @@ class Layer:
     @cached_property
     def synops(self) -> int:
         """Synaptic operations over all samples: one per non-zero input level and non-zero weight it meets."""
-        events_CHW = self.arrival.events()
-        if self.weight is None:
-            rows = _reach(self.H, self.P, self.R, self.stride[0], self.padding[0], self.dilation[0]).sum(axis=1)
-            cols = _reach(self.W, self.Q, self.S, self.stride[1], self.padding[1], self.dilation[1]).sum(axis=1)
-            hits = np.einsum("chw,h,w->", events_CHW, rows, cols)
-            return int(hits) * (self.K // self.groups)
+        return self.met(self.arrival.events())
+
+    def met(self, events_CHW: np.ndarray) -> int:
+        """Sum over input pixels of ``events_CHW`` times the (output, non-zero weight) pairs each pixel meets."""
         reach_HR = _reach(self.H, self.P, self.R, self.stride[0], self.padding[0], self.dilation[0])
         reach_WS = _reach(self.W, self.Q, self.S, self.stride[1], self.padding[1], self.dilation[1])
+        if self.weight is None:
+            hits = np.einsum("hw,h,w->", events_CHW.sum(axis=0), reach_HR.sum(axis=1), reach_WS.sum(axis=1))
+            return int(hits) * (self.K // self.groups)
         met_CRS = np.einsum("chw,hr,ws->crs", events_CHW, reach_HR, reach_WS, optimize=True)
         return int((met_CRS * self.fanout_CRS()).sum())
 

@@ -1,0 +1,11 @@
+"""Machines. Only this room counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from spikeloom.hw.base import AbstractMachine as AbstractMachine
+from spikeloom.hw.spikex import Spikex
+
+#: Machine models by the word a machine file uses for ``model``.
+HARDWARE: dict[str, AbstractMachine[Any]] = {"spikex": Spikex()}

@@ -1,0 +1,114 @@
+"""What every machine model offers, and the folding of pools that array machines share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import abc
+from dataclasses import replace
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from spikeloom.core.arch import AbstractArch, Mapping
+from spikeloom.core.counts import Counts
+from spikeloom.core.trace import Arrival, Spikes
+from spikeloom.core.workload import Layer, Workload
+
+ArchT = TypeVar("ArchT", bound=AbstractArch)
+
+
+class AbstractMachine(ABC, Generic[ArchT]):
+    """A machine model: maps a workload before a spike is seen, then counts what the spikes make it do."""
+
+    @property
+    @abstractmethod
+    def arch_type(self) -> type[ArchT]:
+        """The frozen dataclass that holds this machine's fields."""
+
+    @property
+    @abstractmethod
+    def presets(self) -> abc.Mapping[str, abc.Mapping[str, Any]]:
+        """Preset name -> field values that differ from the defaults; a machine file's ``preset`` names one."""
+
+    @abstractmethod
+    def map(self, workload: Workload, arch: ArchT) -> Mapping:
+        """Decide everything that can be decided without spikes. Raises MappingError naming a layer it cannot run."""
+
+    @abstractmethod
+    def count(self, workload: Workload, arch: ArchT, mapping: Mapping, *, threads: int | None = None) -> Counts:
+        """Count every action and cycle over all samples."""
+
+    @abstractmethod
+    def runs(self, workload: Workload, arch: ArchT) -> Workload:
+        """The workload as this machine executes it (pools folded or dropped); its layer names key the counts."""
+
+    @abstractmethod
+    def utilisation(self, counts: Counts, arch: ArchT, layer: str) -> dict[str, float]:
+        """How well the parts were used in one layer, each 0..1, by name."""
+
+
+def fold_pools(workload: Workload) -> Workload:
+    """Fold each sum or average pool into the convolution or linear layer behind it; exact.
+
+    A pool with kernel = stride = (a, b) and no padding, followed by a convolution with kernel (R, S), stride (u, v),
+    padding (p, q), is one convolution on the unpooled map with kernel (R*a, S*b), stride (u*a, v*b), padding
+    (p*a, q*b) whose weight at (r, s) is the original one at (r // a, s // b): weights repeated by index, stored once
+    (``Layer.stored_kernel`` keeps the original extent). A linear layer is a convolution over its whole map. Pools
+    that overlap, are padded, or feed something else stay in the workload, and the layer behind keeps its levels.
+    """
+    by_name = {layer.name: layer for layer in workload.layers}
+    folded: dict[str, Layer] = {}
+    gone: set[str] = set()
+    for layer in workload.layers:
+        pool = by_name.get(layer.inputs[0]) if len(layer.inputs) == 1 else None
+        if pool is None or pool.kind not in ("sumpool2d", "avgpool2d") or layer.kind not in ("conv2d", "linear"):
+            continue
+        if pool.stride != (pool.R, pool.S) or pool.padding != (0, 0) or layer.dilation != (1, 1):
+            continue
+        if pool.num_steps != layer.num_steps:
+            continue
+        folded[layer.name] = _folded(pool, layer)
+        gone.add(pool.name)
+    consumers = {pool: [x.name for x in workload.layers if pool in x.inputs] for pool in gone}
+    kept = {pool for pool, users in consumers.items() if any(user not in folded for user in users)}
+    layers = tuple(folded.get(layer.name, layer) for layer in workload.layers if layer.name not in gone - kept)
+    return replace(workload, layers=layers)
+
+
+def _cropped(arrival: Arrival, height: int, width: int) -> Arrival:
+    if arrival.shape[1:] == (height, width):
+        return arrival
+    if isinstance(arrival, Spikes):
+        return replace(arrival, packed=arrival.packed[..., :height, :width])
+    return replace(arrival, values=arrival.values[..., :height, :width])
+
+
+def _folded(pool: Layer, layer: Layer) -> Layer:
+    a, b = pool.stride
+    if layer.kind == "linear":  # the flattened pooled map: a convolution whose kernel is the whole map
+        rows, cols = pool.P, pool.Q
+        stride, padding = (rows * a, cols * b), (0, 0)
+    else:
+        rows, cols = layer.R, layer.S
+        stride = (layer.stride[0] * a, layer.stride[1] * b)
+        padding = (layer.padding[0] * a, layer.padding[1] * b)
+    # rows and columns that the pool leaves out at the far border must not meet the padding of the convolution
+    arrival = _cropped(pool.arrival, pool.P * a, pool.Q * b)
+    weight = layer.weight
+    if weight is not None:
+        weight = weight.reshape(layer.K, -1, rows, cols)
+        weight = np.repeat(np.repeat(weight, a, axis=2), b, axis=3)
+    return replace(
+        layer,
+        C=pool.C,
+        H=pool.P * a,
+        W=pool.Q * b,
+        R=rows * a,
+        S=cols * b,
+        stride=stride,
+        padding=padding,
+        weight=weight,
+        arrival=arrival,
+        inputs=pool.inputs,
+        stored_kernel=(rows, cols),
+    )

@@ -1,0 +1,538 @@
+"""Tile schedules of a time-batched systolic array (numba): which columns run together, and when.
+
+Vocabulary of the model card docs/models/spikex.md: a *tile* is a list of at most ``cols`` columns (position x,
+window o); its step list U is the union over the columns of the synapses whose word is not zero. Mode A tiles hold
+windows of one neuron, mode B tiles one window each of several positions.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from spikeloom.hw.bits import fired_windows, popcount64, scatter_levels, scatter_spikes, trailing_zeros64
+
+AGILE, TEMPORAL, PTB, DENSE = 0, 1, 2, 3
+DECAY_STEP, DECAY_TABLE, DECAY_FREE = 0, 1, 2
+
+#: What ``run_tiles`` adds up, by index.
+TILES, TILES_A, COLUMNS_B, SYNAPSES, STEPS, STEP_LEVELS, UPDATES, LEAKS, TAGS, SLOTS, BUSY, PERIOD, MAKESPAN = range(13)
+NUM_TOTALS = 13
+
+
+def _compatible_classes() -> np.ndarray:
+    """Row t: the set of tag vectors (8 bits) disjoint from t, as a 256-bit set in four words."""
+    disjoint = (np.arange(256)[:, None] & np.arange(256)[None, :]) == 0
+    return np.packbits(disjoint, axis=1, bitorder="little").view(np.uint64)
+
+
+COMPATIBLE = _compatible_classes()
+
+
+@njit(cache=True, nogil=True)
+def active_windows(
+    any_tag: np.ndarray,  # uint64 (pixels, ceil(N/64))
+    first_pixel: np.ndarray,  # int64 (X), padded pixel under synapse (0, 0)
+    offsets: np.ndarray,  # int64 (R*S), pixel distance of synapse (r, s)
+    active: np.ndarray,  # uint64 (X, ceil(N/64)), may already hold windows that fire by themselves
+) -> None:
+    """Set bit o of ``active[x]`` where any synapse of position x has a non-zero word in window o."""
+    for x in range(first_pixel.shape[0]):
+        for e in range(offsets.shape[0]):
+            pixel = first_pixel[x] + offsets[e]
+            for k in range(any_tag.shape[1]):
+                active[x, k] |= any_tag[pixel, k]
+
+
+@njit(cache=True, nogil=True)
+def list_tiles(
+    active: np.ndarray,  # uint64 (X, ceil(N/64))
+    num_windows: int,
+    cols: int,
+    dispatch: int,
+    interleave: bool,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Cut the active windows into tiles.
+
+    Returns (column_x, column_o, tile_start, num_a): tile n holds columns tile_start[n]:tile_start[n+1]; the first
+    num_a tiles are mode A, the rest mode B.
+    """
+    num_positions = active.shape[0]
+    count = np.zeros(num_positions, np.int64)
+    for x in range(num_positions):
+        for k in range(active.shape[1]):
+            count[x] += popcount64(active[x, k])
+    whole_groups = dispatch in (PTB, DENSE)
+    capacity = num_positions * num_windows if whole_groups else count.sum()
+    column_x = np.empty(capacity, np.int32)
+    column_o = np.empty(capacity, np.int32)
+    tile_start = np.zeros(capacity + 1, np.int64)
+    tile_rank = np.empty(capacity, np.int64)
+    tiles = 0
+    n = 0
+    # left-over windows of every position (agile only), at most cols - 1 each
+    rest_o = np.empty((num_positions, cols), np.int32)
+    rest = np.zeros(num_positions, np.int64)
+    for x in range(num_positions):
+        rank = 0
+        if whole_groups:
+            for start in range(0, num_windows, cols):
+                stop = min(start + cols, num_windows)
+                wanted = dispatch == DENSE
+                for o in range(start, stop):
+                    if (active[x, o >> 6] >> np.uint64(o & 63)) & np.uint64(1):
+                        wanted = True
+                if not wanted:
+                    continue
+                for o in range(start, stop):
+                    column_x[n] = x
+                    column_o[n] = o
+                    n += 1
+                tile_rank[tiles] = rank
+                rank += 1
+                tiles += 1
+                tile_start[tiles] = n
+            continue
+        full = count[x] // cols * cols if dispatch == AGILE else count[x]
+        taken = 0
+        for k in range(active.shape[1]):
+            word = active[x, k]
+            while word:
+                o = k * 64 + trailing_zeros64(word)
+                word &= word - np.uint64(1)
+                if taken < full:
+                    column_x[n] = x
+                    column_o[n] = o
+                    n += 1
+                    taken += 1
+                    if taken % cols == 0 or taken == full:
+                        tile_rank[tiles] = rank
+                        rank += 1
+                        tiles += 1
+                        tile_start[tiles] = n
+                else:
+                    rest_o[x, rest[x]] = o
+                    rest[x] += 1
+    num_a = tiles
+    if interleave and num_a > 0:
+        column_x, column_o, tile_start = _interleaved(column_x, column_o, tile_start, tile_rank, num_a, n)
+    for wave in range(cols):
+        width = 0
+        for x in range(num_positions):
+            if rest[x] > wave:
+                column_x[n] = x
+                column_o[n] = rest_o[x, wave]
+                n += 1
+                width += 1
+                if width == cols:
+                    tiles += 1
+                    tile_start[tiles] = n
+                    width = 0
+        if width:
+            tiles += 1
+            tile_start[tiles] = n
+    return column_x[:n], column_o[:n], tile_start[: tiles + 1], num_a
+
+
+@njit(cache=True, nogil=True)
+def _interleaved(
+    column_x: np.ndarray, column_o: np.ndarray, tile_start: np.ndarray, tile_rank: np.ndarray, num_a: int, num: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mode A tiles sorted by (rank among the tiles of their position, raster)."""
+    new_x = np.empty_like(column_x)
+    new_o = np.empty_like(column_o)
+    new_start = np.zeros_like(tile_start)
+    n = 0
+    placed = 0
+    rank = 0
+    while placed < num_a:
+        for tile in range(num_a):
+            if tile_rank[tile] == rank:
+                for j in range(tile_start[tile], tile_start[tile + 1]):
+                    new_x[n] = column_x[j]
+                    new_o[n] = column_o[j]
+                    n += 1
+                placed += 1
+                new_start[placed] = n
+        rank += 1
+    return new_x, new_o, new_start
+
+
+@njit(cache=True, nogil=True)
+def _first_open_step(step_tags: np.ndarray, start: int, stop: int, tag: np.uint64) -> int:
+    """Index of the first step in [start, stop) whose columns are disjoint from ``tag``, or stop."""
+    at = start
+    while at + 16 <= stop:  # a branch-free block is vectorised; only a block that holds a match is searched
+        hit = False
+        for k in range(16):
+            hit |= (step_tags[at + k] & tag) == 0
+        if hit:
+            break
+        at += 16
+    while at < stop and step_tags[at] & tag:
+        at += 1
+    return at
+
+
+@njit(cache=True, nogil=True)
+def _merge_by_class(
+    synapse_tags: np.ndarray, num: int, classes: int, compatible: np.ndarray, step_of: np.ndarray, scratch: np.ndarray
+) -> int:
+    """First-fit merging of at most two synapses a step over at most eight columns; returns the number of steps.
+
+    An open step holds one synapse, so steps with equal tags form a queue by age; the first fit is the oldest head
+    among the queues of disjoint tags. scratch: int64 (3, max(256, synapses)): heads, tails, next step in the queue.
+    """
+    steps = 0
+    words = (classes + 63) // 64
+    heads, tails, following = scratch[0], scratch[1], scratch[2]
+    open0 = np.uint64(0)
+    open1 = np.uint64(0)
+    open2 = np.uint64(0)
+    open3 = np.uint64(0)
+    for e in range(num):
+        tag = synapse_tags[e]
+        best = -1
+        best_class = np.int64(0)
+        for k in range(words):
+            mine = open0 if k == 0 else open1 if k == 1 else open2 if k == 2 else open3
+            found = mine & compatible[tag, k]
+            while found:
+                other = np.int64(k * 64 + trailing_zeros64(found))
+                found &= found - np.uint64(1)
+                if best < 0 or heads[other] < best:
+                    best = heads[other]
+                    best_class = other
+        if best >= 0:
+            step_of[e] = best
+            v = best_class
+            if heads[v] != tails[v]:
+                heads[v] = following[best]
+                continue
+        else:
+            step_of[e] = steps
+            v = np.int64(tag)
+            mine = open0 if v < 64 else open1 if v < 128 else open2 if v < 192 else open3
+            if (mine >> np.uint64(v & 63)) & np.uint64(1):
+                following[tails[v]] = steps
+                tails[v] = steps
+                steps += 1
+                continue
+            heads[v] = steps
+            tails[v] = steps
+            steps += 1
+        # the queue of class v became empty or got its first member
+        flip = np.uint64(1) << np.uint64(v & 63)
+        if v < 64:
+            open0 ^= flip
+        elif v < 128:
+            open1 ^= flip
+        elif v < 192:
+            open2 ^= flip
+        else:
+            open3 ^= flip
+    return steps
+
+
+@njit(cache=True, nogil=True)
+def _merge_by_scan(
+    synapse_tags: np.ndarray, num: int, merge: int, step_tags: np.ndarray, step_fill: np.ndarray, step_of: np.ndarray
+) -> int:
+    """First-fit merging of at most ``merge`` synapses a step; returns the number of steps."""
+    everything = ~np.uint64(0)
+    steps = 0
+    start = 0
+    for e in range(num):
+        tag = synapse_tags[e]
+        at = _first_open_step(step_tags, start, steps, tag)
+        if at == steps:
+            step_tags[at] = tag
+            step_fill[at] = 1
+            steps += 1
+        else:
+            step_tags[at] |= tag
+            step_fill[at] += 1
+        step_of[e] = at
+        if step_fill[at] == merge:
+            step_tags[at] = everything  # full: meets every tag, so never disjoint
+        while start < steps and step_tags[start] == everything:
+            start += 1
+    return steps
+
+
+@njit(cache=True, nogil=True)
+def _step_list(
+    tags: np.ndarray,
+    pops: np.ndarray,
+    mask: np.ndarray,
+    pixels: np.ndarray,
+    windows: np.ndarray,
+    offsets: np.ndarray,
+    union: np.ndarray,
+    synapse_tags: np.ndarray,
+    synapse_ones: np.ndarray,
+) -> int:
+    """The synapses of U in index order (c, r, s): their column tags and the most ones any column adds; returns |U|.
+
+    union: uint64 (R*S, words), the OR over the columns, already masked.
+    """
+    want_ones = pops.size > 0
+    num_offsets, num_words = union.shape
+    num = 0
+    for word in range(num_words):
+        channels = np.uint64(0)
+        for e in range(num_offsets):
+            channels |= union[e, word]
+        while channels:
+            c = trailing_zeros64(channels)
+            channels &= channels - np.uint64(1)
+            shift = np.uint64(c)
+            for e in range(num_offsets):
+                if not (union[e, word] >> shift) & np.uint64(1):
+                    continue
+                tag = np.uint64(0)
+                for j in range(pixels.shape[0]):
+                    tag |= ((tags[windows[j], pixels[j] + offsets[e], word] >> shift) & np.uint64(1)) << np.uint64(j)
+                synapse_tags[num] = tag
+                if want_ones:
+                    ones = np.uint16(0)
+                    for j in range(pixels.shape[0]):
+                        ones = max(ones, pops[windows[j], pixels[j] + offsets[e], word * 64 + c])
+                    synapse_ones[num] = ones
+                num += 1
+    return num
+
+
+@njit(cache=True, nogil=True)
+def run_tiles(
+    tags: np.ndarray,  # uint64 (N, pixels, words)
+    pops: np.ndarray,  # uint16 (N, pixels, C) for zskip, else size 0
+    mask: np.ndarray,  # uint64 (R*S, words): synapses a filter group keeps, or size 0
+    first_pixel: np.ndarray,
+    offsets: np.ndarray,
+    column_x: np.ndarray,
+    column_o: np.ndarray,
+    tile_start: np.ndarray,
+    num_a: int,
+    num_synapses: int,
+    dense: bool,
+    merge: int,
+    adders: int,
+    level_bits: int,
+    levels_of: np.ndarray,  # int64 (N): levels in window o (the last may be short)
+    updates_of: np.ndarray,  # int64 (N): update cycles of window o without leak
+    window: int,
+    decay: int,
+    scan: int,
+    compatible: np.ndarray,
+    totals: np.ndarray,  # int64 (NUM_TOTALS)
+) -> None:
+    """Run the tiles of one filter group at row 0 and add up what they do.
+
+    totals[PERIOD] is the distance from the group's first tile to the next group's first, totals[MAKESPAN] the latest
+    end of an update, both relative to the group's first tile and -1 without a tile.
+    """
+    num_offsets = offsets.shape[0]
+    num_words = tags.shape[2]
+    num_positions = first_pixel.shape[0]
+    max_cols = 64
+    pixels = np.empty(max_cols, np.int64)
+    begin = np.empty(max_cols, np.int64)
+    lasts = np.empty(max_cols, np.int64)
+    union = np.empty((num_offsets, num_words), np.uint64)
+    zskip = pops.size > 0
+    listed = (merge > 1 or zskip) and not dense
+    room = num_offsets * num_words * 64 if listed else 0
+    synapse_tags = np.empty(room, np.uint64)
+    synapse_ones = np.zeros(room, np.uint16)
+    step_of = np.empty(room, np.int64)
+    step_tags = np.empty(room + 16, np.uint64)
+    step_fill = np.empty(room, np.int64)
+    scratch = np.empty((3, max(256, room)), np.int64)
+    processed = np.full(num_positions, -1, np.int64)  # last processed window of a position
+    final = np.full(num_positions, -1, np.int64)  # absolute end of its last update
+    start = 0
+    following = 0
+    makespan = -1
+    for tile in range(tile_start.shape[0] - 1):
+        lo = tile_start[tile]
+        m = tile_start[tile + 1] - lo
+        is_a = tile < num_a
+        windows = column_o[lo : lo + m]
+        sum_levels = 0
+        max_levels = 0
+        for j in range(m):
+            pixels[j] = first_pixel[column_x[lo + j]]
+            sum_levels += levels_of[windows[j]]
+            max_levels = max(max_levels, levels_of[windows[j]])
+        # -- integration: |U|, steps, T_int
+        synapses = 0
+        shared = 0
+        for e in range(num_offsets):
+            for w in range(num_words):
+                both = np.uint64(0)
+                for j in range(m):
+                    word = tags[windows[j], pixels[j] + offsets[e], w]
+                    if mask.size:
+                        word &= mask[e, w]
+                    both |= word
+                    shared += popcount64(word)
+                union[e, w] = both
+                synapses += popcount64(both)
+        if dense:
+            synapses = num_synapses  # of this filter group, silent ones included
+        steps = synapses
+        serial_cost = (max_levels * level_bits + adders - 1) // adders
+        integration = steps * serial_cost
+        if listed and (zskip or m > 1):
+            num = _step_list(tags, pops, mask, pixels[:m], windows, offsets, union, synapse_tags, synapse_ones)
+            if merge > 1 and m > 1:
+                if merge == 2 and m <= 8:
+                    steps = _merge_by_class(synapse_tags, num, 1 << m, compatible, step_of, scratch)
+                else:
+                    steps = _merge_by_scan(synapse_tags, num, merge, step_tags, step_fill, step_of)
+            else:
+                for e in range(num):
+                    step_of[e] = e
+            if zskip:
+                integration = 0
+                step_fill[:steps] = 0
+                for e in range(num):
+                    step_fill[step_of[e]] = max(step_fill[step_of[e]], np.int64(synapse_ones[e]))
+                for e in range(steps):
+                    integration += (step_fill[e] + adders - 1) // adders
+            else:
+                integration = steps * serial_cost
+        # -- update: leak of the gap, then one cycle a step
+        sum_update = 0
+        max_update = 0
+        end = 0
+        for j in range(m):
+            x = column_x[lo + j]
+            o = windows[j]
+            gap = o - processed[x] - 1 if processed[x] >= 0 else 0
+            processed[x] = o
+            leak = 0
+            if decay == DECAY_STEP:
+                leak = gap * window
+            elif decay == DECAY_TABLE and gap > 0:
+                leak = 1
+            update = updates_of[o] + leak
+            begin[j] = integration + (sum_update if is_a else j)
+            lasts[j] = begin[j] + update
+            end = max(end, lasts[j])
+            sum_update += update
+            max_update = max(max_update, update)
+            totals[UPDATES] += updates_of[o]
+            totals[LEAKS] += leak
+        # -- start: behind the tile before, behind the tag scan, behind the neuron's own membrane
+        if tile > 0:
+            start = following
+            if is_a:
+                x = column_x[lo]
+                if final[x] >= 0:
+                    start = max(start, final[x] - begin[0])
+            else:
+                for j in range(m):
+                    x = column_x[lo + j]
+                    if final[x] >= 0:
+                        start = max(start, final[x] - begin[j])
+        for j in range(m):
+            final[column_x[lo + j]] = start + lasts[j]
+        advance = integration + (sum_update - (m - 1) if is_a else max_update)
+        following = start + max(advance, scan)
+        makespan = max(makespan, start + end)
+        totals[TILES] += 1
+        if is_a:
+            totals[TILES_A] += 1
+        else:
+            totals[COLUMNS_B] += m
+        totals[SYNAPSES] += synapses
+        totals[STEPS] += steps
+        totals[STEP_LEVELS] += steps * sum_levels
+        totals[TAGS] += shared
+        totals[SLOTS] += m * synapses
+        totals[BUSY] += m * integration
+    totals[PERIOD] = following if makespan >= 0 else -1
+    totals[MAKESPAN] = makespan
+
+
+@njit(cache=True, nogil=True)
+def schedule_sample(
+    packed: np.ndarray,  # uint8 (ceil(T/8), C*H*W) spikes of one sample, or size 0
+    values: np.ndarray,  # int32 (T, C*H*W) levels of one sample, or size 0
+    out_packed: np.ndarray,  # uint8 (ceil(T/8), K*X) output spikes for the soft-reset rule, or size 0
+    every_window: bool,
+    window_of_step: np.ndarray,
+    out_window_of_step: np.ndarray,
+    pixel_of_hw: np.ndarray,
+    first_pixel: np.ndarray,
+    offsets: np.ndarray,
+    tags: np.ndarray,
+    pops: np.ndarray,
+    masks: np.ndarray,  # uint64 (groups, R*S, words) or size 0: one schedule serves all groups
+    cols: int,
+    dispatch: int,
+    interleave: bool,
+    num_synapses: int,
+    merge: int,
+    adders: int,
+    level_bits: int,
+    levels_of: np.ndarray,
+    updates_of: np.ndarray,
+    window: int,
+    decay: int,
+    scan: int,
+    compatible: np.ndarray,
+    totals: np.ndarray,  # int64 (schedules, NUM_TOTALS), zeroed by the caller
+) -> tuple[int, int]:
+    """Schedule one sample of one layer; returns (non-zero words, channels with any spike)."""
+    num_windows = levels_of.shape[0]
+    tags[:] = 0
+    pops[:] = 0
+    any_tag = np.zeros((tags.shape[1], (num_windows + 63) // 64), np.uint64)
+    if packed.size:
+        filled, channels = scatter_spikes(packed, window_of_step, pixel_of_hw, tags, any_tag, pops)
+    else:
+        filled, channels = scatter_levels(values, window_of_step, pixel_of_hw, tags, any_tag, pops)
+    active = np.zeros((first_pixel.shape[0], any_tag.shape[1]), np.uint64)
+    if every_window:
+        for o in range(num_windows):
+            active[:, o >> 6] |= np.uint64(1) << np.uint64(o & 63)
+    else:
+        if out_packed.size:
+            fired_windows(out_packed, first_pixel.shape[0], out_window_of_step, active)
+        active_windows(any_tag, first_pixel, offsets, active)
+    column_x, column_o, tile_start, num_a = list_tiles(active, num_windows, cols, dispatch, interleave)
+    no_mask = np.empty((0, 0), np.uint64)
+    for g in range(totals.shape[0]):
+        kept = num_synapses
+        if masks.size:
+            kept = 0
+            for e in range(masks.shape[1]):
+                for w in range(masks.shape[2]):
+                    kept += popcount64(masks[g, e, w])
+        run_tiles(
+            tags,
+            pops,
+            masks[g] if masks.size else no_mask,
+            first_pixel,
+            offsets,
+            column_x,
+            column_o,
+            tile_start,
+            num_a,
+            kept,
+            dispatch == DENSE,
+            merge,
+            adders,
+            level_bits,
+            levels_of,
+            updates_of,
+            window,
+            decay,
+            scan,
+            compatible,
+            totals[g],
+        )
+    return filled, channels

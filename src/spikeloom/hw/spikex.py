@@ -1,0 +1,604 @@
+"""SpikeX-class time-batched systolic array, with PTB and the step-by-step SNN array as presets.
+
+Sources: SpikeX (Xu, Boone, Li; arXiv 2505.12292; IEEE TCAD 2025) and PTB (HPCA 2022). The cycle law, the counts and
+every choice where the papers are silent are in docs/models/spikex.md.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import abc
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any, ClassVar, final
+
+import numpy as np
+
+from spikeloom.core.arch import AbstractArch, Charge, Component, LayerMapping, Mapping, Part, knob
+from spikeloom.core.counts import Counts, Key
+from spikeloom.core.trace import Levels, Spikes
+from spikeloom.core.workload import Layer, Workload
+from spikeloom.errors import ConfigError, MappingError
+from spikeloom.hw import dispatch as tiles
+from spikeloom.hw.base import AbstractMachine, fold_pools
+from spikeloom.hw.bits import filled_words
+
+DISPATCHES = {"agile": tiles.AGILE, "temporal": tiles.TEMPORAL, "ptb": tiles.PTB, "dense": tiles.DENSE}
+DECAYS = {"step": tiles.DECAY_STEP, "table": tiles.DECAY_TABLE, "free": tiles.DECAY_FREE}
+MAX_WINDOW = 64
+MAX_COLS = 64
+RUN_BITS = (
+    4  # run-length code of pruned weights: zeros before an entry, 0..15; sixteen zeros take an entry of their own
+)
+
+
+@final
+@dataclass(frozen=True)
+class SpikexArch(AbstractArch):
+    """Fields of the array. Quantities are SI: bits, hertz, bit/s."""
+
+    model: ClassVar[str] = "spikex"
+
+    rows: int = knob(8, "PE rows: output channels computed side by side", low=1, high=4096)
+    cols: int = knob(8, "PE columns: time windows or positions side by side", low=1, high=MAX_COLS)
+    window: int | abc.Mapping[str, int] = knob(
+        4, "time steps per window L: one number, or a table layer -> number", low=1, high=MAX_WINDOW
+    )
+    dispatch: str = knob("agile", "how windows become tiles", choices=tuple(DISPATCHES))
+    order: str = knob("raster", "order of mode A tiles", choices=("raster", "interleave"))
+    merge: int = knob(1, "most synapses merged into one step (StSAP); 1 = off; dense never merges", low=1, high=64)
+    step: str = knob("serial", "cost of a step: every time step, or only spikes", choices=("serial", "zskip"))
+    adders: int = knob(1, "levels added per PE and cycle", low=1, high=64)
+    decay: str = knob(
+        "auto",
+        "leak of a skipped gap: step = one cycle a step, table = one cycle a gap, free = none; "
+        "auto = step for leaky neurons, free for IF",
+        choices=("auto", *DECAYS),
+    )
+    tag_width: int = knob(64, "activity tags scanned per cycle", low=1, high=65536)
+    tailoring: bool = knob(True, "fetch only the weights of input channels that spike in the sample")
+    weight_skip: str = knob(
+        "off", "drop synapses whose weights are zero for a whole filter group", choices=("off", "group")
+    )
+    fold_pool: bool = knob(True, "fold sum and average pools into the next layer; otherwise it adds graded levels")
+    psum_bit: int = knob(16, "width of partial sums", suffix="bit", low=4, high=32)
+    membrane_bit: int = knob(16, "width of membranes", suffix="bit", low=4, high=32)
+    lbuf: float = knob(
+        2 * 8192.0, "L1 buffer, half weights, half activations, double-buffered", suffix="kib", low=0.001, high=1e6
+    )
+    glb: float = knob(54 * 8192.0, "global buffer, split likewise", suffix="kib", low=0.001, high=1e6)
+    dram_bandwidth: float = knob(2.4e11, "DRAM bandwidth", suffix="gb_s", low=1e-6, high=1e6)
+    clock: float = knob(5e8, "clock (assumed; the paper does not say)", suffix="mhz", low=1e-3, high=1e5)
+    table: str = knob("cacti32-hp", "component table that prices the counts")
+
+    def __post_init__(self) -> None:
+        if self.dispatch == "dense" and self.step == "zskip":
+            raise ConfigError(
+                "step = 'zskip' does not go with dispatch = 'dense', which adds every step; use step = 'serial'"
+            )
+        windows = self.window.values() if isinstance(self.window, abc.Mapping) else [self.window]
+        for value in windows:
+            if not 1 <= value <= MAX_WINDOW:
+                raise ConfigError(f"window must be 1..{MAX_WINDOW} time steps, got {value}")
+        if not 1 <= self.cols <= MAX_COLS:
+            raise ConfigError(f"cols must be 1..{MAX_COLS}, got {self.cols}")
+
+    @property
+    def usable_lbuf(self) -> float:
+        """Bits of each part of the L1 buffer: a quarter (split in two, double-buffered)."""
+        return self.lbuf / 4
+
+    @property
+    def usable_glb(self) -> float:
+        """Bits of each part of the global buffer: a quarter."""
+        return self.glb / 4
+
+    def _parts(self) -> dict[str, Component]:
+        return {
+            "psum_adder": Component("adder", width_bit=self.psum_bit),
+            "membrane_adder": Component("adder", width_bit=self.membrane_bit),
+            "comparator": Component("comparator", width_bit=self.membrane_bit),
+            "psum_register": Component("register", width_bit=self.psum_bit),
+            "vmem": Component("register", width_bit=self.membrane_bit),
+            "lbuf": Component("sram", width_bit=64, size_bit=self.lbuf),
+            "glb": Component("sram", width_bit=64, size_bit=self.glb),
+            "dram": Component("dram", width_bit=1),
+        }
+
+    def inventory(self) -> tuple[Part, ...]:
+        """PEs with one accumulator, one comparator, psum registers of the longest window and Vmem; two buffers; DRAM."""
+        part = self._parts()
+        pes = self.rows * self.cols
+        windows = self.window.values() if isinstance(self.window, abc.Mapping) else [self.window]
+        return (
+            Part("pe", part["psum_adder"], pes * self.adders),
+            Part("pe", part["comparator"], pes),
+            Part("pe", part["psum_register"], pes * max(windows)),
+            Part("vmem", part["vmem"], pes),
+            Part("lbuf", part["lbuf"]),
+            Part("glb", part["glb"]),
+            Part("dram", part["dram"]),
+        )
+
+    def charges(self) -> abc.Mapping[tuple[str, str], tuple[Charge, ...]]:
+        """Prices by action: see the table in docs/models/spikex.md."""
+        part = self._parts()
+        psum_pass = (Charge(part["psum_register"], "read"), Charge(part["psum_register"], "write"))
+        charges: dict[tuple[str, str], tuple[Charge, ...]] = {
+            ("array", "cycles"): (),
+            ("dram", "cycles"): (),
+            ("pe", "add"): (Charge(part["psum_adder"], "add"), *psum_pass),
+            # v = u - (u >> k) + psum is a three-input add, charged as two; then the comparison with theta
+            ("pe", "update"): (
+                Charge(part["membrane_adder"], "add", times=2),
+                Charge(part["comparator"], "compare"),
+                Charge(part["psum_register"], "read"),
+            ),
+            ("pe", "leak"): (Charge(part["membrane_adder"], "add"),),
+        }
+        for action in ("read", "write"):
+            charges["vmem", action] = (Charge(part["vmem"], action, per_bit=True),)
+            for half in ("weight", "act"):
+                charges[f"lbuf_{half}", action] = (Charge(part["lbuf"], action, per_bit=True),)
+                charges[f"glb_{half}", action] = (Charge(part["glb"], action, per_bit=True),)
+        charges["dram_weight", "read"] = (Charge(part["dram"], "read", per_bit=True),)
+        charges["dram_act", "read"] = (Charge(part["dram"], "read", per_bit=True),)
+        charges["dram_out", "write"] = (Charge(part["dram"], "write", per_bit=True),)
+        return charges
+
+    def notes(self) -> tuple[str, ...]:
+        """The step-cost choice, which public models of this array do not agree on."""
+        cost = (
+            "L cycles a step (serial)" if self.step == "serial" else "one cycle per spike of the busiest column (zskip)"
+        )
+        return (f"step cost: {cost}, {self.adders} level(s) added per cycle",)
+
+
+@dataclass(frozen=True, eq=False)
+class _Geometry:
+    """Index arrays of one layer on a map with its zero halo."""
+
+    num_pixels: int
+    pixel_of_hw: np.ndarray
+    first_pixel: np.ndarray
+    offsets: np.ndarray
+    num_words: int
+
+    @staticmethod
+    def of(layer: Layer) -> _Geometry:
+        height, width = layer.H + 2 * layer.padding[0], layer.W + 2 * layer.padding[1]
+        h, w = np.divmod(np.arange(layer.H * layer.W, dtype=np.int64), layer.W)
+        p, q = np.divmod(np.arange(layer.P * layer.Q, dtype=np.int64), layer.Q)
+        r, s = np.divmod(np.arange(layer.R * layer.S, dtype=np.int64), layer.S)
+        return _Geometry(
+            height * width,
+            (h + layer.padding[0]) * width + w + layer.padding[1],
+            p * layer.stride[0] * width + q * layer.stride[1],
+            r * layer.dilation[0] * width + s * layer.dilation[1],
+            -(-layer.C // 64),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Schedule:
+    """What the kernels found for one layer: int64 arrays over samples (and filter-group schedules)."""
+
+    totals: np.ndarray  # (N, schedules, NUM_TOTALS)
+    filled: np.ndarray  # (N,)
+    channels: np.ndarray  # (N,)
+    filled_out: np.ndarray | None  # (N,)
+
+
+@final
+class Spikex(AbstractMachine[SpikexArch]):
+    """Counts of the time-batched array; integers that a nested-loop reference reproduces."""
+
+    arch_type = SpikexArch
+    presets: ClassVar[abc.Mapping[str, abc.Mapping[str, Any]]] = {
+        "spikex": {},
+        "ptb": {"dispatch": "ptb", "merge": 2},
+        "snn-dense": {"dispatch": "dense", "window": 1},
+    }
+
+    def runs(self, workload: Workload, arch: SpikexArch) -> Workload:
+        """Pools folded into the layer behind (``fold_pool``); pools that stay only form levels at a neuron's output."""
+        folded = fold_pools(workload) if arch.fold_pool else workload
+        left = [layer.name for layer in folded.layers if layer.kind in ("sumpool2d", "avgpool2d")]
+        if not left:
+            return folded
+        warning = f"pools {', '.join(left)} form levels at the neuron output; their own additions are not priced"
+        return replace(
+            folded,
+            layers=tuple(layer for layer in folded.layers if layer.name not in left),
+            warnings=(*folded.warnings, warning),
+        )
+
+    def map(self, workload: Workload, arch: SpikexArch) -> Mapping:
+        """Give every layer its window; refuse what the array cannot run."""
+        layers = self.runs(workload, arch).layers
+        for layer in layers:
+            _refuse_unsupported(layer)
+        windows = arch.window
+        if isinstance(windows, abc.Mapping):
+            names = [layer.name for layer in layers]
+            missing = [name for name in names if name not in windows]
+            unknown = [name for name in windows if name not in names]
+            if missing or unknown:
+                raise MappingError(
+                    f"the window table must name every layer once: missing {missing}, unknown {unknown}; layers are {names}"
+                )
+        merge = 1 if arch.dispatch == "dense" else arch.merge
+        return Mapping(
+            "spikex",
+            {
+                layer.name: LayerMapping(
+                    windows[layer.name] if isinstance(windows, abc.Mapping) else windows,
+                    arch.dispatch,
+                    arch.order,
+                    merge,
+                )
+                for layer in layers
+            },
+        )
+
+    def count(self, workload: Workload, arch: SpikexArch, mapping: Mapping, *, threads: int | None = None) -> Counts:
+        """Count every layer of every sample; samples run in parallel over ``threads`` (default: all cores)."""
+        run = self.runs(workload, arch)
+        threads = threads or os.cpu_count() or 1
+        total = Counts(warnings=(*run.warnings, *_warnings(run, arch)))
+        for layer in run.layers:
+            for part in _groups(layer):
+                total = total.then(_count_layer(part, arch, mapping.layers[layer.name], threads))
+        return total
+
+    def utilisation(self, counts: Counts, arch: SpikexArch, layer: str) -> dict[str, float]:
+        """column_sharing: mean share of a tile's columns that use a fetched synapse; spike_slot_use: additions per
+        slot of integration; row_use: rows with a filter; pe_use: additions per PE adder and array cycle."""
+
+        def ratio(top: int, bottom: int) -> float:
+            return top / bottom if bottom else 0.0
+
+        stat = {name: value for (where, name), value in counts.statistics.items() if where == layer}
+        adds = counts.actions[layer, "pe", "add"]
+        cycles = counts.actions[layer, "array", "cycles"]
+        return {
+            "column_sharing": ratio(stat["tags"], stat["slots"]),
+            "spike_slot_use": ratio(adds, stat["busy_row_slots"] * arch.adders),
+            "row_use": ratio(stat["filters"], stat["filter_slots"]),
+            "pe_use": ratio(adds, cycles * arch.rows * arch.cols * arch.adders),
+        }
+
+
+def _refuse_unsupported(layer: Layer) -> None:
+    kinds = ("conv1d", "conv2d", "linear")
+    if layer.kind not in kinds:
+        raise MappingError(
+            f"layer '{layer.name}': spikex cannot run a {layer.kind} layer, only {', '.join(kinds)} and foldable "
+            "sum or average pools; replace it before recording or choose another machine"
+        )
+    if layer.recurrent or layer.name in layer.inputs:
+        raise MappingError(f"layer '{layer.name}': spikex batches time steps and cannot run a recurrent layer")
+    if layer.neuron.kind == "cubalif":
+        raise MappingError(
+            f"layer '{layer.name}': spikex neurons hold one state (IF, LIF, LI), a CubaLIF also needs a synaptic current"
+        )
+
+
+def _fires_silently(layer: Layer) -> bool:
+    """Soft reset (or none) may leave a residue above the threshold that fires in a silent window."""
+    return layer.neuron.kind in ("if", "lif") and layer.neuron.reset != "hard"
+
+
+def _every_window(layer: Layer) -> bool:
+    return layer.has_bias or (_fires_silently(layer) and layer.out is None)
+
+
+def _warnings(workload: Workload, arch: SpikexArch) -> abc.Iterator[str]:
+    def named(layers: abc.Iterable[Layer]) -> str:
+        return ", ".join(layer.name for layer in layers)
+
+    biased = [layer for layer in workload.layers if layer.has_bias]
+    residue = [layer for layer in workload.layers if not layer.has_bias and _every_window(layer)]
+    if arch.dispatch != "dense":
+        if biased:
+            yield f"no silent window is skipped in {named(biased)}: a bias acts in every step"
+        if residue:
+            yield f"no silent window is skipped in {named(residue)}: soft reset and unknown output spikes"
+    elif arch.merge > 1:
+        yield f"merge = {arch.merge} does not apply to dispatch = 'dense'"
+    leaky = [layer for layer in workload.layers if layer.neuron.leak is not None]
+    if arch.decay == "free" and leaky:
+        yield f"decay = 'free' leaves the leak of {named(leaky)} uncounted"
+    factor = [layer for layer in leaky if layer.neuron.leak and layer.neuron.leak.shift is None]
+    if factor:
+        yield f"the leak of {named(factor)} is no power of two; the array computes v - (v >> k)"
+    narrow = [layer for layer in workload.layers if _worst_psum_bits(layer) > arch.psum_bit]
+    if narrow:
+        need = max(_worst_psum_bits(layer) for layer in narrow)
+        yield f"psum_bit = {arch.psum_bit} saturates in the worst case of {named(narrow)} ({need} bits would not)"
+    analog = [layer for layer in workload.layers if isinstance(layer.arrival, Levels) and layer.arrival.analog]
+    if analog:
+        yield f"analog input of {named(analog)} is added bit-serially from quantised pixels"
+
+
+def _worst_psum_bits(layer: Layer) -> int:
+    """Bits of the largest possible sum of one step: every input at its highest level meets the largest weight."""
+    level = 1 if isinstance(layer.arrival, Spikes) else 2**layer.arrival.bits - 1
+    synapses = layer.C // layer.groups * layer.R * layer.S
+    return math.ceil(math.log2(synapses * level * 2 ** (layer.weight_bits - 1) + 1)) + 1
+
+
+def _groups(layer: Layer) -> abc.Iterator[Layer]:
+    """Each group of a grouped convolution as a convolution of its own, under the layer's name."""
+    if layer.groups == 1:
+        yield layer
+        return
+    inner, outer = layer.C // layer.groups, layer.K // layer.groups
+    for g in range(layer.groups):
+        channels, filters = slice(g * inner, (g + 1) * inner), slice(g * outer, (g + 1) * outer)
+        if isinstance(layer.arrival, Spikes):
+            arrival: Spikes | Levels = replace(layer.arrival, packed=layer.arrival.packed[:, :, channels])
+        else:
+            arrival = replace(layer.arrival, values=layer.arrival.values[:, :, channels])
+        yield replace(
+            layer,
+            C=inner,
+            K=outer,
+            groups=1,
+            arrival=arrival,
+            out=None if layer.out is None else replace(layer.out, packed=layer.out.packed[:, :, filters]),
+            weight=None if layer.weight is None else layer.weight[filters],
+        )
+
+
+def _integrated_once(layer: Layer) -> bool:
+    """A constant direct-coded input is integrated in one step and its sum reused."""
+    return isinstance(layer.arrival, Levels) and layer.arrival.analog and layer.arrival.constant()
+
+
+def _window_of_step(steps: int, window: int) -> np.ndarray:
+    """Window index of every step, with room for the unused bits of the last byte."""
+    return np.arange(-(-steps // 8) * 8, dtype=np.int64) // window
+
+
+def _masks(layer: Layer, rows: int, num_words: int) -> np.ndarray:
+    """Per filter group, the synapses with a non-zero weight in some row; uint64 (groups, R*S, words)."""
+    assert layer.weight is not None
+    masks = []
+    for k in range(0, layer.K, rows):
+        kept = (layer.weight[k : k + rows] != 0).any(axis=0).reshape(layer.C, -1).T  # R*S C
+        padded = np.zeros((kept.shape[0], num_words * 64), dtype=bool)
+        padded[:, : layer.C] = kept
+        masks.append(np.packbits(padded, axis=1, bitorder="little").view(np.uint64))
+    return np.stack(masks)
+
+
+def _schedule(layer: Layer, arch: SpikexArch, choice: LayerMapping, threads: int) -> _Schedule:
+    """Run the tile schedule of every sample."""
+    geometry = _Geometry.of(layer)
+    once = _integrated_once(layer)
+    steps = 1 if once else layer.num_steps
+    window = choice.window
+    starts = np.arange(0, steps, window, dtype=np.int64)
+    levels_of = np.minimum(window, steps - starts)
+    updates_of = np.array([layer.num_steps], dtype=np.int64) if once else levels_of
+    num_samples = layer.num_samples
+    no_bytes = np.empty((0, 1, 0), np.uint8)[:, 0]  # strided like a sample of a trace: one compiled kernel serves both
+    no_levels = np.empty((0, 0), np.int32)
+    packed = values = None
+    if isinstance(layer.arrival, Spikes):
+        packed = layer.arrival.packed.reshape(layer.arrival.packed.shape[0], num_samples, -1)
+    else:
+        values = layer.arrival.values[:steps].reshape(steps, num_samples, -1)
+    out = None if layer.out is None else layer.out.packed.reshape(layer.out.packed.shape[0], num_samples, -1)
+    use_fired = out is not None and _fires_silently(layer) and not layer.has_bias
+    zskip = arch.step == "zskip"
+    skip_weights = _skips_weights(layer, arch)
+    masks = _masks(layer, arch.rows, geometry.num_words) if skip_weights else np.empty((0, 0, 0), np.uint64)
+    decay = arch.decay if arch.decay != "auto" else "free" if layer.neuron.leak is None else "step"
+    num_synapses = layer.C * layer.R * layer.S
+    found = _Schedule(
+        np.zeros((num_samples, max(1, masks.shape[0]), tiles.NUM_TOTALS), np.int64),
+        np.zeros(num_samples, np.int64),
+        np.zeros(num_samples, np.int64),
+        None if out is None else np.zeros(num_samples, np.int64),
+    )
+    window_of_step = _window_of_step(steps, window)
+    # a constant input has one window that covers every step, also for the outputs that fire in it
+    fired_window_of_step = _window_of_step(layer.num_steps, layer.num_steps if once else window)
+    out_window_of_step = _window_of_step(layer.num_steps, choice.window)
+
+    def run(samples: range) -> None:
+        tags = np.empty((len(starts), geometry.num_pixels, geometry.num_words), np.uint64)
+        pops = np.empty((len(starts), geometry.num_pixels, layer.C) if zskip else (0, 0, 0), np.uint16)
+        last = np.empty(layer.K * layer.P * layer.Q, np.int64)
+        for n in samples:
+            if found.filled_out is not None:
+                assert out is not None
+                found.filled_out[n] = filled_words(out[:, n], out_window_of_step, last)
+            found.filled[n], found.channels[n] = tiles.schedule_sample(
+                no_bytes if packed is None else packed[:, n],
+                no_levels if values is None else values[:, n].astype(np.int32),
+                out[:, n] if use_fired and out is not None else no_bytes,
+                _every_window(layer),
+                window_of_step,
+                fired_window_of_step,
+                geometry.pixel_of_hw,
+                geometry.first_pixel,
+                geometry.offsets,
+                tags,
+                pops,
+                masks,
+                arch.cols,
+                DISPATCHES[choice.dispatch],
+                choice.order == "interleave",
+                num_synapses,
+                choice.merge,
+                arch.adders,
+                1 if isinstance(layer.arrival, Spikes) else layer.arrival.bits,
+                levels_of,
+                updates_of,
+                window,
+                DECAYS[decay],
+                -(-num_synapses // arch.tag_width),
+                tiles.COMPATIBLE,
+                found.totals[n],
+            )
+
+    workers = min(threads, num_samples)
+    if workers == 1:
+        run(range(num_samples))
+    else:
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(run, [range(k, num_samples, workers) for k in range(workers)]))
+    return found
+
+
+def _array_cycles(totals_NGX: np.ndarray, rows_G: np.ndarray) -> np.ndarray:
+    """Array cycles of every sample: filter groups follow one another, row r ends r cycles after row 0."""
+    groups = len(rows_G)
+    period = np.broadcast_to(totals_NGX[:, :, tiles.PERIOD], (len(totals_NGX), groups))
+    makespan = np.broadcast_to(totals_NGX[:, :, tiles.MAKESPAN], (len(totals_NGX), groups))
+    start = np.cumsum(period, axis=1) - period
+    cycles: np.ndarray = np.where(makespan >= 0, start + makespan + rows_G - 1, 0).max(axis=1)
+    return cycles
+
+
+def _skips_weights(layer: Layer, arch: SpikexArch) -> bool:
+    return arch.weight_skip == "group" and layer.weight is not None
+
+
+def _stored_weight_bits(layer: Layer, rows: int, channels: np.ndarray | None) -> np.ndarray:
+    """Bits to store each filter group's weights: the smaller of bitmask and run-length code; int64 (groups,).
+
+    bitmask: one bit per weight position, then the non-zero weights. run-length: entries (zeros before, weight) of
+    RUN_BITS + weight_bits, an entry of padding per sixteen zeros, each filter on its own, trailing zeros free.
+    """
+    assert layer.weight is not None
+    a, b = layer.R // layer.stored_extent[0], layer.S // layer.stored_extent[1]
+    weight_KCRS = layer.weight[:, :, ::a, ::b]
+    if channels is not None:
+        weight_KCRS = weight_KCRS[:, channels]
+    filled_KI = weight_KCRS.reshape(layer.K, -1) != 0
+    entries_K = np.zeros(layer.K, np.int64)
+    for k, row in enumerate(filled_KI):
+        at = np.flatnonzero(row)
+        gaps = np.diff(at, prepend=-1) - 1
+        entries_K[k] = len(at) + int((gaps // 2**RUN_BITS).sum())
+    sums = np.arange(0, layer.K, rows)
+    bitmask = np.add.reduceat(np.full(layer.K, filled_KI.shape[1]) + filled_KI.sum(axis=1) * layer.weight_bits, sums)
+    run_length = np.add.reduceat(entries_K, sums) * (layer.weight_bits + RUN_BITS)
+    smaller: np.ndarray = np.minimum(bitmask, run_length).astype(np.int64)
+    return smaller
+
+
+def _weight_traffic(
+    layer: Layer, arch: SpikexArch, dense: bool, found: _Schedule, lbuf_read_NG: np.ndarray, usable: float
+) -> np.ndarray:
+    """Weight bits read into the level whose usable part is ``usable``; int64 (N,)."""
+    rows, cols = layer.stored_extent
+    tailored = arch.tailoring and not dense
+    if _skips_weights(layer, arch):
+        whole_G = _stored_weight_bits(layer, arch.rows, None)
+        traffic = np.where(whole_G <= usable, whole_G, lbuf_read_NG)
+        if tailored:
+            seen_NC = _active_channels(layer)
+            for n in range(layer.num_samples):
+                tailored_G = _stored_weight_bits(layer, arch.rows, seen_NC[n])
+                traffic[n] = np.where(whole_G <= usable, tailored_G, lbuf_read_NG[n])
+        total: np.ndarray = traffic.sum(axis=1)
+        return total
+    if arch.rows * layer.C * rows * cols * layer.weight_bits > usable:
+        read: np.ndarray = lbuf_read_NG.sum(axis=1)
+        return read
+    channels = found.channels if tailored else np.full_like(found.channels, layer.C)
+    tailored_bits: np.ndarray = layer.weight_bits * rows * cols * layer.K * channels
+    return tailored_bits
+
+
+def _active_channels(layer: Layer) -> np.ndarray:
+    """Input channels with any spike, per sample; bool (N, C)."""
+    data = layer.arrival.packed if isinstance(layer.arrival, Spikes) else layer.arrival.values
+    seen: np.ndarray = (data != 0).any(axis=(0, 3, 4))
+    return seen
+
+
+def _count_layer(layer: Layer, arch: SpikexArch, choice: LayerMapping, threads: int) -> Counts:
+    """Counts of section 6 of the model card, summed over samples."""
+    found = _schedule(layer, arch, choice, threads)
+    dense = choice.dispatch == "dense"
+    once = _integrated_once(layer)
+    steps = 1 if once else layer.num_steps
+    window = choice.window
+    rows_G = np.array([min(arch.rows, layer.K - k) for k in range(0, layer.K, arch.rows)], dtype=np.int64)
+    groups = len(rows_G)
+    bits = 1 if isinstance(layer.arrival, Spikes) else layer.arrival.bits
+    # (N, G, .): one schedule serves all filter groups unless weight skipping made them differ
+    totals = np.broadcast_to(found.totals, (layer.num_samples, groups, tiles.NUM_TOTALS))
+    array_N = _array_cycles(found.totals, rows_G)
+    lbuf_weight_NG = totals[:, :, tiles.SYNAPSES] * rows_G * layer.weight_bits
+    pixels = layer.C * layer.H * layer.W
+    if dense:
+        map_bits_N = np.full(layer.num_samples, steps * pixels * bits, dtype=np.int64)
+    else:
+        map_bits_N = -(-steps // window) * pixels + found.filled * window * bits
+    outputs = layer.K * layer.P * layer.Q
+    if dense or found.filled_out is None:
+        out_N = np.full(layer.num_samples, layer.num_steps * outputs, dtype=np.int64)
+    else:
+        out_N = -(-layer.num_steps // choice.window) * outputs + found.filled_out * choice.window
+    glb_weight_N = _weight_traffic(layer, arch, dense, found, lbuf_weight_NG, arch.usable_lbuf)
+    dram_weight_N = _weight_traffic(layer, arch, dense, found, lbuf_weight_NG, arch.usable_glb)
+    dram_act_N = np.where(map_bits_N <= arch.usable_glb, map_bits_N, map_bits_N * groups)
+    cycles_per_bit = Fraction(repr(arch.clock)) / Fraction(repr(arch.dram_bandwidth))
+    dram_N = [math.ceil(int(n) * cycles_per_bit) for n in dram_weight_N + dram_act_N + out_N]
+
+    def by_rows(index: int) -> int:
+        return int((totals[:, :, index] * rows_G).sum())
+
+    vmem_bits = (by_rows(tiles.TILES_A) + by_rows(tiles.COLUMNS_B)) * arch.membrane_bit
+    lbuf_act = int(totals[:, :, tiles.STEP_LEVELS].sum()) * bits
+    actions: dict[tuple[str, str], int] = {
+        ("array", "cycles"): int(array_N.sum()),
+        ("dram", "cycles"): sum(dram_N),
+        ("pe", "add"): layer.met(_ones(layer, steps)),
+        ("pe", "update"): by_rows(tiles.UPDATES),
+        ("pe", "leak"): by_rows(tiles.LEAKS),
+        ("vmem", "read"): vmem_bits,
+        ("vmem", "write"): vmem_bits,
+        ("lbuf_weight", "read"): int(lbuf_weight_NG.sum()),
+        ("lbuf_weight", "write"): int(glb_weight_N.sum()),
+        ("lbuf_act", "read"): lbuf_act,
+        ("lbuf_act", "write"): int(map_bits_N.sum()) * groups,
+        ("glb_weight", "read"): int(glb_weight_N.sum()),
+        ("glb_weight", "write"): int(dram_weight_N.sum()),
+        ("glb_act", "read"): int(map_bits_N.sum()) * groups,
+        ("glb_act", "write"): int(dram_act_N.sum()),
+        ("dram_weight", "read"): int(dram_weight_N.sum()),
+        ("dram_act", "read"): int(dram_act_N.sum()),
+        ("dram_out", "write"): int(out_N.sum()),
+    }
+    statistics = {
+        "tiles": int(totals[:, :, tiles.TILES].sum()),
+        "synapses": int(totals[:, :, tiles.SYNAPSES].sum()),
+        "steps": int(totals[:, :, tiles.STEPS].sum()),
+        "tags": int(totals[:, :, tiles.TAGS].sum()),
+        "slots": int(totals[:, :, tiles.SLOTS].sum()),
+        "busy_row_slots": by_rows(tiles.BUSY),
+        "filters": layer.K,
+        "filter_slots": groups * arch.rows,
+    }
+    cycles = sum(max(int(a), b) for a, b in zip(array_N, dram_N, strict=True))
+    keyed: dict[Key, int] = {(layer.name, i, a): n for (i, a), n in actions.items()}
+    return Counts(keyed, {layer.name: cycles}, cycles, {(layer.name, k): v for k, v in statistics.items()})
+
+
+def _ones(layer: Layer, steps: int) -> np.ndarray:
+    """Ones of all levels per input pixel over steps and samples; int64 (C, H, W)."""
+    if isinstance(layer.arrival, Spikes):
+        return layer.arrival.events()
+    magnitude = np.abs(layer.arrival.values[:steps].astype(np.int32))
+    ones: np.ndarray = np.bitwise_count(magnitude).sum(axis=(0, 1), dtype=np.int64)
+    return ones

@@ -1,0 +1,217 @@
+"""The fast count of the time-batched array equals the slow reference, as integers."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spikeloom.core.counts import Counts
+from spikeloom.core.network import Leak, window_out
+from spikeloom.core.trace import Arrival, Levels, Spikes
+from spikeloom.core.workload import Layer, NeuronRule, Workload
+from spikeloom.errors import ConfigError, MappingError
+from spikeloom.hw import HARDWARE
+from spikeloom.hw.spikex import Spikex, SpikexArch
+from spikeloom.units import to_si
+from tests.reference import spikex as slow
+from tests.reference.cases import knob_sets, layer_cases
+
+PRICED = {
+    "pe.add", "pe.update", "pe.leak", "vmem.read", "vmem.write",
+    "lbuf_weight.read", "lbuf_weight.write", "lbuf_act.read", "lbuf_act.write",
+    "glb_weight.read", "glb_weight.write", "glb_act.read", "glb_act.write",
+    "dram_weight.read", "dram_act.read", "dram_out.write", "array.cycles", "dram.cycles",
+}  # fmt: skip
+
+
+def arch_of(knobs: slow.Knobs) -> SpikexArch:
+    """The machine with the reference's knobs."""
+    fields = dataclasses.asdict(knobs)
+    for key, name in (
+        ("lbuf_kib", "lbuf"),
+        ("glb_kib", "glb"),
+        ("dram_bandwidth_gb_s", "dram_bandwidth"),
+        ("clock_mhz", "clock"),
+    ):
+        fields[name] = to_si(fields.pop(key), key.removeprefix(name + "_"))
+    return SpikexArch(**fields)
+
+
+def layer_of(cases: list[slow.LayerCase]) -> Layer:
+    """One layer whose samples are the given cases (which differ in their spikes only)."""
+    case = cases[0]
+    levels = np.array([c.levels for c in cases], dtype=np.int16).transpose(1, 0, 2, 3, 4)  # T N C H W
+    if case.constant_steps is not None:
+        levels = np.broadcast_to(levels, (case.constant_steps, *levels.shape[1:]))
+        arrival: Arrival = Levels(levels, case.level_bits, signed=True, analog=True)
+    elif case.level_bits == 1 and (levels >= 0).all():
+        arrival = Spikes.pack(levels)
+    else:
+        arrival = Levels(levels, case.level_bits, signed=True)
+    _, _, C, H, W = levels.shape
+    P, Q = (window_out((H, W)[a], case.kernel[a], case.stride[a], case.padding[a], case.dilation[a]) for a in (0, 1))
+    out = None if case.out is None else Spikes.pack(np.array([c.out for c in cases]).transpose(1, 0, 2, 3, 4))
+    # the reference takes reset "none" as "nothing can fire silently": a read-out
+    kind = "li" if case.reset == "none" else "lif"
+    return Layer(
+        "layer", "conv2d", C, case.out_channels, H, W, *case.kernel, P, Q, arrival,
+        case.stride, case.padding, case.dilation, case.groups, case.weight_bits, case.has_bias,
+        NeuronRule(kind, Leak(shift=2), case.reset),  # type: ignore[arg-type]
+        out=out, weight=None if case.weights is None else np.array(case.weights),
+    )  # fmt: skip
+
+
+def fast_counts(layer: Layer, arch: SpikexArch, threads: int = 1) -> Counts:
+    machine = Spikex()
+    workload = Workload((layer,), layer.num_steps, layer.num_samples)
+    return machine.count(workload, arch, machine.map(workload, arch), threads=threads)
+
+
+def flat(counts: Counts) -> dict[str, int]:
+    return {**counts.of("layer"), "cycles": counts.layer_cycles["layer"]}
+
+
+@settings(max_examples=400, deadline=None)
+@given(layer_cases(), knob_sets())
+def test_every_count_equals_the_nested_loops(case: slow.LayerCase, knobs: slow.Knobs) -> None:
+    expected = slow.count(case, knobs)
+    counts = fast_counts(layer_of([case]), arch_of(knobs))
+    tile = {key: expected.pop(f"tile.{key}") for key in ("count", "synapses", "steps", "tags", "slots")}
+    assert flat(counts) == expected
+    found = {name: value for (_, name), value in counts.statistics.items()}
+    assert {**tile, "count": tile["count"]} == {
+        "count": found["tiles"],
+        **{key: found[key] for key in ("synapses", "steps", "tags", "slots")},
+    }
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(60, 150), st.integers(1, 9), st.integers(0, 2**16), st.sampled_from((0.0, 0.05, 0.3, 1.0)), knob_sets()
+)
+def test_more_than_one_word_of_channels(
+    features: int, steps: int, seed: int, density: float, knobs: slow.Knobs
+) -> None:
+    rng = np.random.default_rng(seed)
+    levels = (rng.random((steps, features, 1, 1)) < density).astype(int).tolist()
+    case = slow.LayerCase(levels, 11, (1, 1), (1, 1), (0, 0))
+    expected = {k: v for k, v in slow.count(case, knobs).items() if not k.startswith("tile.")}
+    assert flat(fast_counts(layer_of([case]), arch_of(knobs))) == expected
+
+
+@settings(max_examples=20, deadline=None)
+@given(layer_cases(constant=False), knob_sets(), st.integers(2, 5))
+def test_samples_add_in_any_order_on_any_number_of_threads(
+    case: slow.LayerCase, knobs: slow.Knobs, samples: int
+) -> None:
+    cases = [
+        dataclasses.replace(case, levels=case.levels[k % len(case.levels) :] + case.levels[: k % len(case.levels)])
+        for k in range(samples)
+    ]
+    arch = arch_of(knobs)
+    single = [flat(fast_counts(layer_of([one]), arch)) for one in cases]
+    summed = {key: sum(counts[key] for counts in single) for key in single[0]}
+    assert flat(fast_counts(layer_of(cases), arch, threads=1)) == summed
+    assert flat(fast_counts(layer_of(cases[::-1]), arch, threads=3)) == summed
+
+
+@pytest.mark.parametrize(("window", "cols"), [(1, 8), (2, 4), (4, 2), (1, 2), (8, 1)])
+def test_closed_form(window: int, cols: int) -> None:
+    """array = KT*X*(N/Cc)*(I*L + Cc*L - (Cc-1)) + (rows_last-1) + (Cc-1) for all-ones input without padding."""
+    T, C, H, K = 8, 3, 5, 10
+    layer = Layer("layer", "conv2d", C, K, H, H, 3, 3, 3, 3, Spikes.pack(np.ones((T, 1, C, H, H))))
+    counts = fast_counts(layer, SpikexArch(cols=cols, window=window, decay="free"))
+    synapses, positions, groups, last_rows = 27, 9, 2, 2
+    tile = synapses * window + cols * window - (cols - 1)
+    assert (
+        counts.total("array", "cycles") == groups * positions * (T // window // cols) * tile + last_rows - 1 + cols - 1
+    )
+
+
+@pytest.mark.parametrize("dispatch", ["agile", "temporal", "ptb"])
+def test_silence_costs_no_synaptic_operation(dispatch: str) -> None:
+    layer = Layer("layer", "conv2d", 2, 3, 6, 6, 3, 3, 4, 4, Spikes.pack(np.zeros((9, 2, 2, 6, 6))))
+    counts = fast_counts(layer, SpikexArch(dispatch=dispatch))
+    spent = {key for key, value in counts.of("layer").items() if value}
+    assert spent == {
+        "dram.cycles",
+        "dram_act.read",
+        "dram_out.write",
+        "glb_act.read",
+        "glb_act.write",
+        "lbuf_act.write",
+    }
+
+
+@settings(max_examples=40, deadline=None)
+@given(layer_cases(), knob_sets())
+def test_latency_meets_both_bounds(case: slow.LayerCase, knobs: slow.Knobs) -> None:
+    """The roofline: no fewer cycles than the additions or the DRAM bits allow."""
+    arch, layer = arch_of(knobs), layer_of([case])
+    counts = fast_counts(layer, arch)
+    bits = sum(counts.total(*key) for key in (("dram_weight", "read"), ("dram_act", "read"), ("dram_out", "write")))
+    assert counts.cycles >= bits * arch.clock / arch.dram_bandwidth * (1 - 1e-12)
+    assert counts.cycles >= counts.total("pe", "update") / (arch.rows * arch.cols)
+    if not layer.arrival.density() or knobs.dispatch == "dense":
+        return
+    assert counts.total("pe", "add") <= counts.cycles * arch.rows * arch.cols * arch.adders * 1.0
+
+
+@settings(max_examples=30, deadline=None)
+@given(layer_cases(), knob_sets())
+def test_every_count_has_a_charge(case: slow.LayerCase, knobs: slow.Knobs) -> None:
+    arch = arch_of(knobs)
+    counts = fast_counts(layer_of([case]), arch)
+    assert {f"{i}.{a}" for i, a in arch.charges()} == PRICED == set(counts.of("layer"))
+
+
+@settings(max_examples=30, deadline=None)
+@given(layer_cases(), knob_sets())
+def test_utilisation_is_a_share(case: slow.LayerCase, knobs: slow.Knobs) -> None:
+    arch = arch_of(knobs)
+    shares = Spikex().utilisation(fast_counts(layer_of([case]), arch), arch, "layer")
+    assert all(0 <= value <= 1 for value in shares.values()), shares
+
+
+def binary_layer(**changes: object) -> Layer:
+    layer = Layer("conv1", "conv2d", 2, 3, 6, 6, 3, 3, 4, 4, Spikes.pack(np.ones((4, 1, 2, 6, 6))))
+    return dataclasses.replace(layer, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("layer", "word"),
+    [
+        (binary_layer(kind="maxpool2d"), "maxpool2d"),
+        (binary_layer(kind="add"), "add"),
+        (binary_layer(recurrent=True), "recurrent"),
+        (binary_layer(inputs=("conv1",)), "recurrent"),
+        (binary_layer(neuron=NeuronRule("cubalif")), "CubaLIF"),
+    ],
+)
+def test_unsupported_layers_are_refused_by_name(layer: Layer, word: str) -> None:
+    with pytest.raises(MappingError, match=f"conv1.*{word}"):
+        Spikex().map(Workload((layer,), 4, 1), SpikexArch())
+
+
+def test_window_table_names_every_layer() -> None:
+    workload = Workload((binary_layer(),), 4, 1)
+    assert Spikex().map(workload, SpikexArch(window={"conv1": 2})).layers["conv1"].window == 2
+    with pytest.raises(MappingError, match=r"missing \['conv1'\], unknown \['conv2'\]"):
+        Spikex().map(workload, SpikexArch(window={"conv2": 2}))
+
+
+@pytest.mark.parametrize(
+    "fields", [{"dispatch": "dense", "step": "zskip"}, {"window": 65}, {"window": 0}, {"cols": 65}]
+)
+def test_impossible_machines_are_refused(fields: dict[str, object]) -> None:
+    with pytest.raises(ConfigError):
+        SpikexArch(**fields)  # type: ignore[arg-type]
+
+
+def test_presets_are_machines() -> None:
+    for preset in HARDWARE["spikex"].presets.values():
+        SpikexArch(**preset)
