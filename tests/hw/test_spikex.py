@@ -18,7 +18,7 @@ from spikeloom.hw import HARDWARE
 from spikeloom.hw.spikex import Spikex, SpikexArch
 from spikeloom.units import to_si
 from tests.reference import spikex as slow
-from tests.reference.cases import knob_sets, layer_cases
+from tests.reference.cases import knob_sets, layer_cases, membrane_cases
 
 PRICED = {
     "pe.add", "pe.update", "pe.leak", "vmem.read", "vmem.write",
@@ -76,7 +76,7 @@ def flat(counts: Counts) -> dict[str, int]:
 
 
 @settings(max_examples=400, deadline=None)
-@given(layer_cases(), knob_sets())
+@given(layer_cases() | membrane_cases(), knob_sets())
 def test_every_count_equals_the_nested_loops(case: slow.LayerCase, knobs: slow.Knobs) -> None:
     expected = slow.count(case, knobs)
     counts = fast_counts(layer_of([case]), arch_of(knobs))

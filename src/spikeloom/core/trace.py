@@ -28,7 +28,11 @@ class Spikes:
     @staticmethod
     def pack(values: np.ndarray) -> Spikes:
         """Pack a bool or 0/1 array of shape (T, N, *shape)."""
-        return Spikes(np.packbits(np.asarray(values) != 0, axis=0, bitorder="little"), values.shape[0])
+        values = np.asarray(values)
+        packed = np.zeros((-(-values.shape[0] // 8), *values.shape[1:]), np.uint8)
+        for t, step in enumerate(values):  # a pass per step over contiguous maps: faster than packbits along axis 0
+            packed[t >> 3] |= (step != 0).view(np.uint8) << np.uint8(t & 7)
+        return Spikes(packed, values.shape[0])
 
     def unpack(self) -> np.ndarray:
         """Bool array of shape (T, N, *shape)."""

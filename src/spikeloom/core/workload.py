@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -106,7 +106,8 @@ class Layer:
         if self.weight is None:
             return np.full((self.C, self.R, self.S), per_group, dtype=np.int64)
         grouped = (self.weight != 0).reshape(self.groups, per_group, self.C // self.groups, self.R, self.S)
-        return grouped.sum(axis=1, dtype=np.int64).reshape(self.C, self.R, self.S)
+        fanout: np.ndarray = grouped.sum(axis=1, dtype=np.int64).reshape(self.C, self.R, self.S)
+        return fanout
 
     @cached_property
     def id(self) -> str:
@@ -150,6 +151,7 @@ class Workload:
         raise KeyError(name)
 
 
+@lru_cache(maxsize=1024)
 def _reach(size: int, out: int, kernel: int, stride: int, padding: int, dilation: int) -> np.ndarray:
     """reach[h, r] = number of output positions p with p*stride + r*dilation - padding == h (0 or 1); int64."""
     reach = np.zeros((size, kernel), dtype=np.int64)

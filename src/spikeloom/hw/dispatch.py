@@ -175,6 +175,18 @@ def _first_open_step(step_tags: np.ndarray, start: int, stop: int, tag: np.uint6
 
 
 @njit(cache=True, nogil=True)
+def _steps_of_two_columns(words: np.ndarray) -> int:
+    """Steps after merging over two columns: the synapses both use, and the more of those one uses alone."""
+    left = 0
+    right = 0
+    for e in range(words.shape[0]):
+        for w in range(words.shape[1]):
+            left += popcount64(words[e, w, 0])
+            right += popcount64(words[e, w, 1])
+    return max(left, right)
+
+
+@njit(cache=True, nogil=True)
 def _merge_by_class(
     synapse_tags: np.ndarray, num: int, classes: int, compatible: np.ndarray, step_of: np.ndarray, scratch: np.ndarray
 ) -> int:
@@ -261,43 +273,82 @@ def _merge_by_scan(
 
 
 @njit(cache=True, nogil=True)
-def _step_list(
-    tags: np.ndarray,
+def _transposed8(rows: np.ndarray, num_rows: int, shift: np.uint64) -> np.uint64:
+    """Eight bits of each row, from ``shift`` on, as an 8x8 bit matrix turned over: byte c holds bit c of every row."""
+    x = np.uint64(0)
+    for j in range(num_rows):
+        x |= ((rows[j] >> shift) & np.uint64(0xFF)) << np.uint64(8 * j)
+    if x == 0:
+        return x
+    t = (x ^ (x >> np.uint64(7))) & np.uint64(0x00AA00AA00AA00AA)
+    x ^= t ^ (t << np.uint64(7))
+    t = (x ^ (x >> np.uint64(14))) & np.uint64(0x0000CCCC0000CCCC)
+    x ^= t ^ (t << np.uint64(14))
+    t = (x ^ (x >> np.uint64(28))) & np.uint64(0x00000000F0F0F0F0)
+    x ^= t ^ (t << np.uint64(28))
+    return x
+
+
+@njit(cache=True, nogil=True)
+def _tags_by_byte(
+    words: np.ndarray, num_columns: int, union: np.ndarray, tag_bytes: np.ndarray, synapse_tags: np.ndarray
+) -> int:
+    """Column tags of the synapses of U in index order (c, r, s), for at most eight columns; returns |U|.
+
+    words: uint64 (R*S, words, columns). union: uint64 (R*S, words). tag_bytes: uint8 scratch (64*R*S).
+    """
+    num_offsets, num_words = union.shape
+    num = 0
+    for w in range(num_words):
+        for e in range(num_offsets):
+            both = union[e, w]
+            for b in range(8):
+                turned = np.uint64(0)
+                if (both >> np.uint64(8 * b)) & np.uint64(0xFF):
+                    turned = _transposed8(words[e, w], num_columns, np.uint64(8 * b))
+                for c in range(8):
+                    tag_bytes[(8 * b + c) * num_offsets + e] = (turned >> np.uint64(8 * c)) & np.uint64(0xFF)
+        for k in range(64 * num_offsets):  # branch-free compaction: the next write replaces a zero
+            synapse_tags[num] = tag_bytes[k]
+            num += tag_bytes[k] != 0
+    return num
+
+
+@njit(cache=True, nogil=True)
+def _tags_by_bit(
+    words: np.ndarray,
+    num_columns: int,
+    union: np.ndarray,
     pops: np.ndarray,
-    mask: np.ndarray,
     pixels: np.ndarray,
     windows: np.ndarray,
     offsets: np.ndarray,
-    union: np.ndarray,
     synapse_tags: np.ndarray,
     synapse_ones: np.ndarray,
 ) -> int:
-    """The synapses of U in index order (c, r, s): their column tags and the most ones any column adds; returns |U|.
-
-    union: uint64 (R*S, words), the OR over the columns, already masked.
-    """
+    """As _tags_by_byte for any number of columns, with the most ones any column adds where ``pops`` is known."""
     want_ones = pops.size > 0
     num_offsets, num_words = union.shape
     num = 0
-    for word in range(num_words):
+    for w in range(num_words):
         channels = np.uint64(0)
         for e in range(num_offsets):
-            channels |= union[e, word]
+            channels |= union[e, w]
         while channels:
             c = trailing_zeros64(channels)
             channels &= channels - np.uint64(1)
             shift = np.uint64(c)
             for e in range(num_offsets):
-                if not (union[e, word] >> shift) & np.uint64(1):
+                if not (union[e, w] >> shift) & np.uint64(1):
                     continue
                 tag = np.uint64(0)
-                for j in range(pixels.shape[0]):
-                    tag |= ((tags[windows[j], pixels[j] + offsets[e], word] >> shift) & np.uint64(1)) << np.uint64(j)
+                for j in range(num_columns):
+                    tag |= ((words[e, w, j] >> shift) & np.uint64(1)) << np.uint64(j)
                 synapse_tags[num] = tag
                 if want_ones:
                     ones = np.uint16(0)
-                    for j in range(pixels.shape[0]):
-                        ones = max(ones, pops[windows[j], pixels[j] + offsets[e], word * 64 + c])
+                    for j in range(num_columns):
+                        ones = max(ones, pops[windows[j], pixels[j] + offsets[e], w * 64 + c])
                     synapse_ones[num] = ones
                 num += 1
     return num
@@ -333,17 +384,23 @@ def run_tiles(
     end of an update, both relative to the group's first tile and -1 without a tile.
     """
     num_offsets = offsets.shape[0]
-    num_words = tags.shape[2]
+    num_pixels, num_words = tags.shape[1], tags.shape[2]
+    tag_words = tags.reshape(-1)
+    everything = ~np.uint64(0)
+    masked = mask.size > 0
     num_positions = first_pixel.shape[0]
     max_cols = 64
     pixels = np.empty(max_cols, np.int64)
+    first_word = np.empty(max_cols, np.int64)
     begin = np.empty(max_cols, np.int64)
     lasts = np.empty(max_cols, np.int64)
     union = np.empty((num_offsets, num_words), np.uint64)
     zskip = pops.size > 0
     listed = (merge > 1 or zskip) and not dense
     room = num_offsets * num_words * 64 if listed else 0
-    synapse_tags = np.empty(room, np.uint64)
+    words = np.zeros((num_offsets, num_words, max_cols) if listed else (0, 0, 0), np.uint64)
+    tag_bytes = np.empty(num_offsets * 64 if listed else 0, np.uint8)
+    synapse_tags = np.empty(room + 1, np.uint64)
     synapse_ones = np.zeros(room, np.uint16)
     step_of = np.empty(room, np.int64)
     step_tags = np.empty(room + 16, np.uint64)
@@ -368,13 +425,17 @@ def run_tiles(
         # -- integration: |U|, steps, T_int
         synapses = 0
         shared = 0
+        for j in range(m):
+            first_word[j] = (windows[j] * num_pixels + pixels[j]) * num_words
         for e in range(num_offsets):
             for w in range(num_words):
+                at = offsets[e] * num_words + w
+                keep = mask[e, w] if masked else everything
                 both = np.uint64(0)
                 for j in range(m):
-                    word = tags[windows[j], pixels[j] + offsets[e], w]
-                    if mask.size:
-                        word &= mask[e, w]
+                    word = tag_words[first_word[j] + at] & keep
+                    if listed:
+                        words[e, w, j] = word
                     both |= word
                     shared += popcount64(word)
                 union[e, w] = both
@@ -383,26 +444,29 @@ def run_tiles(
             synapses = num_synapses  # of this filter group, silent ones included
         steps = synapses
         serial_cost = (max_levels * level_bits + adders - 1) // adders
-        integration = steps * serial_cost
-        if listed and (zskip or m > 1):
-            num = _step_list(tags, pops, mask, pixels[:m], windows, offsets, union, synapse_tags, synapse_ones)
-            if merge > 1 and m > 1:
-                if merge == 2 and m <= 8:
-                    steps = _merge_by_class(synapse_tags, num, 1 << m, compatible, step_of, scratch)
-                else:
-                    steps = _merge_by_scan(synapse_tags, num, merge, step_tags, step_fill, step_of)
+        if listed and not zskip and m == 2:
+            # two columns: only (1, 0) merges with (0, 1), whatever the order
+            steps = _steps_of_two_columns(words)
+        elif listed and (zskip or m > 1):
+            if m <= 8 and not zskip:
+                num = _tags_by_byte(words, m, union, tag_bytes, synapse_tags)
             else:
+                num = _tags_by_bit(words, m, union, pops, pixels, windows, offsets, synapse_tags, synapse_ones)
+            if merge == 1 or m == 1:
                 for e in range(num):
                     step_of[e] = e
-            if zskip:
-                integration = 0
-                step_fill[:steps] = 0
-                for e in range(num):
-                    step_fill[step_of[e]] = max(step_fill[step_of[e]], np.int64(synapse_ones[e]))
-                for e in range(steps):
-                    integration += (step_fill[e] + adders - 1) // adders
+            elif merge == 2 and m <= 8:
+                steps = _merge_by_class(synapse_tags, num, 1 << m, compatible, step_of, scratch)
             else:
-                integration = steps * serial_cost
+                steps = _merge_by_scan(synapse_tags, num, merge, step_tags, step_fill, step_of)
+        integration = steps * serial_cost
+        if zskip:
+            integration = 0
+            step_fill[:steps] = 0
+            for e in range(synapses):
+                step_fill[step_of[e]] = max(step_fill[step_of[e]], np.int64(synapse_ones[e]))
+            for e in range(steps):
+                integration += (step_fill[e] + adders - 1) // adders
         # -- update: leak of the gap, then one cycle a step
         sum_update = 0
         max_update = 0

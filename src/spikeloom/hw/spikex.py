@@ -6,6 +6,7 @@ every choice where the papers are silent are in docs/models/spikex.md.
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections import abc
@@ -166,19 +167,28 @@ class _Geometry:
     offsets: np.ndarray
     num_words: int
 
-    @staticmethod
-    def of(layer: Layer) -> _Geometry:
-        height, width = layer.H + 2 * layer.padding[0], layer.W + 2 * layer.padding[1]
-        h, w = np.divmod(np.arange(layer.H * layer.W, dtype=np.int64), layer.W)
-        p, q = np.divmod(np.arange(layer.P * layer.Q, dtype=np.int64), layer.Q)
-        r, s = np.divmod(np.arange(layer.R * layer.S, dtype=np.int64), layer.S)
-        return _Geometry(
-            height * width,
-            (h + layer.padding[0]) * width + w + layer.padding[1],
-            p * layer.stride[0] * width + q * layer.stride[1],
-            r * layer.dilation[0] * width + s * layer.dilation[1],
-            -(-layer.C // 64),
-        )
+
+@functools.lru_cache(maxsize=1024)
+def _geometry(
+    C: int,
+    extents: tuple[int, int, int, int, int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+) -> _Geometry:
+    """Indices for C channels and extents (H, W, R, S, P, Q); the same for every sample and window."""
+    H, W, R, S, P, Q = extents
+    height, width = H + 2 * padding[0], W + 2 * padding[1]
+    h, w = np.divmod(np.arange(H * W, dtype=np.int64), W)
+    p, q = np.divmod(np.arange(P * Q, dtype=np.int64), Q)
+    r, s = np.divmod(np.arange(R * S, dtype=np.int64), S)
+    return _Geometry(
+        height * width,
+        (h + padding[0]) * width + w + padding[1],
+        p * stride[0] * width + q * stride[1],
+        r * dilation[0] * width + s * dilation[1],
+        -(-C // 64),
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -377,7 +387,8 @@ def _masks(layer: Layer, rows: int, num_words: int) -> np.ndarray:
 
 def _schedule(layer: Layer, arch: SpikexArch, choice: LayerMapping, threads: int) -> _Schedule:
     """Run the tile schedule of every sample."""
-    geometry = _Geometry.of(layer)
+    extents = (layer.H, layer.W, layer.R, layer.S, layer.P, layer.Q)
+    geometry = _geometry(layer.C, extents, layer.stride, layer.padding, layer.dilation)
     once = _integrated_once(layer)
     steps = 1 if once else layer.num_steps
     window = choice.window
@@ -525,6 +536,12 @@ def _active_channels(layer: Layer) -> np.ndarray:
     return seen
 
 
+@functools.lru_cache(maxsize=64)
+def _cycles_per_bit(clock: float, bandwidth: float) -> Fraction:
+    """Cycles per DRAM bit, exact in the decimals of the machine file."""
+    return Fraction(repr(clock)) / Fraction(repr(bandwidth))
+
+
 def _count_layer(layer: Layer, arch: SpikexArch, choice: LayerMapping, threads: int) -> Counts:
     """Counts of section 6 of the model card, summed over samples."""
     found = _schedule(layer, arch, choice, threads)
@@ -552,20 +569,21 @@ def _count_layer(layer: Layer, arch: SpikexArch, choice: LayerMapping, threads: 
     glb_weight_N = _weight_traffic(layer, arch, dense, found, lbuf_weight_NG, arch.usable_lbuf)
     dram_weight_N = _weight_traffic(layer, arch, dense, found, lbuf_weight_NG, arch.usable_glb)
     dram_act_N = np.where(map_bits_N <= arch.usable_glb, map_bits_N, map_bits_N * groups)
-    cycles_per_bit = Fraction(repr(arch.clock)) / Fraction(repr(arch.dram_bandwidth))
-    dram_N = [math.ceil(int(n) * cycles_per_bit) for n in dram_weight_N + dram_act_N + out_N]
+    per_bit = _cycles_per_bit(arch.clock, arch.dram_bandwidth)
+    dram_bits_N = (dram_weight_N + dram_act_N + out_N).tolist()
+    dram_N = [-(-bits_n * per_bit.numerator // per_bit.denominator) for bits_n in dram_bits_N]
 
-    def by_rows(index: int) -> int:
-        return int((totals[:, :, index] * rows_G).sum())
+    sums = totals.sum(axis=(0, 1)).tolist()
+    sums_by_rows = (totals * rows_G[:, None]).sum(axis=(0, 1)).tolist()
 
-    vmem_bits = (by_rows(tiles.TILES_A) + by_rows(tiles.COLUMNS_B)) * arch.membrane_bit
-    lbuf_act = int(totals[:, :, tiles.STEP_LEVELS].sum()) * bits
+    vmem_bits = (sums_by_rows[tiles.TILES_A] + sums_by_rows[tiles.COLUMNS_B]) * arch.membrane_bit
+    lbuf_act = sums[tiles.STEP_LEVELS] * bits
     actions: dict[tuple[str, str], int] = {
         ("array", "cycles"): int(array_N.sum()),
         ("dram", "cycles"): sum(dram_N),
-        ("pe", "add"): layer.met(_ones(layer, steps)),
-        ("pe", "update"): by_rows(tiles.UPDATES),
-        ("pe", "leak"): by_rows(tiles.LEAKS),
+        ("pe", "add"): layer.synops if isinstance(layer.arrival, Spikes) else layer.met(_ones(layer.arrival, steps)),
+        ("pe", "update"): sums_by_rows[tiles.UPDATES],
+        ("pe", "leak"): sums_by_rows[tiles.LEAKS],
         ("vmem", "read"): vmem_bits,
         ("vmem", "write"): vmem_bits,
         ("lbuf_weight", "read"): int(lbuf_weight_NG.sum()),
@@ -581,24 +599,22 @@ def _count_layer(layer: Layer, arch: SpikexArch, choice: LayerMapping, threads: 
         ("dram_out", "write"): int(out_N.sum()),
     }
     statistics = {
-        "tiles": int(totals[:, :, tiles.TILES].sum()),
-        "synapses": int(totals[:, :, tiles.SYNAPSES].sum()),
-        "steps": int(totals[:, :, tiles.STEPS].sum()),
-        "tags": int(totals[:, :, tiles.TAGS].sum()),
-        "slots": int(totals[:, :, tiles.SLOTS].sum()),
-        "busy_row_slots": by_rows(tiles.BUSY),
+        "tiles": sums[tiles.TILES],
+        "synapses": sums[tiles.SYNAPSES],
+        "steps": sums[tiles.STEPS],
+        "tags": sums[tiles.TAGS],
+        "slots": sums[tiles.SLOTS],
+        "busy_row_slots": sums_by_rows[tiles.BUSY],
         "filters": layer.K,
         "filter_slots": groups * arch.rows,
     }
-    cycles = sum(max(int(a), b) for a, b in zip(array_N, dram_N, strict=True))
+    cycles = sum(max(a, b) for a, b in zip(array_N.tolist(), dram_N, strict=True))
     keyed: dict[Key, int] = {(layer.name, i, a): n for (i, a), n in actions.items()}
     return Counts(keyed, {layer.name: cycles}, cycles, {(layer.name, k): v for k, v in statistics.items()})
 
 
-def _ones(layer: Layer, steps: int) -> np.ndarray:
-    """Ones of all levels per input pixel over steps and samples; int64 (C, H, W)."""
-    if isinstance(layer.arrival, Spikes):
-        return layer.arrival.events()
-    magnitude = np.abs(layer.arrival.values[:steps].astype(np.int32))
+def _ones(levels: Levels, steps: int) -> np.ndarray:
+    """Ones of all magnitudes per input pixel over steps and samples; int64 (C, H, W)."""
+    magnitude = np.abs(levels.values[:steps].astype(np.int32))
     ones: np.ndarray = np.bitwise_count(magnitude).sum(axis=(0, 1), dtype=np.int64)
     return ones
