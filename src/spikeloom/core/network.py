@@ -139,9 +139,12 @@ class IF:
 
 @dataclass(frozen=True, eq=False)
 class LIF:
-    """As IF with ``v = leaked(u) + psum``: the leak acts on the kept membrane, before the sum of the step arrives."""
+    """As IF with ``v = leaked(u) + psum``: the leak acts on the kept membrane, before the sum of the step arrives.
 
-    leak: Leak
+    leak: None only in a network read from a trace that does not state it.
+    """
+
+    leak: Leak | None
     v_threshold: float | None = 1.0
     reset: Reset = "hard"
     strict: bool = False
@@ -152,8 +155,8 @@ class LIF:
 class CubaLIF:
     """LIF behind a leaky synaptic current: ``i = syn_leaked(i) + psum; v = leaked(u) + i``."""
 
-    leak: Leak
-    syn_leak: Leak
+    leak: Leak | None
+    syn_leak: Leak | None
     v_threshold: float | None = 1.0
     reset: Reset = "hard"
     strict: bool = False
@@ -251,6 +254,8 @@ SYNAPSES: tuple[type, ...] = (Conv1d, Conv2d, Linear)
 NEURONS: tuple[type, ...] = (IF, LIF, CubaLIF, LI, ReLU, ClippedReLU)
 SPIKING: tuple[type, ...] = (IF, LIF, CubaLIF)
 POOLS: tuple[type, ...] = (SumPool2d, AvgPool2d, MaxPool2d)
+#: Nodes at which a trace records what arrived: the layers of a workload.
+LAYERS: tuple[type, ...] = (*SYNAPSES, *POOLS, Add)
 #: Every node class by its name, the word a file uses.
 NODE_TYPES: dict[str, type] = {
     cls.__name__: cls for cls in (Input, Output, *SYNAPSES, Scale, BatchNorm, *NEURONS, *POOLS, Flatten, Delay, Add)
@@ -367,6 +372,33 @@ class Network:
                 raise NetworkError(f"node '{name}' gets inputs of different shapes {[list(s) for s in sources]}")
             found[name] = node_out_shape(name, node, sources[0])
         return found
+
+    def layers(self) -> tuple[str, ...]:
+        """Names of the synapse, pool and add nodes in execution order."""
+        return tuple(name for name in self.order() if isinstance(self.nodes[name], LAYERS))
+
+    def layer_inputs(self, name: str) -> tuple[str, ...]:
+        """Layers whose outputs reach ``name`` without another layer between; the network's input is none."""
+        found: list[str] = []
+        waiting = list(self.inputs_of(name))
+        while waiting:
+            source = waiting.pop(0)
+            if isinstance(self.nodes[source], LAYERS):
+                found.append(source)
+            else:
+                waiting = [*self.inputs_of(source), *waiting]
+        return tuple(dict.fromkeys(found))
+
+    def layer_neuron(self, name: str) -> str | None:
+        """The neuron node behind a layer, or None when another layer or the output follows first."""
+        waiting = [dst for dst in self.outputs_of(name) if dst != name]
+        while waiting:
+            follower = waiting.pop(0)
+            if isinstance(self.nodes[follower], NEURONS):
+                return follower
+            if not isinstance(self.nodes[follower], (*LAYERS, Output)):
+                waiting.extend(self.outputs_of(follower))
+        return None
 
     @property
     def id(self) -> str:

@@ -32,6 +32,7 @@ class Report:
 
     area: square metres keyed by instance, or None when a part has no sourced area.
     sources: where each price came from, keyed like the energies.
+    label: what the user called the machine.
     """
 
     model: str
@@ -44,6 +45,7 @@ class Report:
     sources: abc.Mapping[str, str]
     warnings: tuple[str, ...] = ()
     workload_id: str = ""
+    label: str = ""
 
     @property
     def energy_j(self) -> float:

@@ -11,7 +11,7 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from spikeloom.core.network import Leak, Reset
+from spikeloom.core.network import Leak, Reset, Shape
 from spikeloom.core.trace import Arrival, Levels, Spikes
 
 
@@ -22,6 +22,11 @@ class NeuronRule:
     kind: str = "if"
     leak: Leak | None = None
     reset: Reset = "hard"
+
+    @property
+    def leaky(self) -> bool:
+        """True when the membrane leaks, also where a trace does not state by how much."""
+        return self.leak is not None or self.kind in ("lif", "cubalif")
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,6 +154,34 @@ class Workload:
             if layer.name == name:
                 return layer
         raise KeyError(name)
+
+
+@dataclass(frozen=True)
+class RateLayer:
+    """A layer known by its shape and firing rate only. firing_rate: of its input, 0..1."""
+
+    name: str
+    kind: str
+    in_shape: Shape
+    out_channels: int
+    firing_rate: float
+    kernel: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    groups: int = 1
+    weight_bits: int = 8
+    weight_density: float | None = None
+
+
+@dataclass(frozen=True)
+class RateWorkload:
+    """Layers without a trace."""
+
+    layers: tuple[RateLayer, ...]
+    num_steps: int
+    num_samples: int = 1
+    seed: int = 0
+    source: str = ""
 
 
 @lru_cache(maxsize=1024)

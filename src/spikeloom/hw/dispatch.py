@@ -59,11 +59,13 @@ def list_tiles(
     """
     num_positions = active.shape[0]
     count = np.zeros(num_positions, np.int64)
+    num_active = 0
     for x in range(num_positions):
         for k in range(active.shape[1]):
             count[x] += popcount64(active[x, k])
+        num_active += count[x]
     whole_groups = dispatch in (PTB, DENSE)
-    capacity = num_positions * num_windows if whole_groups else count.sum()
+    capacity = num_positions * num_windows if whole_groups else num_active
     column_x = np.empty(capacity, np.int32)
     column_o = np.empty(capacity, np.int32)
     tile_start = np.zeros(capacity + 1, np.int64)
@@ -273,11 +275,11 @@ def _merge_by_scan(
 
 
 @njit(cache=True, nogil=True)
-def _transposed8(rows: np.ndarray, num_rows: int, shift: np.uint64) -> np.uint64:
-    """Eight bits of each row, from ``shift`` on, as an 8x8 bit matrix turned over: byte c holds bit c of every row."""
+def _transposed8(words: np.ndarray, e: int, w: int, num_rows: int, shift: np.uint64) -> np.uint64:
+    """Eight bits of each row of ``words[e, w]``, from ``shift`` on, as an 8x8 bit matrix turned over: byte c holds bit c of every row."""
     x = np.uint64(0)
     for j in range(num_rows):
-        x |= ((rows[j] >> shift) & np.uint64(0xFF)) << np.uint64(8 * j)
+        x |= ((words[e, w, j] >> shift) & np.uint64(0xFF)) << np.uint64(8 * j)
     if x == 0:
         return x
     t = (x ^ (x >> np.uint64(7))) & np.uint64(0x00AA00AA00AA00AA)
@@ -305,7 +307,7 @@ def _tags_by_byte(
             for b in range(8):
                 turned = np.uint64(0)
                 if (both >> np.uint64(8 * b)) & np.uint64(0xFF):
-                    turned = _transposed8(words[e, w], num_columns, np.uint64(8 * b))
+                    turned = _transposed8(words, e, w, num_columns, np.uint64(8 * b))
                 for c in range(8):
                     tag_bytes[(8 * b + c) * num_offsets + e] = (turned >> np.uint64(8 * c)) & np.uint64(0xFF)
         for k in range(64 * num_offsets):  # branch-free compaction: the next write replaces a zero
@@ -356,7 +358,8 @@ def _tags_by_bit(
 
 @njit(cache=True, nogil=True)
 def run_tiles(
-    tags: np.ndarray,  # uint64 (N, pixels, words)
+    tag_words: np.ndarray,  # uint64 (N * pixels * words), the tag map in one row
+    pixels_and_words: tuple[int, int],
     pops: np.ndarray,  # uint16 (N, pixels, C) for zskip, else size 0
     mask: np.ndarray,  # uint64 (R*S, words): synapses a filter group keeps, or size 0
     first_pixel: np.ndarray,
@@ -384,13 +387,13 @@ def run_tiles(
     end of an update, both relative to the group's first tile and -1 without a tile.
     """
     num_offsets = offsets.shape[0]
-    num_pixels, num_words = tags.shape[1], tags.shape[2]
-    tag_words = tags.reshape(-1)
+    num_pixels, num_words = pixels_and_words
     everything = ~np.uint64(0)
     masked = mask.size > 0
     num_positions = first_pixel.shape[0]
     max_cols = 64
     pixels = np.empty(max_cols, np.int64)
+    windows = np.empty(max_cols, np.int64)
     first_word = np.empty(max_cols, np.int64)
     begin = np.empty(max_cols, np.int64)
     lasts = np.empty(max_cols, np.int64)
@@ -406,8 +409,11 @@ def run_tiles(
     step_tags = np.empty(room + 16, np.uint64)
     step_fill = np.empty(room, np.int64)
     scratch = np.empty((3, max(256, room)), np.int64)
-    processed = np.full(num_positions, -1, np.int64)  # last processed window of a position
-    final = np.full(num_positions, -1, np.int64)  # absolute end of its last update
+    processed = np.empty(num_positions, np.int64)  # last processed window of a position
+    final = np.empty(num_positions, np.int64)  # absolute end of its last update
+    for x in range(num_positions):
+        processed[x] = -1
+        final[x] = -1
     start = 0
     following = 0
     makespan = -1
@@ -415,10 +421,10 @@ def run_tiles(
         lo = tile_start[tile]
         m = tile_start[tile + 1] - lo
         is_a = tile < num_a
-        windows = column_o[lo : lo + m]
         sum_levels = 0
         max_levels = 0
         for j in range(m):
+            windows[j] = column_o[lo + j]
             pixels[j] = first_pixel[column_x[lo + j]]
             sum_levels += levels_of[windows[j]]
             max_levels = max(max_levels, levels_of[windows[j]])
@@ -462,7 +468,8 @@ def run_tiles(
         integration = steps * serial_cost
         if zskip:
             integration = 0
-            step_fill[:steps] = 0
+            for e in range(steps):
+                step_fill[e] = 0
             for e in range(synapses):
                 step_fill[step_of[e]] = max(step_fill[step_of[e]], np.int64(synapse_ones[e]))
             for e in range(steps):
@@ -532,7 +539,8 @@ def schedule_sample(
     pixel_of_hw: np.ndarray,
     first_pixel: np.ndarray,
     offsets: np.ndarray,
-    tags: np.ndarray,
+    tags: np.ndarray,  # uint64 (N, pixels, words), scratch
+    tag_words: np.ndarray,  # the same memory in one row
     pops: np.ndarray,
     masks: np.ndarray,  # uint64 (groups, R*S, words) or size 0: one schedule serves all groups
     cols: int,
@@ -552,7 +560,7 @@ def schedule_sample(
 ) -> tuple[int, int]:
     """Schedule one sample of one layer; returns (non-zero words, channels with any spike)."""
     num_windows = levels_of.shape[0]
-    tags[:] = 0
+    tag_words[:] = 0
     pops[:] = 0
     any_tag = np.zeros((tags.shape[1], (num_windows + 63) // 64), np.uint64)
     if packed.size:
@@ -561,8 +569,9 @@ def schedule_sample(
         filled, channels = scatter_levels(values, window_of_step, pixel_of_hw, tags, any_tag, pops)
     active = np.zeros((first_pixel.shape[0], any_tag.shape[1]), np.uint64)
     if every_window:
-        for o in range(num_windows):
-            active[:, o >> 6] |= np.uint64(1) << np.uint64(o & 63)
+        for x in range(first_pixel.shape[0]):
+            for o in range(num_windows):
+                active[x, o >> 6] |= np.uint64(1) << np.uint64(o & 63)
     else:
         if out_packed.size:
             fired_windows(out_packed, first_pixel.shape[0], out_window_of_step, active)
@@ -577,7 +586,8 @@ def schedule_sample(
                 for w in range(masks.shape[2]):
                     kept += popcount64(masks[g, e, w])
         run_tiles(
-            tags,
+            tag_words,
+            (tags.shape[1], tags.shape[2]),
             pops,
             masks[g] if masks.size else no_mask,
             first_pixel,

@@ -318,7 +318,7 @@ def _warnings(workload: Workload, arch: SpikexArch) -> abc.Iterator[str]:
             yield f"no silent window is skipped in {named(residue)}: soft reset and unknown output spikes"
     elif arch.merge > 1:
         yield f"merge = {arch.merge} does not apply to dispatch = 'dense'"
-    leaky = [layer for layer in workload.layers if layer.neuron.leak is not None]
+    leaky = [layer for layer in workload.layers if layer.neuron.leaky]
     if arch.decay == "free" and leaky:
         yield f"decay = 'free' leaves the leak of {named(leaky)} uncounted"
     factor = [layer for layer in leaky if layer.neuron.leak and layer.neuron.leak.shift is None]
@@ -408,7 +408,7 @@ def _schedule(layer: Layer, arch: SpikexArch, choice: LayerMapping, threads: int
     zskip = arch.step == "zskip"
     skip_weights = _skips_weights(layer, arch)
     masks = _masks(layer, arch.rows, geometry.num_words) if skip_weights else np.empty((0, 0, 0), np.uint64)
-    decay = arch.decay if arch.decay != "auto" else "free" if layer.neuron.leak is None else "step"
+    decay = arch.decay if arch.decay != "auto" else "step" if layer.neuron.leaky else "free"
     num_synapses = layer.C * layer.R * layer.S
     found = _Schedule(
         np.zeros((num_samples, max(1, masks.shape[0]), tiles.NUM_TOTALS), np.int64),
@@ -440,6 +440,7 @@ def _schedule(layer: Layer, arch: SpikexArch, choice: LayerMapping, threads: int
                 geometry.first_pixel,
                 geometry.offsets,
                 tags,
+                tags.reshape(-1),
                 pops,
                 masks,
                 arch.cols,

@@ -1,0 +1,131 @@
+"""Speed of the exact count on the real VGG-9 trace: one thread, CPU time, against the clear NumPy version.
+
+    SPIKELOOM_DATA=... python -m benchmarks.speed_vgg9
+
+Work: five binary convolutions and three linear layers, L in {1, 2, 4} x {ptb with merge 2, agile}: six exact
+evaluations of the network, from unpacked uint8 arrays, packing included. Both versions give the same integers, which is
+checked. The kernels are warm (one run before); the cold start of a new process is measured apart, with and without
+cached kernels. Ratios are of medians taken in the same run.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from benchmarks.clear_numpy import count_layer
+from benchmarks.prosperity_vgg9 import CHANNELS, FEATURES, arrays
+from spikeloom.core.trace import Spikes
+from spikeloom.core.workload import Layer, Workload
+from spikeloom.hw.spikex import Spikex, SpikexArch
+
+WINDOWS = (1, 2, 4)
+DISPATCHES = (("ptb", 2), ("agile", 1))
+COLD = "import benchmarks.speed_vgg9 as b; b.fast(b.inputs())"
+
+
+def inputs() -> dict[str, np.ndarray]:
+    """Unpacked binary spikes (T, 1, C, H, W) of every layer behind the first."""
+    return {
+        name: values.reshape(*values.shape[:3], *(values.shape[3:] or (1, 1)))
+        for name, values in arrays().items()
+        if name != "conv0"
+    }
+
+
+def out_channels(name: str) -> int:
+    return CHANNELS[int(name[4:])] if name.startswith("conv") else FEATURES[int(name[2:])]
+
+
+def fast(spikes: dict[str, np.ndarray]) -> list[dict[str, int]]:
+    """Six evaluations: the product's own path."""
+    layers = []
+    for name, values in spikes.items():
+        _, _, C, H, W = values.shape
+        kernel, padding = (3, 1) if name.startswith("conv") else (1, 0)
+        kind = "conv2d" if name.startswith("conv") else "linear"
+        layers.append(
+            Layer(
+                name,
+                kind,
+                C,
+                out_channels(name),
+                H,
+                W,
+                kernel,
+                kernel,
+                H,
+                W,
+                Spikes.pack(values),
+                padding=(padding,) * 2,
+            )
+        )
+    workload, machine, found = Workload(tuple(layers), 4, 1), Spikex(), []
+    for window in WINDOWS:
+        for dispatch, merge in DISPATCHES:
+            arch = SpikexArch(window=window, dispatch=dispatch, merge=merge)
+            counts = machine.count(workload, arch, machine.map(workload, arch), threads=1)
+            found += [{**counts.of(name), "cycles": counts.layer_cycles[name]} for name in spikes]
+    return found
+
+
+def clear(spikes: dict[str, np.ndarray]) -> list[dict[str, int]]:
+    """The same six evaluations in plain NumPy."""
+    found = []
+    for window in WINDOWS:
+        for dispatch, merge in DISPATCHES:
+            for name, values in spikes.items():
+                kernel, padding = ((3, 3), (1, 1)) if name.startswith("conv") else ((1, 1), (0, 0))
+                found.append(
+                    count_layer(
+                        values[:, 0], out_channels(name), kernel, (1, 1), padding,
+                        window=window, dispatch=dispatch, merge=merge, decay="free",
+                    )
+                )  # fmt: skip
+    return found
+
+
+def cpu_seconds(work: Callable[[], object], repeats: int) -> list[float]:
+    times = []
+    for _ in range(repeats):
+        start = time.process_time()
+        work()
+        times.append(time.process_time() - start)
+    return times
+
+
+def cold_start(cache_dir: str) -> float:
+    """Wall seconds of a new process that imports, compiles or loads the kernels, and evaluates once."""
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", COLD], check=True, env={**os.environ, "NUMBA_CACHE_DIR": cache_dir})
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    spikes = inputs()
+    for ours, theirs in zip(fast(spikes), clear(spikes), strict=True):
+        different = {key: (ours[key], theirs[key]) for key in ours.keys() & theirs.keys() if ours[key] != theirs[key]}
+        if different or "array.cycles" not in theirs:
+            sys.exit(f"the two versions differ: {different}")
+    quick = cpu_seconds(lambda: fast(spikes), 25)
+    slow = cpu_seconds(lambda: clear(spikes), 3)
+    with tempfile.TemporaryDirectory() as cache_dir:
+        compiling, cached = cold_start(cache_dir), cold_start(cache_dir)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    median, slow_median = statistics.median(quick), statistics.median(slow)
+    print(f"six exact evaluations: {1e3 * median:.1f} ms CPU (min {1e3 * min(quick):.1f}, max {1e3 * max(quick):.1f})")
+    print(f"clear NumPy version:   {1e3 * slow_median:.0f} ms CPU, {slow_median / median:.0f}x slower")
+    print(f"cold start:            {cached:.1f} s wall with cached kernels, {compiling:.1f} s when they are compiled")
+    print(f"peak memory:           {peak:.0f} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""The command line: one file per verb, no logic."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from spikeloom import __version__
+from spikeloom.cli import check, demo, evaluate, record, show, train
+from spikeloom.cli.console import complain
+from spikeloom.errors import SpikeloomError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="One trace of real spikes, many machines, one bill.",
+)
+app.command("train")(train.train)
+app.command("record")(record.record)
+app.command("eval")(evaluate.evaluate)
+app.command("show")(show.show)
+app.command("check")(check.check)
+app.command("demo")(demo.demo)
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"spikeloom {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    """One trace of real spikes, many machines, one bill."""
+
+
+def main() -> None:
+    """Run the command line. Exit code 0: done, 1: bad input in one line, 2: usage, 130: interrupted."""
+    try:
+        app()
+    except SpikeloomError as error:
+        complain(str(error))
+        sys.exit(1)
+    except KeyboardInterrupt:
+        complain("interrupted; what was finished is kept, run the same command again to go on")
+        sys.exit(130)

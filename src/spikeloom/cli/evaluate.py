@@ -1,0 +1,51 @@
+"""``spikeloom eval``"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spikeloom.cli.console import caution, err, out
+from spikeloom.evaluate import evaluate as evaluate_workload
+from spikeloom.evaluate import load_machine, load_workload
+from spikeloom.files.results import reports_to_json, write_reports
+from spikeloom.report.terminal import breakdown_table, comparison_table, summary_sentence
+
+
+class By(StrEnum):
+    """What a breakdown groups by."""
+
+    layer = "layer"
+    component = "component"
+    action = "action"
+
+
+def evaluate(
+    trace: Annotated[Path, typer.Argument(help="trace .npz, workload .toml or SCALE-Sim topology .csv")],
+    machines: Annotated[list[str], typer.Argument(help="presets or machine files, fields changed as spikex:window=8")],
+    by: Annotated[By | None, typer.Option(help="also print where the energy went")] = None,
+    json: Annotated[str | None, typer.Option(help="write the reports as JSON; - is standard output")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="samples counted in parallel [all cores]")] = None,
+    rate: Annotated[float | None, typer.Option(help="firing rate, for a topology")] = None,
+    steps: Annotated[int | None, typer.Option(help="time steps, for a topology")] = None,
+) -> None:
+    """Say what each machine spends on the spikes of a trace."""
+    loaded = [load_machine(spec) for spec in machines]
+    workload = load_workload(trace, rate=rate, num_steps=steps)
+    reports = []
+    for label, arch in loaded:
+        with err.status(f"counting on {label}"):
+            reports.append(evaluate_workload(workload, arch, label=label, threads=threads))
+    if json == "-":
+        out.out(reports_to_json(reports))
+        return
+    if json is not None:
+        write_reports(json, reports)
+    out.print(comparison_table(reports))
+    if by is not None:
+        out.print(breakdown_table(reports, by=by.value))
+    out.print(summary_sentence(reports), markup=False)
+    caution(tuple(dict.fromkeys(warning for report in reports for warning in report.warnings)))

@@ -1,0 +1,112 @@
+"""The whole flow on one page: a workload and a machine in, a report out."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from spikeloom.components import load_table
+from spikeloom.core.arch import AbstractArch, Mapping
+from spikeloom.core.report import Report
+from spikeloom.core.workload import Workload
+from spikeloom.cost import price
+from spikeloom.errors import ConfigError, FileError, NetworkError
+from spikeloom.files.config import machine_from, machine_keys, read_topology, read_workload
+from spikeloom.files.schema import nearest, read_toml
+from spikeloom.files.store import read_trace
+from spikeloom.hw import HARDWARE
+from spikeloom.lower import draw, lower
+
+ARCH_TYPES: dict[str, type[AbstractArch]] = {name: machine.arch_type for name, machine in HARDWARE.items()}
+PRESETS = {name: machine.presets for name, machine in HARDWARE.items()}
+#: Preset name -> model, for machines named on a command line.
+PRESET_MODELS = {preset: model for model, presets in PRESETS.items() for preset in presets}
+
+
+def load_workload(path: str | Path, *, rate: float | None = None, num_steps: int | None = None) -> Workload:
+    """Read a trace (.npz), a workload of firing rates (.toml) or a SCALE-Sim topology (.csv).
+
+    rate, num_steps: what a topology lacks. A workload without a trace is drawn and says so in its warnings.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix == ".npz":
+        network, trace = read_trace(path)
+        return lower(network, trace)
+    if suffix == ".toml":
+        rates = read_workload(path)
+    elif suffix == ".csv":
+        if rate is None or num_steps is None:
+            raise ConfigError(f"{path}: a topology has no firing rate and no time steps; give --rate and --steps")
+        if not 0 <= rate <= 1 or num_steps < 1:
+            raise ConfigError(f"--rate {rate} --steps {num_steps}: expected a rate of 0..1 and at least one step")
+        rates = read_topology(path, rate=rate, num_steps=num_steps)
+    else:
+        raise FileError(f"{path}: cannot tell what this is; expected a trace .npz, a workload .toml or a topology .csv")
+    try:
+        return draw(rates)
+    except NetworkError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def load_machine(spec: str) -> tuple[str, AbstractArch]:
+    """(label, machine) from a preset name or a machine file, with changed fields behind a colon.
+
+    ``ptb``, ``my.toml``, ``spikex:window=8,order=interleave``. Raises ConfigError naming the key.
+    """
+    name, _, changes = spec.partition(":")
+    keys: dict[str, Any] = {}
+    for change in filter(None, changes.split(",")):
+        key, equals, value = change.partition("=")
+        if not equals:
+            raise ConfigError(f"{spec}: got '{change}' behind the colon, expected field=value")
+        keys[key.strip()] = _toml_value(value.strip())
+    if name in PRESET_MODELS:
+        raw: dict[str, Any] = {"model": PRESET_MODELS[name], "preset": name}
+    elif name.endswith(".toml") or Path(name).exists():
+        raw = read_toml(name)
+        if "model" not in raw:
+            raise ConfigError(f"{name}: model: missing key; expected one of {', '.join(ARCH_TYPES)}")
+    else:
+        known = ", ".join(PRESET_MODELS)
+        raise ConfigError(f"{name}: no such machine{nearest(name, PRESET_MODELS)}; expected a preset ({known}) or a .toml file")
+    return spec, machine_from({**raw, **keys}, ARCH_TYPES, PRESETS, spec)
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def evaluate(
+    workload: Workload, arch: AbstractArch, *, label: str = "", mapping: Mapping | None = None, threads: int | None = None
+) -> Report:
+    """Map, count and price a workload on a machine.
+
+    Args:
+        workload: from ``load_workload`` or ``lower``.
+        arch: from ``load_machine`` or an Arch dataclass.
+        label: what tables call this machine.
+        mapping: decisions made elsewhere; by default the machine's own.
+        threads: samples in parallel; by default all cores.
+
+    Raises:
+        MappingError: the machine cannot run a layer.
+        CostError: a counted action has no sourced price.
+    """
+    machine = HARDWARE[arch.model]
+    run = machine.runs(workload, arch)
+    counts = machine.count(workload, arch, mapping or machine.map(workload, arch), threads=threads)
+    return price(
+        counts,
+        arch,
+        load_table(arch.table),
+        num_samples=workload.num_samples,
+        arch_fields=machine_keys(arch),
+        layer_synops={layer.name: layer.synops for layer in run.layers},
+        utilisation={layer.name: machine.utilisation(counts, arch, layer.name) for layer in run.layers},
+        workload_id=workload.id,
+        label=label,
+    )

@@ -1,0 +1,126 @@
+"""Machine and workload files (TOML) and SCALE-Sim topologies (CSV); no arithmetic."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from spikeloom.core.arch import AbstractArch
+from spikeloom.core.workload import RateLayer, RateWorkload
+from spikeloom.errors import ConfigError
+from spikeloom.files.schema import knobs_from, knobs_to, nearest, read_toml, validated
+
+ArchTypes = Mapping[str, type[AbstractArch]]
+Presets = Mapping[str, Mapping[str, Mapping[str, Any]]]
+
+_Size = Annotated[int, Field(ge=1)]
+_Pair = tuple[_Size, _Size]
+
+
+def read_machine(path: str | Path, types: ArchTypes, presets: Presets) -> AbstractArch:
+    """Read a machine file: ``model``, optionally ``preset``, and fields of that model's Arch.
+
+    types: model -> Arch dataclass. presets: model -> preset -> fields. Raises ConfigError naming file and key.
+    """
+    raw = read_toml(path)
+    if "model" not in raw:
+        raise ConfigError(f"{path}: model: missing key; expected one of {', '.join(types)}")
+    return machine_from(raw, types, presets, str(path))
+
+
+def machine_from(raw: Mapping[str, Any], types: ArchTypes, presets: Presets, where: str) -> AbstractArch:
+    """Build a machine from the keys of a machine file."""
+    keys = dict(raw)
+    model, preset = keys.pop("model"), keys.pop("preset", None)
+    if not isinstance(model, str) or model not in types:
+        raise ConfigError(
+            f"{where}: model: got {model!r}, expected one of {', '.join(types)}{nearest(str(model), types)}"
+        )
+    known = presets.get(model, {})
+    if preset is not None and preset not in known:
+        raise ConfigError(
+            f"{where}: preset: got {preset!r}, expected one of {', '.join(known)}{nearest(str(preset), known)}"
+        )
+    return knobs_from(types[model], {**known.get(preset or "", {}), **keys}, where)
+
+
+def machine_keys(arch: AbstractArch) -> dict[str, Any]:
+    """The effective machine as a machine file would say it."""
+    return {"model": arch.model, **knobs_to(arch)}
+
+
+class _RateLayerFile(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    name: Annotated[str, Field(min_length=1)]
+    kind: Literal["conv1d", "conv2d", "linear"]
+    in_shape: Annotated[tuple[_Size, ...], Field(min_length=1, max_length=3)]
+    out_channels: _Size
+    firing_rate: Annotated[float, Field(ge=0, le=1)]
+    kernel: _Pair = (1, 1)
+    stride: _Pair = (1, 1)
+    padding: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] = (0, 0)
+    groups: _Size = 1
+    weight_bits: Annotated[int, Field(ge=1, le=64)] = 8
+    weight_density: Annotated[float, Field(ge=0, le=1)] | None = None
+
+
+class _RateFile(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    num_steps: _Size
+    num_samples: _Size = 1
+    seed: Annotated[int, Field(ge=0)] = 0
+    layer: Annotated[tuple[_RateLayerFile, ...], Field(min_length=1)]
+
+
+def read_workload(path: str | Path) -> RateWorkload:
+    """Read a workload file: layer shapes and firing rates. Raises ConfigError naming file and key."""
+    known = [*_RateFile.model_fields, *_RateLayerFile.model_fields]
+    found = validated(TypeAdapter(_RateFile), read_toml(path), str(path), known)
+    names = [layer.name for layer in found.layer]
+    for k, name in enumerate(names):
+        if name in names[:k]:
+            raise ConfigError(f"{path}: layer[{k}].name: '{name}' is used twice, expected distinct names")
+    layers = tuple(RateLayer(**dict(layer)) for layer in found.layer)
+    return RateWorkload(layers, found.num_steps, found.num_samples, found.seed, str(path))
+
+
+_CONV_COLUMNS = ("name", "H", "W", "R", "S", "C", "K", "stride")
+
+
+def read_topology(path: str | Path, *, rate: float, num_steps: int) -> RateWorkload:
+    """Read a SCALE-Sim topology: rows ``name, H, W, R, S, C, K, stride`` (convolutions) or ``name, M, N, K`` (GEMM).
+
+    rate: firing rate of every input, which the format lacks. A GEMM row is a linear layer of K inputs and N outputs
+    applied at M positions, that is a 1x1 convolution on an M x 1 map. Raises ConfigError naming file and line.
+    """
+    layers = []
+    try:
+        with open(path, newline="", encoding="utf-8") as stream:
+            rows = [[cell.strip() for cell in row if cell.strip()] for row in csv.reader(stream)]
+    except (OSError, UnicodeDecodeError) as cause:
+        raise ConfigError(f"{path}: cannot be read as CSV ({cause})") from cause
+    for line, row in enumerate(rows[1:], start=2):
+        if not row:
+            continue
+        where = f"{path}: line {line}"
+        if len(row) not in (4, len(_CONV_COLUMNS)):
+            raise ConfigError(f"{where}: got {len(row)} columns, expected {', '.join(_CONV_COLUMNS)} or name, M, N, K")
+        try:
+            numbers = [int(cell) for cell in row[1:]]
+        except ValueError:
+            raise ConfigError(f"{where}: got {row[1:]}, expected whole numbers") from None
+        if min(numbers) < 1:
+            raise ConfigError(f"{where}: got {min(numbers)}, expected sizes of at least 1")
+        if len(row) == 4:
+            M, N, K = numbers
+            layers.append(RateLayer(row[0], "conv2d", (K, M, 1), N, rate))
+        else:
+            H, W, R, S, C, K, stride = numbers
+            layers.append(RateLayer(row[0], "conv2d", (C, H, W), K, rate, (R, S), (stride, stride)))
+    if not layers:
+        raise ConfigError(f"{path}: holds no layer; expected a header line and a row per layer")
+    return RateWorkload(tuple(layers), num_steps, source=str(path))

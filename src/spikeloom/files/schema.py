@@ -1,0 +1,114 @@
+"""pydantic at the border: what it says, in our words, and building a dataclass of knobs from a file's keys."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, create_model
+
+from spikeloom.errors import ConfigError, SpikeloomError
+from spikeloom.units import from_si, to_si
+
+T = TypeVar("T")
+
+
+def first_problem(error: ValidationError) -> tuple[str, str]:
+    """(key, text) of the first complaint of pydantic, in our words."""
+    # a misspelt key is named before the key it left missing
+    problem = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+    key = ""
+    for part in problem["loc"]:
+        key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else str(part)
+    got = repr(problem.get("input"))
+    got = got if len(got) <= 80 else got[:77] + "..."
+    return key, f"got {got}, expected: {problem['msg'].removeprefix('Value error, ')}"
+
+
+def nearest(key: str, known: Iterable[str]) -> str:
+    """`` (did you mean 'x'?)`` or nothing."""
+    close = difflib.get_close_matches(key, list(known), n=1)
+    return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """A TOML file as a dict. Raises ConfigError for a missing, unreadable or malformed file."""
+    try:
+        with open(path, "rb") as stream:
+            return tomllib.load(stream)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; expected a .toml file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as cause:
+        raise ConfigError(f"{path}: not TOML ({cause})") from cause
+    except OSError as cause:
+        raise ConfigError(f"{path}: cannot be read ({cause.strerror or cause})") from cause
+
+
+def validated(adapter: TypeAdapter[T], raw: Mapping[str, Any], where: str, known: Iterable[str] = ()) -> T:
+    """Check a mapping that came from TOML. Raises ConfigError naming file and key."""
+    try:
+        return adapter.validate_json(json.dumps(raw, default=str), strict=True)
+    except ValidationError as error:
+        key, text = first_problem(error)
+        if any(problem["type"] == "extra_forbidden" for problem in error.errors()):
+            last = key.rsplit(".", 1)[-1]
+            raise ConfigError(
+                f"{where}: {key}: unknown key{nearest(last, known)}; known keys: {', '.join(known)}"
+            ) from None
+        raise ConfigError(f"{where}: {key}: {text}") from None
+
+
+def file_key(item: Any) -> str:
+    """The key of a knob in a file: its name with the unit suffix."""
+    suffix = item.metadata.get("suffix", "")
+    return item.name if not suffix or item.name.endswith("_" + suffix) else f"{item.name}_{suffix}"
+
+
+def knobs_from(cls: type[T], raw: Mapping[str, Any], where: str) -> T:
+    """Build a dataclass of ``core.arch.knob`` fields from file keys with units. Raises ConfigError naming the key."""
+    hints = get_type_hints(cls)
+    items = {file_key(item): item for item in fields(cls)}  # type: ignore[arg-type]
+    schema: dict[str, Any] = {}
+    for key, item in items.items():
+        meta = item.metadata
+        kind: Any = hints[item.name]
+        if meta.get("choices"):
+            kind = Literal[meta["choices"]]
+        elif kind in (int, float):
+            kind = Annotated[kind, Field(ge=meta.get("low"), le=meta.get("high"), allow_inf_nan=False)]
+        schema[key] = (kind, None)
+    model = create_model(cls.__name__, __config__=ConfigDict(extra="forbid", strict=True), **schema)
+    found = validated(TypeAdapter(model), raw, where, items)
+    values: dict[str, Any] = {}
+    for key in raw:
+        value, suffix = getattr(found, key), items[key].metadata.get("suffix", "")
+        values[items[key].name] = to_si(value, suffix) if suffix and suffix != "bit" else value
+    try:
+        return cls(**values)
+    except SpikeloomError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def knobs_to(arch: Any) -> dict[str, Any]:
+    """The fields of a dataclass of knobs as file keys with units, plain JSON values."""
+    values: dict[str, Any] = {}
+    for item in fields(arch):
+        value, suffix = getattr(arch, item.name), item.metadata.get("suffix", "")
+        if suffix and suffix != "bit":
+            value = from_si(value, suffix)
+        values[file_key(item)] = dict(value) if isinstance(value, Mapping) else value
+    return values
+
+
+def toml_value(value: Any) -> str:
+    """A JSON value as TOML writes it."""
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{json.dumps(key)} = {toml_value(item)}" for key, item in value.items()) + " }"
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return f"{value:.1f}"
+    return json.dumps(value)

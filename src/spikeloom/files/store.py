@@ -1,0 +1,433 @@
+"""Spike traces as ``.npz``, the open door for networks that live elsewhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from spikeloom.core.network import (
+    IF,
+    LI,
+    LIF,
+    SPIKING,
+    Add,
+    AvgPool2d,
+    Conv1d,
+    Conv2d,
+    CubaLIF,
+    Flatten,
+    Input,
+    Leak,
+    Linear,
+    MaxPool2d,
+    Network,
+    Node,
+    Output,
+    ReLU,
+    SumPool2d,
+    node_out_shape,
+)
+from spikeloom.core.trace import Arrival, Levels, Spikes, SpikeTrace
+from spikeloom.errors import NetworkError, TraceError
+from spikeloom.files.archive import Archive, write_archive
+from spikeloom.files.schema import first_problem
+
+TRACE_FORMAT, TRACE_VERSION = "spikeloom-trace", 1
+#: Array groups of a trace; ``spikes/conv1`` is group ``spikes``, layer ``conv1``.
+ARRAY_GROUPS = ("spikes", "packed", "levels", "updates", "updates_packed", "weights", "bias", "out")
+
+_Size = Annotated[int, Field(ge=1)]
+_Count = Annotated[int, Field(ge=0)]
+_Pair = Annotated[tuple[_Size, ...], Field(min_length=1, max_length=2)]
+_Pad = Annotated[tuple[_Count, ...], Field(min_length=1, max_length=2)]
+_Kind = Literal["conv1d", "conv2d", "linear", "sumpool2d", "avgpool2d", "maxpool2d", "add"]
+_POOLS: dict[str, type[SumPool2d | AvgPool2d | MaxPool2d]] = {
+    "sumpool2d": SumPool2d,
+    "avgpool2d": AvgPool2d,
+    "maxpool2d": MaxPool2d,
+}
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True, arbitrary_types_allowed=True)
+
+
+class _LeakMeta(_Model):
+    shift: Annotated[int, Field(ge=1, le=31)] | None = None
+    factor: Annotated[float, Field(ge=0, le=1)] | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> _LeakMeta:
+        if (self.shift is None) == (self.factor is None):
+            raise ValueError("needs exactly one of shift and factor")
+        return self
+
+
+class _NeuronMeta(_Model):
+    kind: Literal["if", "lif", "cubalif", "li", "relu", "none"] = "if"
+    leak: _LeakMeta | None = None
+    reset: Literal["hard", "soft", "none"] = "hard"
+
+
+class _LayerMeta(_Model):
+    name: Annotated[str, Field(min_length=1)]
+    kind: _Kind
+    in_shape: Annotated[tuple[_Size, ...], Field(min_length=1, max_length=3)]
+    out_shape: Annotated[tuple[_Size, ...], Field(min_length=1, max_length=3)]
+    kernel: _Pair = (1, 1)
+    stride: _Pair = (1, 1)
+    padding: _Pad = (0, 0)
+    dilation: _Pair = (1, 1)
+    groups: _Size = 1
+    weight_bits: Annotated[int, Field(ge=1, le=64)] = 8
+    has_bias: bool = False
+    recurrent: bool = False
+    num_steps: _Size | None = None
+    neuron: _NeuronMeta = _NeuronMeta()
+    input: Literal["spikes", "levels", "analog"] = "spikes"
+    level_bits: Annotated[int, Field(ge=1, le=16)] = 1
+    signed: bool = False
+    inputs: tuple[str, ...] = ()
+
+
+class _TraceMeta(_Model):
+    format: str
+    version: int
+    num_steps: _Size
+    num_samples: _Size
+    dt_s: Annotated[float, Field(gt=0)] | None = None
+    source: str = ""
+    layers: Annotated[tuple[_LayerMeta, ...], Field(min_length=1)]
+
+
+def read_trace(path: str | Path) -> tuple[Network, SpikeTrace]:
+    """Read a trace file as a network without thresholds (weights only where the file has them) and its spikes.
+
+    Raises TraceError naming the key for a missing array, a wrong shape, spikes that are not binary, NaN, a truncated
+    archive or a version from the future. Unknown keys are kept in ``SpikeTrace.extra``.
+    """
+    with Archive(path, TraceError) as archive:
+        raw = archive.meta(TRACE_FORMAT, TRACE_VERSION)
+        try:
+            # JSON mode: lists become tuples, but no number becomes another type
+            meta = _TraceMeta.model_validate_json(json.dumps(raw))
+        except ValidationError as error:
+            key, text = first_problem(error)
+            raise archive.fail(f"meta.{key}", text) from None
+        names = [layer.name for layer in meta.layers]
+        for k, name in enumerate(names):
+            if name in names[:k]:
+                raise archive.fail(f"meta.layers[{k}].name", f"'{name}' is used twice, expected distinct names")
+        arrivals: dict[str, Arrival] = {}
+        outputs: dict[str, Spikes] = {}
+        updates: dict[str, Spikes] = {}
+        arrays: dict[str, np.ndarray] = {}
+        for layer in meta.layers:
+            steps = layer.num_steps or meta.num_steps
+            lead = (steps, meta.num_samples)
+            arrivals[layer.name] = _read_arrival(archive, layer, lead)
+            out = _read_spikes(archive, "out", "out_packed", layer.name, lead, layer.out_shape)
+            if out is not None:
+                outputs[layer.name] = out
+            update = _read_spikes(archive, "updates", "updates_packed", layer.name, lead, layer.out_shape)
+            if update is not None:
+                updates[layer.name] = update
+            for group in ("weights", "bias"):
+                if f"{group}/{layer.name}" in archive.arrays.files:
+                    arrays[f"{group}/{layer.name}"] = archive.read(f"{group}/{layer.name}")
+        network = _trace_network(archive, meta, arrays)
+        labels, predictions = (_read_classes(archive, key, meta.num_samples) for key in ("labels", "predictions"))
+        extra = _extras(archive, meta, names)
+    return network, SpikeTrace(
+        meta.num_steps,
+        meta.num_samples,
+        arrivals,
+        outputs,
+        updates,
+        meta.dt_s,
+        meta.source,
+        labels,
+        predictions,
+        extra,
+    )
+
+
+def _extras(archive: Archive, meta: _TraceMeta, names: list[str]) -> dict[str, Any]:
+    known = {f"{group}/{name}" for group in (*ARRAY_GROUPS, "out_packed") for name in names}
+    known |= {"meta", "labels", "predictions"}
+    extra: dict[str, Any] = {
+        "meta": meta.model_extra or {},
+        "layers": {layer.name: layer.model_extra for layer in meta.layers if layer.model_extra},
+        "arrays": {key: archive.read(key) for key in archive.arrays.files if key not in known},
+    }
+    return {key: value for key, value in extra.items() if value}
+
+
+def _read_classes(archive: Archive, key: str, samples: int) -> np.ndarray | None:
+    if key not in archive.arrays.files:
+        return None
+    array = archive.read(key)
+    if array.shape != (samples,) or array.dtype.kind not in "iu":
+        raise archive.fail(
+            key, f"got {array.dtype} of shape {list(array.shape)}, expected integers of shape [{samples}]"
+        )
+    return array.astype(np.int64)
+
+
+def _read_spikes(
+    archive: Archive, plain: str, packed: str, name: str, lead: tuple[int, int], shape: tuple[int, ...]
+) -> Spikes | None:
+    """Binary map under ``plain/name`` or ``packed/name``; None when neither is there."""
+    have = [f"{group}/{name}" for group in (plain, packed) if f"{group}/{name}" in archive.arrays.files]
+    if not have:
+        return None
+    if len(have) > 1:
+        raise archive.fail(have[0], f"stands beside {have[1]}, expected one of the two")
+    array = archive.read(have[0])
+    steps, samples = lead
+    is_packed = have[0].startswith(f"{packed}/")
+    expected = (-(-steps // 8) if is_packed else steps, samples, *shape)
+    if array.shape != expected:
+        raise archive.fail(have[0], f"got shape {list(array.shape)}, expected {list(expected)} (T N map)")
+    if array.dtype != np.uint8 and (is_packed or array.dtype != np.bool_):
+        raise archive.fail(have[0], f"got dtype {array.dtype}, expected uint8{'' if is_packed else ' or bool'}")
+    if not is_packed:
+        if array.dtype == np.uint8 and array.max(initial=0) > 1:
+            raise archive.fail(
+                have[0], f"got a value of {array.max()}, expected 0 and 1; store levels under levels/{name}"
+            )
+        return Spikes.pack(array)
+    unused = expected[0] * 8 - steps
+    if unused and (array[-1] >> np.uint8(8 - unused)).any():
+        raise archive.fail(have[0], f"has spikes beyond step {steps}, expected zero bits there (little bit order)")
+    return Spikes(array, steps)
+
+
+def _read_arrival(archive: Archive, layer: _LayerMeta, lead: tuple[int, int]) -> Arrival:
+    if layer.input == "spikes":
+        spikes = _read_spikes(archive, "spikes", "packed", layer.name, lead, layer.in_shape)
+        if spikes is None:
+            raise archive.fail(
+                f"spikes/{layer.name}", "missing array (or packed/ of that name), the layer's input is 'spikes'"
+            )
+        return spikes
+    key = f"levels/{layer.name}"
+    values = archive.read(key)
+    expected = (*lead, *layer.in_shape)
+    if values.shape != expected:
+        raise archive.fail(key, f"got shape {list(values.shape)}, expected {list(expected)} (T N map)")
+    if values.dtype not in (np.uint8, np.uint16, np.int16):
+        raise archive.fail(key, f"got dtype {values.dtype}, expected uint8, uint16 or int16")
+    lowest, highest = int(values.min(initial=0)), int(values.max(initial=0))
+    if lowest < 0 and not layer.signed:
+        raise archive.fail(key, f"got a level of {lowest}, expected none below zero; set signed in meta")
+    if max(-lowest, highest) >= 2**layer.level_bits:
+        raise archive.fail(
+            key, f"got levels {lowest}..{highest}, expected magnitudes below 2**level_bits = {2**layer.level_bits}"
+        )
+    return Levels(values, layer.level_bits, layer.signed, layer.input == "analog")
+
+
+def _pair(values: tuple[int, ...], fill: int) -> tuple[int, int]:
+    return (values[0], values[1]) if len(values) == 2 else (fill, values[0])
+
+
+def _layer_node(archive: Archive, layer: _LayerMeta, arrays: Mapping[str, np.ndarray], where: str) -> Node:
+    """The synapse, pool or add node of one layer, weights included."""
+    two = layer.kind != "conv1d"
+    kernel, stride = (_pair(v, v[0] if two else 1) for v in (layer.kernel, layer.stride))
+    padding, dilation = (
+        _pair(layer.padding, layer.padding[0] if two else 0),
+        _pair(layer.dilation, layer.dilation[0] if two else 1),
+    )
+    if layer.kind == "add":
+        return Add()
+    if layer.kind in _POOLS:
+        return _POOLS[layer.kind](kernel, stride, padding)
+    C, K = layer.in_shape[0], layer.out_shape[0]
+    if layer.kind == "linear":
+        C = int(np.prod(layer.in_shape))
+    if C % layer.groups or K % layer.groups:
+        raise archive.fail(f"{where}.groups", f"got {layer.groups}, expected a divisor of {C} and {K} channels")
+    shape: tuple[int, ...] = (K, C // layer.groups)
+    shape += {"linear": (), "conv1d": (kernel[1],)}.get(layer.kind, kernel)
+    weight = arrays.get(f"weights/{layer.name}")
+    if weight is not None and (weight.shape != shape or weight.dtype.kind not in "iuf"):
+        raise archive.fail(
+            f"weights/{layer.name}", f"got {weight.dtype} {list(weight.shape)}, expected numbers of shape {list(shape)}"
+        )
+    bias = arrays.get(f"bias/{layer.name}")
+    if bias is not None and bias.shape != (K,):
+        raise archive.fail(f"bias/{layer.name}", f"got shape {list(bias.shape)}, expected [{K}]")
+    rest = (layer.has_bias or bias is not None, layer.weight_bits, weight, bias)
+    if layer.kind == "linear":
+        return Linear(C, K, *rest)
+    if layer.kind == "conv1d":
+        return Conv1d(C, K, kernel[1], stride[1], padding[1], dilation[1], layer.groups, *rest)
+    return Conv2d(C, K, kernel, stride, padding, dilation, layer.groups, *rest)
+
+
+def _neuron_node(meta: _NeuronMeta) -> Node | None:
+    leak = None if meta.leak is None else Leak(meta.leak.shift, meta.leak.factor)
+    match meta.kind:
+        case "if":
+            return IF(None, meta.reset)
+        case "lif":
+            return LIF(leak, None, meta.reset)
+        case "cubalif":
+            return CubaLIF(leak, None, None, meta.reset)
+        case "li":
+            return LI(leak)
+        case "relu":
+            return ReLU()
+        case _:
+            return None
+
+
+def _trace_network(archive: Archive, meta: _TraceMeta, arrays: Mapping[str, np.ndarray]) -> Network:
+    """The layers as a graph: an Input where no layer is named, a Flatten where a map becomes a vector."""
+    nodes: dict[str, Node] = {}
+    edges: list[tuple[str, str]] = []
+    out_of: dict[str, tuple[str, tuple[int, ...]]] = {}  # layer -> (last node, out_shape)
+    for k, layer in enumerate(meta.layers):
+        where = f"meta.layers[{k}]"
+        node = _layer_node(archive, layer, arrays, where)
+        in_shape = layer.in_shape
+        if isinstance(node, Conv1d) and len(in_shape) == 3:  # [C, 1, W] is [C, W]
+            if in_shape[1] != 1:
+                raise archive.fail(
+                    f"{where}.in_shape", f"got {list(in_shape)}, expected [C, W] or [C, 1, W] for conv1d"
+                )
+            in_shape = (in_shape[0], in_shape[2])
+        if isinstance(node, Linear) and len(in_shape) > 1:
+            in_shape = (node.in_features,)
+        try:
+            out_shape = node_out_shape(layer.name, node, in_shape)
+        except NetworkError as error:
+            raise archive.fail(where, str(error)) from None
+        if int(np.prod(out_shape)) != int(np.prod(layer.out_shape)) or out_shape[0] != layer.out_shape[0]:
+            raise archive.fail(
+                f"{where}.out_shape", f"got {list(layer.out_shape)}, expected {list(out_shape)} from the geometry"
+            )
+        sources = []
+        for name in layer.inputs:
+            if name == layer.name:
+                sources.append(name)
+                continue
+            if name not in out_of:
+                raise archive.fail(
+                    f"{where}.inputs", f"names '{name}', expected one of the layers before: {list(out_of)}"
+                )
+            source, shape = out_of[name]
+            if int(np.prod(shape)) != int(np.prod(in_shape)):
+                raise archive.fail(
+                    f"{where}.inputs", f"'{name}' puts out {list(shape)}, this layer takes in {list(in_shape)}"
+                )
+            if shape != in_shape:
+                nodes[f"{layer.name}.flatten"] = Flatten()
+                edges.append((source, f"{layer.name}.flatten"))
+                source = f"{layer.name}.flatten"
+            sources.append(source)
+        if not [source for source in sources if source != layer.name]:
+            nodes[f"{layer.name}.input"] = Input(in_shape, layer.input)
+            sources.insert(0, f"{layer.name}.input")
+        if layer.recurrent and layer.name not in sources:
+            sources.append(layer.name)
+        nodes[layer.name] = node
+        edges += [(source, layer.name) for source in dict.fromkeys(sources)]
+        last = layer.name
+        neuron = _neuron_node(layer.neuron)
+        if neuron is not None and not isinstance(node, (*_POOLS.values(),)):
+            last = f"{layer.name}.neuron"
+            nodes[last] = neuron
+            edges.append((layer.name, last))
+        out_of[layer.name] = (last, out_shape)
+    last, out_shape = out_of[meta.layers[-1].name]
+    nodes["output"] = Output(out_shape)
+    edges.append((last, "output"))
+    return Network(nodes, tuple(edges), archive.path.stem, meta.dt_s)
+
+
+def write_trace(path: str | Path, network: Network, trace: SpikeTrace, *, weights: bool = False) -> None:
+    """Write a trace; weights and biases of the network go along on request. Raises TraceError, FileError."""
+    shapes = network.shapes()
+    extra = trace.extra
+    arrays: dict[str, np.ndarray] = dict(extra.get("arrays", {}))
+    layers = []
+    for name in network.layers():
+        arrival = trace.arrivals.get(name)
+        if arrival is None:
+            raise TraceError(
+                f"{path}: layer '{name}': the trace holds no spikes for it; layers in the trace: {list(trace.arrivals)}"
+            )
+        layers.append(_layer_entry(network, trace, name, arrival, shapes[name]) | extra.get("layers", {}).get(name, {}))
+        if isinstance(arrival, Spikes):
+            arrays[f"packed/{name}"] = arrival.packed
+        else:
+            arrays[f"levels/{name}"] = arrival.values
+        if name in trace.outputs:
+            arrays[f"out/{name}"] = trace.outputs[name].unpack()
+        if name in trace.updates:
+            arrays[f"updates_packed/{name}"] = trace.updates[name].packed
+        node = network.nodes[name]
+        if weights and isinstance(node, Conv1d | Conv2d | Linear):
+            arrays |= {
+                f"{group}/{name}": a for group, a in (("weights", node.weight), ("bias", node.bias)) if a is not None
+            }
+    meta = {
+        "format": TRACE_FORMAT,
+        "version": TRACE_VERSION,
+        "num_steps": trace.num_steps,
+        "num_samples": trace.num_samples,
+        "dt_s": trace.dt_s,
+        "source": trace.source,
+        "layers": layers,
+        **extra.get("meta", {}),
+    }
+    for key, array in (("labels", trace.labels), ("predictions", trace.predictions)):
+        if array is not None:
+            arrays[key] = array
+    write_archive(path, meta, arrays)
+
+
+def _layer_entry(
+    network: Network, trace: SpikeTrace, name: str, arrival: Arrival, out_shape: tuple[int, ...]
+) -> dict[str, Any]:
+    node = network.nodes[name]
+    neuron_name = network.layer_neuron(name)
+    neuron = None if neuron_name is None else network.nodes[neuron_name]
+    kind = {IF: "if", LIF: "lif", CubaLIF: "cubalif", LI: "li", type(None): "none"}.get(type(neuron), "relu")
+    leak = getattr(neuron, "leak", None)
+    entry: dict[str, Any] = {"name": name, "kind": type(node).__name__.lower()}
+    entry |= {"in_shape": list(arrival.shape), "out_shape": list(out_shape)}
+    for field in ("kernel", "stride", "padding", "dilation"):
+        value = getattr(node, field, 0 if field == "padding" else 1)
+        one, two = (0, value) if field == "padding" else (1, value)
+        entry[field] = (
+            list(value) if isinstance(value, tuple) else [one, two] if isinstance(node, Conv1d) else [value, value]
+        )
+    return entry | {
+        "groups": getattr(node, "groups", 1),
+        "weight_bits": getattr(node, "weight_bits", 8),
+        "has_bias": getattr(node, "has_bias", False),
+        "recurrent": name in network.layer_inputs(name),
+        "num_steps": None if arrival.num_steps == trace.num_steps else arrival.num_steps,
+        "neuron": {
+            "kind": kind,
+            "leak": None
+            if leak is None
+            else {"shift": leak.shift}
+            if leak.shift is not None
+            else {"factor": leak.factor},
+            "reset": neuron.reset if isinstance(neuron, SPIKING) else "none",  # type: ignore[union-attr]
+        },
+        "input": "spikes" if isinstance(arrival, Spikes) else "analog" if arrival.analog else "levels",
+        "level_bits": 1 if isinstance(arrival, Spikes) else arrival.bits,
+        "signed": not isinstance(arrival, Spikes) and arrival.signed,
+        "inputs": list(network.layer_inputs(name)),
+    }

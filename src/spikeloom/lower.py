@@ -1,0 +1,179 @@
+"""(Network, SpikeTrace) -> Workload: the geometry of the one and the spikes of the other, per layer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from spikeloom.core.network import (
+    IF,
+    LI,
+    LIF,
+    SPIKING,
+    Add,
+    AvgPool2d,
+    ClippedReLU,
+    Conv1d,
+    Conv2d,
+    CubaLIF,
+    Input,
+    Linear,
+    MaxPool2d,
+    Network,
+    Node,
+    ReLU,
+    Shape,
+    SumPool2d,
+)
+from spikeloom.core.trace import Arrival, Spikes, SpikeTrace
+from spikeloom.core.workload import Layer, NeuronRule, RateLayer, RateWorkload, Workload
+from spikeloom.errors import NetworkError, TraceError
+
+_NEURON_KINDS: dict[type, str] = {IF: "if", LIF: "lif", CubaLIF: "cubalif", LI: "li", ReLU: "relu", ClippedReLU: "relu"}
+_LAYER_KINDS: dict[type, str] = {
+    Conv1d: "conv1d",
+    Conv2d: "conv2d",
+    Linear: "linear",
+    SumPool2d: "sumpool2d",
+    AvgPool2d: "avgpool2d",
+    MaxPool2d: "maxpool2d",
+    Add: "add",
+}
+
+
+def lower(network: Network, trace: SpikeTrace) -> Workload:
+    """Join geometry and spikes. Raises TraceError naming a layer whose arrival is missing or has the wrong shape."""
+    shapes = network.shapes()
+    layers = []
+    for name in network.layers():
+        arrival = trace.arrivals.get(name)
+        if arrival is None:
+            raise TraceError(
+                f"layer '{name}': the trace holds no spikes for it; layers in the trace: {list(trace.arrivals)}"
+            )
+        sources = [shapes[source] for source in network.inputs_of(name) if source != name]
+        if not sources or int(np.prod(arrival.shape)) != int(np.prod(sources[0])):
+            raise TraceError(
+                f"layer '{name}': the trace holds a map of shape {list(arrival.shape)}, the network {sources}"
+            )
+        layers.append(_layer(network, trace, name, arrival, sources[0], shapes[name]))
+    return Workload(tuple(layers), trace.num_steps, trace.num_samples, trace.source)
+
+
+def neuron_rule(network: Network, name: str) -> NeuronRule:
+    """What the neurons behind layer ``name`` do."""
+    neuron_name = network.layer_neuron(name)
+    neuron = None if neuron_name is None else network.nodes[neuron_name]
+    if isinstance(neuron, IF):
+        return NeuronRule("if", None, neuron.reset)
+    if isinstance(neuron, LIF | CubaLIF):
+        return NeuronRule(_NEURON_KINDS[type(neuron)], neuron.leak, neuron.reset)
+    if isinstance(neuron, LI):
+        return NeuronRule("li", neuron.leak, "none")
+    return NeuronRule("none" if neuron is None else _NEURON_KINDS[type(neuron)], None, "none")
+
+
+def output_spikes(network: Network, trace: SpikeTrace, name: str, shape: Shape) -> Spikes | None:
+    """Output spikes of a layer: its own record, or what arrived at a layer that it alone feeds, one to one."""
+    if name in trace.outputs:
+        return trace.outputs[name]
+    neuron = network.layer_neuron(name)
+    if neuron is None or not isinstance(network.nodes[neuron], SPIKING):
+        return None
+    for consumer in network.layers():
+        arrival = trace.arrivals.get(consumer)
+        direct = network.layer_inputs(consumer) == (name,) and consumer != name
+        if not direct or not isinstance(arrival, Spikes) or arrival.num_steps != trace.arrivals[name].num_steps:
+            continue
+        if int(np.prod(arrival.shape)) == int(np.prod(shape)):
+            return arrival
+    return None
+
+
+def _layer(network: Network, trace: SpikeTrace, name: str, arrival: Arrival, source: Shape, shape: Shape) -> Layer:
+    node = network.nodes[name]
+    C, H, W = _extents(source, node)
+    K, P, Q = _extents(shape, node)
+    geometry: dict[str, Any] = dict(C=C, H=H, W=W, K=K, P=P, Q=Q, R=1, S=1)
+    if isinstance(node, Conv2d):
+        geometry |= dict(R=node.kernel[0], S=node.kernel[1], stride=node.stride, padding=node.padding)
+        geometry |= dict(dilation=node.dilation, groups=node.groups)
+    elif isinstance(node, Conv1d):
+        geometry |= dict(S=node.kernel, stride=(1, node.stride), padding=(0, node.padding))
+        geometry |= dict(dilation=(1, node.dilation), groups=node.groups)
+    elif isinstance(node, SumPool2d | AvgPool2d | MaxPool2d):
+        geometry |= dict(R=node.kernel[0], S=node.kernel[1], stride=node.stride, padding=node.padding, groups=C)
+    if isinstance(node, Conv1d | Conv2d | Linear):
+        geometry |= dict(weight_bits=node.weight_bits, has_bias=node.has_bias)
+        if node.weight is not None:
+            geometry["weight"] = node.weight.reshape(K, C // geometry.get("groups", 1), geometry["R"], geometry["S"])
+    outputs = output_spikes(network, trace, name, shape)
+    updates = trace.updates.get(name)
+    inputs = network.layer_inputs(name)
+    return Layer(
+        name,
+        _LAYER_KINDS[type(node)],
+        arrival=arrival.reshape((C, H, W)),
+        neuron=neuron_rule(network, name),
+        recurrent=name in inputs,
+        inputs=inputs,
+        out=None if outputs is None else outputs.reshape((K, P, Q)),
+        updates=None if updates is None else updates.reshape((K, P, Q)),
+        **geometry,
+    )
+
+
+def _extents(shape: Shape, node: Node) -> tuple[int, int, int]:
+    if len(shape) == 3:
+        return shape[0], shape[1], shape[2]
+    if len(shape) == 2:
+        return shape[0], 1, shape[1]
+    if len(shape) == 1:
+        return shape[0], 1, 1
+    raise NetworkError(
+        f"a {type(node).__name__} layer cannot take a map of shape {list(shape)}, expected 1 to 3 extents"
+    )
+
+
+SYNTHETIC = "synthetic trace: Bernoulli spikes drawn from firing rates, not recorded from a network"
+
+
+def draw(rates: RateWorkload) -> Workload:
+    """A Bernoulli trace for machines that need spikes, the same for the same seed; the workload says it is synthetic.
+
+    Each layer has a generator of its own, seeded with (seed, layer index), so that a change in one layer does not
+    redraw the others.
+    """
+    layers = []
+    for index, rate in enumerate(rates.layers):
+        generator = np.random.default_rng([rates.seed, index])
+        node = _rate_node(rate)
+        network = Network({"in": Input(rate.in_shape), rate.name: node}, (("in", rate.name),))
+        draws = generator.random((rates.num_steps, rates.num_samples, *rate.in_shape), dtype=np.float32)
+        arrival = Spikes.pack(
+            draws < np.float32(rate.firing_rate) if rate.firing_rate < 1 else np.ones(draws.shape, bool)
+        )
+        trace = SpikeTrace(rates.num_steps, rates.num_samples, {rate.name: arrival})
+        layer = lower(network, trace).layers[0]
+        if rate.weight_density is not None:
+            shape = (layer.K, layer.C // layer.groups, layer.R, layer.S)
+            kept = (generator.random(shape) < rate.weight_density).astype(np.int8)
+            layer = replace(layer, weight=kept)
+        layers.append(replace(layer, neuron=NeuronRule("if")))
+    return Workload(tuple(layers), rates.num_steps, rates.num_samples, rates.source, (SYNTHETIC,))
+
+
+def _rate_node(rate: RateLayer) -> Node:
+    if rate.kind == "linear":
+        return Linear(rate.in_shape[0], rate.out_channels, weight_bits=rate.weight_bits)
+    if rate.kind == "conv1d":
+        return Conv1d(
+            rate.in_shape[0], rate.out_channels, rate.kernel[1], rate.stride[1], rate.padding[1], 1, rate.groups,
+            weight_bits=rate.weight_bits,
+        )  # fmt: skip
+    return Conv2d(
+        rate.in_shape[0], rate.out_channels, rate.kernel, rate.stride, rate.padding, (1, 1), rate.groups,
+        weight_bits=rate.weight_bits,
+    )  # fmt: skip

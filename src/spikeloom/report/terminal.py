@@ -1,0 +1,186 @@
+"""Rich tables that compare machines, and the sentence that says what they show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isclose
+from typing import Literal
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from spikeloom.core.report import Report
+from spikeloom.units import format_si, from_si
+
+#: Utilisation names -> heading of the comparison; a machine's other ratios are in its JSON report.
+_USES = {"column_sharing": "sharing", "spike_slot_use": "slots", "pe_use": "PEs"}
+
+
+def comparison_table(reports: Sequence[Report]) -> Table:
+    """One row per machine: latency, energy and EDP of one inference, area, synaptic operations, utilisation.
+
+    Utilisation is the mean over layers weighted by their cycles. The table fits 80 columns.
+    """
+    _some(reports)
+    present = {name for report in reports for layer in report.layers for name in layer.utilisation}
+    uses = [name for name in _USES if name in present]
+    table = Table(
+        title="Machines on the same spikes, per inference",
+        caption=_caveat(reports) or None,
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("machine", overflow="fold")
+    for heading in ("latency", "energy", "EDP", "area", "synops", *(_USES[name] for name in uses)):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for label, report in zip(labels(reports), reports, strict=True):
+        area = report.area_m2
+        table.add_row(
+            Text(label),
+            format_si(report.latency_per_inference_s, "s"),
+            format_si(report.energy_per_inference_j, "J"),
+            format_si(report.edp_js, "Js"),
+            "not priced" if area is None else f"{from_si(area, 'mm2'):.3g} mm2",
+            format_si(report.synops / report.num_samples, "").strip(),
+            *(_brief_percent(_mean_use(report, name)) for name in uses),
+        )
+    return table
+
+
+def breakdown_table(reports: Sequence[Report], by: Literal["layer", "component", "action"] = "component") -> Table:
+    """Joules per inference and percent of each machine's total, one row per layer, component or action.
+
+    Layers keep their order of execution; components and actions are sorted by the most any machine spends on them.
+    A dash means that the machine has no such row, which is not the same as spending nothing on it. Rows on which no
+    machine spends anything are left out.
+    """
+    _some(reports)
+    spent = [{name: joules / r.num_samples for name, joules in r.by(by).items()} for r in reports]
+    names = [name for name in dict.fromkeys(n for each in spent for n in each) if any(each.get(name) for each in spent)]
+    if by != "layer":
+        names.sort(key=lambda name: -max(each.get(name, 0.0) for each in spent))
+    table = Table(
+        title=f"Energy per inference by {by}",
+        caption=_caveat(reports) or None,
+        show_footer=True,
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column(by, "total", no_wrap=True)
+    for label, report in zip(labels(reports), reports, strict=True):
+        table.add_column(Text(label), format_si(report.energy_per_inference_j, "J"), justify="right")
+        table.add_column("%", _percent(1.0 if report.energy_j else None), justify="right")
+    for name in names:
+        cells: list[str] = []
+        for report, each in zip(reports, spent, strict=True):
+            if name in each:
+                cells += [format_si(each[name], "J"), _percent(_share(each[name], report.energy_per_inference_j))]
+            else:
+                cells += ["-", "-"]
+        table.add_row(Text(name), *cells)
+    return table
+
+
+def summary_sentence(reports: Sequence[Report]) -> str:
+    """What the comparison shows: the lowest EDP, by what factor against each other machine, where its energy goes."""
+    _some(reports)
+    named = sorted(zip(labels(reports), reports, strict=True), key=lambda pair: pair[1].edp_js)
+    label, best = named[0]
+    if len(named) == 1:
+        sentence = (
+            f"{label} spends {format_si(best.energy_per_inference_j, 'J')} and takes "
+            f"{format_si(best.latency_per_inference_s, 's')} per inference (EDP {format_si(best.edp_js, 'Js')})"
+        )
+        return f"{sentence}; {_where('its', best)}."
+    level = [pair for pair in named if isclose(pair[1].edp_js, best.edp_js, rel_tol=1e-9)]
+    others = [pair for pair in named if pair not in level]
+    factors = [f"{_factor(report.edp_js, best.edp_js)} {name}" for name, report in others]
+    if len(level) > 1:
+        sentence = f"{_listed([name for name, _ in level])} tie for the lowest EDP per inference"
+        whose = f"{label}'s"
+    else:
+        sentence = f"{label} has the lowest EDP per inference"
+        whose = "its"
+    sentence += f" ({format_si(best.edp_js, 'Js')}{', ' if factors else ''}{_listed(factors)})"
+    sentence += f"; {_where(whose, best)}"
+    caveat = _caveat(reports)
+    return f"{sentence}; {caveat}." if caveat else f"{sentence}."
+
+
+def labels(reports: Sequence[Report]) -> tuple[str, ...]:
+    """A name per machine: its label or model, and where that is not enough the fields in which it differs or a number."""
+    names = [report.label or report.model for report in reports]
+    for model in {name for name in names if names.count(name) > 1}:
+        same = [i for i, name in enumerate(names) if name == model]
+        fields = dict.fromkeys(key for i in same for key in reports[i].arch)
+        differ = [key for key in fields if any(_of(reports[i], key) != _of(reports[same[0]], key) for i in same)]
+        for i in same:
+            names[i] = f"{model} ({', '.join(f'{key}={_of(reports[i], key)}' for key in differ)})" if differ else model
+    return tuple(
+        f"{name} #{names[: i + 1].count(name)}" if names.count(name) > 1 else name for i, name in enumerate(names)
+    )
+
+
+def _of(report: Report, key: str) -> str:
+    return str(report.arch.get(key, "-"))
+
+
+def _some(reports: Sequence[Report]) -> None:
+    if not reports:
+        raise ValueError("got no reports, expected at least one; evaluate a machine first")
+
+
+def _caveat(reports: Sequence[Report]) -> str:
+    if len({report.workload_id for report in reports}) > 1:
+        return "these machines did not run the same workload"
+    return ""
+
+
+def _percent(share: float | None) -> str:
+    if share is None:
+        return "-"
+    return f"{100 * share:.1f} %"
+
+
+def _brief_percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.3g} %" if share < 0.1 else f"{100 * share:.0f} %"
+
+
+def _share(joules: float, total: float) -> float | None:
+    return joules / total if total else None
+
+
+def _mean_use(report: Report, name: str) -> float | None:
+    weighted = [(layer.utilisation[name], layer.cycles) for layer in report.layers if name in layer.utilisation]
+    cycles = sum(weight for _, weight in weighted)
+    return sum(use * weight for use, weight in weighted) / cycles if cycles else None
+
+
+def _factor(edp: float, best: float) -> str:
+    """``2.31 times lower than``; close machines in percent, because ``1 times lower`` says nothing."""
+    if best == 0:
+        return f"against {format_si(edp, 'Js')} of"
+    factor = edp / best
+    if factor < 1.01:
+        return f"{100 * (factor - 1):.2g} % lower than"
+    return f"{factor:,.0f} times lower than" if factor >= 1000 else f"{factor:.3g} times lower than"
+
+
+def _where(whose: str, report: Report) -> str:
+    """``71 % of its energy goes to dram, 20 % to glb; leakage is 12 % of the total``."""
+    total = report.energy_j
+    if not total:
+        return f"{whose} energy is zero"
+    shares = sorted(((joules / total, name) for name, joules in report.by("component").items()), key=lambda s: -s[0])
+    first, *rest = [(share, name) for i, (share, name) in enumerate(shares[:3]) if i == 0 or share >= 0.1]
+    text = f"{100 * first[0]:.0f} % of {whose} energy goes to {first[1]}"
+    text += "".join(f", {100 * share:.0f} % to {name}" for share, name in rest)
+    leakage = sum(joules for key, joules in report.by("action").items() if key.endswith(".leakage")) / total
+    if leakage >= 0.1:
+        text += f"; leakage is {100 * leakage:.0f} % of the total"
+    return text
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
