@@ -79,7 +79,7 @@ def test_a_row_that_a_machine_lacks_is_a_dash_and_no_zero() -> None:
     assert _row(text, "core") == ["core", "-", "-", "500 nJ", "100.0 %"]
     assert not any("array" in line for line in text.splitlines())  # nothing is spent on it anywhere
     empty = _text(breakdown_table([_report(layers=(replace(layer, energy={"array.cycles": 0.0}),))]))
-    assert _row(empty, "array") == ["array", "0 J", "-"]
+    assert _row(empty, "total") == ["total", "0 J", "-"]
 
 
 def test_one_machine_says_what_it_spends() -> None:

@@ -31,3 +31,13 @@ def replacing(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # the folder itself may be what is wrong, and that error is on its way
             temporary.unlink(missing_ok=True)
+
+
+def make_folder(path: str | Path) -> None:
+    """Create a folder, its parents included. Raises FileError where that cannot be done."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(
+            f"{path}: cannot be created ({error.strerror or error}); choose a folder you may write to"
+        ) from error

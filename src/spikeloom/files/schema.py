@@ -63,6 +63,18 @@ def validated(adapter: TypeAdapter[T], raw: Mapping[str, Any], where: str, known
         raise ConfigError(f"{where}: {key}: {text}") from None
 
 
+def dataclass_from(cls: type[T], raw: Mapping[str, Any], where: str) -> T:
+    """Build a plain dataclass from a mapping. Raises ConfigError naming the key, also for what its own checks refuse."""
+    known = [item.name for item in fields(cls)]  # type: ignore[arg-type]
+    for key in raw:
+        if key not in known:
+            raise ConfigError(f"{where}: {key}: unknown key{nearest(key, known)}; known keys: {', '.join(known)}")
+    try:
+        return validated(TypeAdapter(cls), raw, where, known)
+    except SpikeloomError as error:
+        raise ConfigError(str(error) if str(error).startswith(where) else f"{where}: {error}") from None
+
+
 def file_key(item: Any) -> str:
     """The key of a knob in a file: its name with the unit suffix."""
     suffix = item.metadata.get("suffix", "")

@@ -1,0 +1,39 @@
+"""Progress of long work on standard error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from spikeloom.cli.console import err
+
+
+class Told(Protocol):
+    """Called with the stage, steps done and in all, and figures worth showing."""
+
+    def __call__(self, stage: str, done: int, total: int, figures: Mapping[str, float]) -> None: ...
+
+
+@contextmanager
+def bars() -> Iterator[Told]:
+    """A callable that shows one bar per stage: (stage, done, total, figures)."""
+    columns = (
+        TextColumn("{task.description:>10}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=err, transient=True) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def told(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+            if stage not in tasks:
+                tasks[stage] = progress.add_task(stage, total=total, note="")
+            note = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+            progress.update(tasks[stage], completed=done, total=total, note=note)
+
+        yield told

@@ -1,0 +1,56 @@
+"""Data sets by name. They are read from a folder that the user names; nothing is fetched and nothing is written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+from spikeloom.data.augment import random_shift
+from spikeloom.data.base import Images, Recordings, Samples
+from spikeloom.data.cifar10 import cifar10
+from spikeloom.data.digits import digits
+from spikeloom.data.mnist import mnist
+from spikeloom.data.moving_bar import moving_bar
+from spikeloom.data.nmnist import nmnist
+from spikeloom.errors import DataError
+
+#: Environment variable that names the folder of data sets.
+DATA_VARIABLE = "SPIKELOOM_DATA"
+
+#: Every data set by the name a configuration uses: (split, data_dir, options) -> Samples.
+DATASETS: Mapping[str, Callable[..., Samples]] = {
+    "cifar10": cifar10,
+    "digits": digits,
+    "mnist": mnist,
+    "moving-bar": moving_bar,
+    "nmnist": nmnist,
+}
+
+
+def load(name: str, split: str, *, data_dir: Path | str | None = None, **options: Any) -> Samples:
+    """Samples of data set ``name``.
+
+    Args:
+        name: a key of DATASETS.
+        split: "train" or "test".
+        data_dir: folder that holds a folder for each data set; without it the environment variable SPIKELOOM_DATA names one.
+            "digits" and "moving-bar" need none.
+        **options: of the data set, e.g. ``num_steps`` and ``dt_us`` of recordings, ``limit`` of cifar10.
+
+    Raises:
+        DataError: unknown data set, split or option, or files that are absent or malformed.
+    """
+    if name not in DATASETS:
+        raise DataError(f"unknown data set '{name}', expected one of {', '.join(DATASETS)}")
+    known = [key for key in signature(DATASETS[name]).parameters if key not in ("split", "data_dir")]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise DataError(f"data set '{name}' has no option {', '.join(unknown)}; it has {', '.join(known) or 'none'}")
+    root = data_dir if data_dir is not None else os.environ.get(DATA_VARIABLE) or None
+    return DATASETS[name](split, None if root is None else Path(root), **options)
+
+
+__all__ = ["DATASETS", "DATA_VARIABLE", "Images", "Recordings", "Samples", "load", "random_shift"]

@@ -1,0 +1,267 @@
+"""Recording: run a folded network over a data set and keep what arrived at every layer, bit-packed over time.
+
+Batch by batch and layer by layer: a batch's maps are packed as they pass and then dropped, so that neither float membranes nor
+the unpacked trace are ever held. Letters: T time steps, N samples, C H W input map, K P Q output map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from spikeloom.core.network import (
+    IF,
+    LAYERS,
+    LI,
+    LIF,
+    SPIKING,
+    Add,
+    BatchNorm,
+    Conv1d,
+    Conv2d,
+    CubaLIF,
+    Network,
+    Pool,
+    Scale,
+    Synapse,
+)
+from spikeloom.core.trace import Arrival, Levels, Spikes, SpikeTrace
+from spikeloom.errors import NetworkError
+from spikeloom.snn.arrivals import Signal, received_signals
+from spikeloom.snn.build import SpikingModule, input_frames
+from spikeloom.snn.execute import Execution, Progress, Source, encoded_batches, runnable
+from spikeloom.snn.modules import Frames, SpikingNeuron
+from spikeloom.snn.neurons import Dynamics, kept_of, leaky_sum, touched
+
+_MAX_BITS = 16
+
+
+def record(
+    network: Network,
+    source: Source,
+    execution: Execution,
+    *,
+    updates: bool = False,
+    origin: str = "",
+    sample_ids: Sequence[int] | np.ndarray | None = None,
+    progress: Progress | None = None,
+) -> SpikeTrace:
+    """Run ``network`` over all of ``source`` in float32 and record what arrives at each synapse, pool and add node.
+
+    Spikes are bit-packed. Sums of pooled spikes are `Levels` of the fewest bits that hold them (a mean is recorded as the sum,
+    its factor belongs to the weights). Direct-coded pixels are analog `Levels` of 8 bits, one frame seen T times. Keys are the
+    names of the receiving nodes; behind a Flatten maps are flat.
+
+    Args:
+        network: with weights and without BatchNorm.
+        source: the samples.
+        execution: T, encoding, batch size, seed of random codes.
+        updates: also record, by the name of the layer in front of each neuron, where a machine that touches only live neurons
+            has work: the membrane before the leak is not 0, a non-zero input lies in the receptive field, or a bias acts.
+        origin: what the trace says it comes from, e.g. "digits/test".
+        sample_ids: kept in ``extra["meta"]["sample_ids"]``.
+        progress: told after every batch.
+
+    Raises:
+        NetworkError: BatchNorm is left, weights are absent, or real values reach a layer.
+    """
+    signals = _recordable(network)
+    module = runnable(network)
+    recorder = _Recorder(network, module, signals, updates)
+    predictions = np.empty(len(source), np.int64)
+    with torch.no_grad(), recorder:
+        for indices, encoded in encoded_batches(source, execution, module.input_node):
+            trajectory = module(input_frames(encoded), execution.num_steps, encoded.constant, recorder.see)
+            predictions[indices] = module.scores(trajectory).argmax(1).numpy()
+            recorder.end_batch()
+            if progress is not None:
+                progress("record", int(indices[-1]) + 1, len(source), {})
+    meta = {} if sample_ids is None else {"sample_ids": [int(i) for i in sample_ids]}
+    return SpikeTrace(
+        execution.num_steps,
+        len(source),
+        {name: _joined(parts, signals[name], execution.num_steps) for name, parts in recorder.arrivals.items()},
+        {name: _spikes(parts, execution.num_steps) for name, parts in recorder.outputs.items()},
+        {name: _spikes(parts, execution.num_steps) for name, parts in recorder.updates.items()},
+        network.dt_s,
+        origin,
+        np.asarray(source.labels).astype(np.int64),
+        predictions,
+        {"meta": meta} if meta else {},
+    )
+
+
+def _recordable(network: Network) -> dict[str, Signal]:
+    """What arrives at each layer. Raises NetworkError when a trace of this network cannot be written."""
+    unfolded = [name for name, node in network.nodes.items() if isinstance(node, BatchNorm)]
+    if unfolded:
+        raise NetworkError(
+            f"network '{network.name}' still has BatchNorm nodes {unfolded}; a machine has none, fold them first "
+            f"(spikeloom.transform.fold)"
+        )
+    signals = received_signals(network)
+    for name in network.layers():
+        signal = signals[name]
+        if signal.kind == "real":
+            raise NetworkError(
+                f"layer '{name}' ({type(network.nodes[name]).__name__}) gets real values, a trace holds spikes and levels; "
+                f"put it behind a spiking neuron or a ClippedReLU with levels"
+            )
+        if signal.bits > _MAX_BITS:
+            raise NetworkError(f"layer '{name}' gets levels of {signal.bits} bits, a trace holds at most {_MAX_BITS}")
+    return {name: signals[name] for name in network.layers()}
+
+
+class _Recorder:
+    """Sees maps pass and keeps them packed, batch after batch. A context: inside it, the module's neurons are hooked."""
+
+    def __init__(self, network: Network, module: SpikingModule, signals: dict[str, Signal], updates: bool) -> None:
+        self.network, self.module, self.signals = network, module, signals
+        self.arrivals: dict[str, list[np.ndarray]] = {name: [] for name in signals}
+        unseen = [name for name in signals if self._spikes_unseen(name)]
+        self.outputs: dict[str, list[np.ndarray]] = {name: [] for name in unseen}
+        neurons = {name: network.layer_neuron(name) for name in signals} if updates else {}
+        self.layer_of = {neuron: _source_layer(network, neuron) for neuron in neurons.values() if neuron is not None}
+        self.updates: dict[str, list[np.ndarray]] = {name: [] for name in self.layer_of.values()}
+        self.reached: dict[str, Tensor] = {}
+        self.hooks: list[Any] = []
+
+    def _spikes_unseen(self, name: str) -> bool:
+        """True for a spiking layer whose spikes are not, one to one, the arrival of another layer."""
+        neuron = self.network.layer_neuron(name)
+        if neuron is None or not isinstance(self.network.nodes[neuron], SPIKING):
+            return False
+        return not any(self.network.layer_inputs(c) == (name,) for c in self.network.layers() if c != name)
+
+    def __enter__(self) -> _Recorder:
+        for name in self.outputs:
+            neuron = self.module.module_of(str(self.network.layer_neuron(name)))
+            assert isinstance(neuron, SpikingNeuron)
+            self.hooks.append(neuron.register_forward_hook(partial(self._sent, name)))
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for hook in self.hooks:
+            hook.remove()
+
+    def _sent(self, name: str, module: torch.nn.Module, args: Any, sent: Frames) -> None:
+        self.outputs[name].append(_packed(sent.over_time()))
+
+    def see(self, name: str, arrived: Tensor) -> None:
+        """Keep what arrives at a layer; at a neuron, where it has work."""
+        if name in self.signals:
+            signal = self.signals[name]
+            self.arrivals[name].append(_packed(arrived) if signal.kind == "spikes" else _counted(arrived, signal))
+            if self.updates:
+                self.reached[name] = reached(self.network, name, arrived != 0)
+        elif name in self.layer_of:
+            layer = self.layer_of[name]
+            self.updates[layer].append(_packed(self._busy(name, layer, arrived)))
+
+    def end_batch(self) -> None:
+        """Forget what only this batch needed."""
+        self.reached.clear()
+
+    def _busy(self, name: str, layer: str, psum: Tensor) -> Tensor:
+        """Bool (T, N, *shape): the neurons of node ``name`` that a step has to touch."""
+        node = self.network.nodes[name]
+        busy = self.reached[layer].expand(psum.shape)
+        if isinstance(node, CubaLIF):
+            psum = leaky_sum(psum, kept_of(name, node.syn_leak))
+            busy = busy | (psum != 0)
+        if isinstance(node, IF | LIF | CubaLIF):
+            return busy | touched(psum, Dynamics.of(name, node))
+        if isinstance(node, LI):
+            kept = 1.0 if node.leak is None else node.leak.kept
+            return busy | touched(psum, Dynamics(kept, float("inf"), "none"))
+        return busy
+
+
+def reached(network: Network, name: str, arrived: Tensor) -> Tensor:
+    """Where the outputs of layer ``name`` get a non-zero input or a bias.
+
+    Args:
+        network: holds the layer.
+        name: a synapse, pool or add node.
+        arrived: bool, shape (T, N, *in_shape): where an input is not zero.
+
+    Returns:
+        Bool that broadcasts to (T, N, *out_shape).
+    """
+    node = network.nodes[name]
+    frames = arrived.flatten(0, 1).float()
+    if isinstance(node, Add):
+        hit = arrived
+    elif isinstance(node, Pool | Conv2d | Conv1d):
+        hits = _receptive(node, frames)
+        hit = hits.reshape(*arrived.shape[:2], *hits.shape[1:]) > 0
+    else:
+        hit = arrived.any(-1, keepdim=True)
+    if isinstance(node, Synapse) and node.has_bias and node.bias is not None:
+        bias = torch.from_numpy(node.bias != 0)
+        hit = hit | bias.view(-1, *([1] * (arrived.dim() - 3)))
+    return hit
+
+
+def _receptive(node: Pool | Conv2d | Conv1d, frames: Tensor) -> Tensor:
+    """Non-zero where a window of ``node`` holds a non-zero input; (T*N, channels, ...), one channel a group broadcast to K."""
+    if isinstance(node, Pool):
+        return F.max_pool2d(frames, node.kernel, node.stride, node.padding)
+    grouped = frames.reshape(len(frames), node.groups, -1, *frames.shape[2:]).amax(2)
+    pool = F.max_pool2d if isinstance(node, Conv2d) else F.max_pool1d
+    # Max pooling allows padding up to half a kernel, a convolution any.
+    padding = node.padding if isinstance(node.padding, tuple) else (node.padding,)
+    grouped = F.pad(grouped, [pad for side in reversed(padding) for pad in (side, side)])
+    hit: Tensor = pool(grouped, node.kernel, node.stride, 0, node.dilation)
+    return hit if node.groups == 1 else hit.repeat_interleave(node.out_channels // node.groups, 1)
+
+
+def _source_layer(network: Network, neuron: str) -> str:
+    """The layer whose sums reach ``neuron``. Raises NetworkError when something else than a Scale stands between."""
+    name = neuron
+    while True:
+        sources = network.inputs_of(name)
+        source = network.nodes[sources[0]]
+        if len(sources) == 1 and isinstance(source, LAYERS):
+            return sources[0]
+        if len(sources) != 1 or not isinstance(source, Scale):
+            raise NetworkError(
+                f"cannot say when the neurons of '{neuron}' have work: they get {list(sources)}, expected one synapse, pool "
+                f"or add node; record without updates"
+            )
+        name = sources[0]
+
+
+def _packed(values: Tensor) -> np.ndarray:
+    """Bits of a 0/1 map over time; uint8, shape (ceil(T/8), N, *shape)."""
+    return Spikes.pack((values != 0).numpy()).packed
+
+
+def _counted(values: Tensor, signal: Signal) -> np.ndarray:
+    """Levels of a map over time, one frame only where all are the same memory; uint8 or uint16, shape (T or 1, N, *shape)."""
+    if values.stride(0) == 0:
+        values = values[:1]
+    levels = values if signal.unit == 1 else (values / signal.unit).round()
+    counted: np.ndarray = levels.numpy().astype(np.uint8 if signal.bits <= 8 else np.uint16)
+    return counted
+
+
+def _spikes(parts: list[np.ndarray], num_steps: int) -> Spikes:
+    """The packed batches of one map as one."""
+    return Spikes(np.concatenate(parts, axis=1), num_steps)
+
+
+def _joined(parts: list[np.ndarray], signal: Signal, num_steps: int) -> Arrival:
+    """The batches of one layer as one arrival."""
+    if signal.kind == "spikes":
+        return _spikes(parts, num_steps)
+    levels = np.concatenate(parts, axis=1)
+    if len(levels) == 1:
+        levels = np.broadcast_to(levels, (num_steps, *levels.shape[1:]))
+    return Levels(levels, signal.bits, analog=signal.kind == "analog")

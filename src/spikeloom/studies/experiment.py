@@ -1,0 +1,223 @@
+"""An experiment: a data set, a network and how it is trained; from its file to a trained network and a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spikeloom.core.network import Conv1d, Conv2d, Linear, Network
+from spikeloom.core.trace import SpikeTrace
+from spikeloom.data import DATASETS, Recordings, Samples, load
+from spikeloom.errors import ConfigError
+from spikeloom.files.atomic import make_folder
+from spikeloom.files.network import read_network, write_network
+from spikeloom.files.schema import dataclass_from, nearest, read_toml
+from spikeloom.nets import NETWORKS, NetOptions, create
+
+if TYPE_CHECKING:
+    from spikeloom.snn.execute import Progress
+    from spikeloom.snn.train import Epoch, TrainConfig
+
+#: Experiments that ship with the package.
+EXPERIMENTS = ("digits", "mnist", "nmnist", "nmnist-300", "cifar10")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What a training file says.
+
+    data, network: keys of DATASETS and NETWORKS. data_options, network_options: what these take.
+    train: fields of ``snn.train.TrainConfig``. start: network file whose weights training starts from.
+    validation: fraction of the training set held out and scored after every epoch.
+    shift: largest random shift of training maps in pixels, 0 for none.
+    """
+
+    data: str
+    network: str
+    train: Mapping[str, Any]
+    data_options: Mapping[str, Any] = field(default_factory=dict)
+    network_options: Mapping[str, Any] = field(default_factory=dict)
+    start: str | None = None
+    validation: float = 0.0
+    shift: int = 0
+    name: str = ""
+
+    @property
+    def num_steps(self) -> int:
+        """T."""
+        return int(self.train["num_steps"])
+
+    @property
+    def encoding(self) -> str:
+        """Key of ENCODINGS."""
+        return str(self.train.get("encoding", "direct"))
+
+
+def read_experiment(name_or_path: str | Path, changes: Mapping[str, Any] | None = None) -> Experiment:
+    """Read a shipped experiment by name or an experiment file.
+
+    changes: fields of ``[train]`` that replace those of the file. Raises ConfigError naming file and key.
+    """
+    text = str(name_or_path)
+    if text in EXPERIMENTS:
+        with resources.as_file(resources.files(__package__) / "experiments" / f"{text}.toml") as path:
+            raw = read_toml(path)
+    elif Path(text).suffix == ".toml" or Path(text).exists():
+        raw = read_toml(text)
+    else:
+        raise ConfigError(
+            f"{text}: no such experiment{nearest(text, EXPERIMENTS)}; expected {', '.join(EXPERIMENTS)} or a .toml file"
+        )
+    raw = {**raw, "train": {**raw.get("train", {}), **(changes or {})}}
+    experiment = replace(dataclass_from(Experiment, raw, text), name=Path(text).stem)
+    for key, known in (("data", DATASETS), ("network", NETWORKS)):
+        if raw[key] not in known:
+            raise ConfigError(
+                f"{text}: {key}: got '{raw[key]}'{nearest(raw[key], known)}, expected one of {', '.join(known)}"
+            )
+    if not 0 <= experiment.validation < 1:
+        raise ConfigError(f"{text}: validation: got {experiment.validation}, expected 0 up to 1")
+    train_config(experiment, text)
+    dataclass_from(NetOptions, dict(experiment.network_options), f"{text}: network_options")
+    return experiment
+
+
+def train_config(experiment: Experiment, where: str = "experiment") -> TrainConfig:
+    """The training part, checked."""
+    from spikeloom.snn.train import TrainConfig
+
+    return dataclass_from(TrainConfig, dict(experiment.train), f"{where}: train")
+
+
+def samples(experiment: Experiment, split: str, data_dir: Path | None = None) -> Samples:
+    """A split of the experiment's data set; recordings are cut into as many frames as there are steps."""
+    options = dict(experiment.data_options)
+    if experiment.encoding == "events":
+        options.setdefault("num_steps", experiment.num_steps)
+    return load(experiment.data, split, data_dir=data_dir, **options)
+
+
+def train_experiment(
+    experiment: Experiment,
+    folder: Path,
+    *,
+    data_dir: Path | None = None,
+    resume: bool = True,
+    progress: Progress | None = None,
+) -> tuple[Network, tuple[Epoch, ...]]:
+    """Train, fold normalisation, score the test set once, and write ``network.npz`` into ``folder``.
+
+    A checkpoint in the folder is continued, and removed when the network is written. Returns (network, history).
+    """
+    from spikeloom.data import random_shift
+    from spikeloom.snn.execute import evaluate
+    from spikeloom.snn.train import train
+    from spikeloom.transform import fold
+
+    config = train_config(experiment)
+    everything = samples(experiment, "train", data_dir)
+    fit, held = _split(everything, experiment.validation, config.seed)
+    encoding = "analog" if experiment.encoding == "direct" else "spikes"
+    dt_s = everything.dt_s if isinstance(everything, Recordings) else None
+    options = {"encoding": encoding, "dt_s": dt_s, **experiment.network_options}
+    network = create(experiment.network, everything.in_shape, everything.num_classes, **options)
+    if experiment.start is not None:
+        network = _started(network, read_network(experiment.start), experiment.start)
+    make_folder(folder)
+    checkpoint = folder / "checkpoint.pt"
+    trained = train(
+        network,
+        fit,
+        config,
+        validation=held,
+        augment=random_shift(experiment.shift) if experiment.shift else None,
+        checkpoint=checkpoint,
+        resume=resume,
+        progress=progress,
+    )
+    folded = fold(trained.network)
+    accuracy = evaluate(folded, samples(experiment, "test", data_dir), _execution(experiment), progress)
+    metadata = {
+        "experiment": {key: value for key, value in asdict(experiment).items() if value is not None},
+        "test_accuracy": accuracy,
+        "seconds": sum(epoch.seconds for epoch in trained.history),
+        "history": [asdict(epoch) for epoch in trained.history],
+    }
+    done = replace(folded, metadata=metadata)
+    write_network(folder / "network.npz", done)
+    checkpoint.unlink(missing_ok=True)
+    return done, trained.history
+
+
+def experiment_of(network: Network, where: str) -> Experiment:
+    """The experiment a trained network came from. Raises ConfigError when its file does not say."""
+    raw = network.metadata.get("experiment")
+    if not isinstance(raw, dict):
+        raise ConfigError(
+            f"{where}: the network does not say what it was trained on; name an experiment with --experiment"
+        )
+    return dataclass_from(Experiment, raw, f"{where}: metadata.experiment")
+
+
+def record_network(
+    network: Network,
+    experiment: Experiment,
+    *,
+    split: str = "test",
+    limit: int | None = None,
+    updates: bool = False,
+    data_dir: Path | None = None,
+    progress: Progress | None = None,
+) -> SpikeTrace:
+    """Run a split through the network and keep every spike."""
+    from spikeloom.snn.record import record
+
+    chosen = samples(experiment, split, data_dir)
+    if limit is not None and limit < len(chosen):
+        chosen = chosen.take(np.arange(limit))
+    origin = f"{experiment.data}/{split}, T={experiment.num_steps}, {experiment.encoding} coding"
+    return record(
+        network,
+        chosen,
+        _execution(experiment),
+        updates=updates,
+        origin=origin,
+        sample_ids=chosen.ids,
+        progress=progress,
+    )
+
+
+def _execution(experiment: Experiment) -> Any:
+    from spikeloom.snn.execute import Execution
+
+    return Execution(experiment.num_steps, experiment.encoding, seed=int(experiment.train.get("seed", 0)))
+
+
+def _split(everything: Samples, fraction: float, seed: int) -> tuple[Samples, Samples | None]:
+    if not fraction:
+        return everything, None
+    order = np.random.default_rng(seed).permutation(len(everything))
+    held = round(fraction * len(everything))
+    return everything.take(np.sort(order[held:])), everything.take(np.sort(order[:held]))
+
+
+def _started(network: Network, start: Network, where: str) -> Network:
+    """``network`` with the weights of ``start``, node by node."""
+    nodes = dict(network.nodes)
+    for name, node in network.nodes.items():
+        if not isinstance(node, Conv1d | Conv2d | Linear):
+            continue
+        other = start.nodes.get(name)
+        if not isinstance(other, type(node)) or _shape(other) != _shape(node):
+            raise ConfigError(f"{where}: node '{name}' does not match the network to train; start from the same shape")
+        nodes[name] = replace(node, weight=other.weight, bias=other.bias)
+    return replace(network, nodes=nodes)
+
+
+def _shape(node: Any) -> dict[str, Any]:
+    return {item.name: getattr(node, item.name) for item in fields(node) if item.name not in ("weight", "bias")}
