@@ -3,7 +3,9 @@
 A *tag map* holds one bit per (window o, pixel, channel): is any level of this word non-zero. Channels lie side by
 side in 64-bit words, so the union over columns of an array is an OR and its size a population count:
 
-    tags[o, pixel, c >> 6] bit (c & 63), pixel = (h + padding) * padded_width + (w + padding); the halo stays zero.
+    tags[o, c >> 6, pixel] bit (c & 63), pixel = (h + padding) * padded_width + (w + padding); the halo stays zero.
+
+Pixels of a row lie side by side, so that writing the map is one vector operation per row, channel and window.
 """
 
 from __future__ import annotations
@@ -45,88 +47,121 @@ trailing_zeros64 = cast(Callable[[Any], int], _trailing_zeros64)
 
 
 @njit(cache=True, nogil=True)
-def scatter_spikes(
+def tag_spikes(
     packed: np.ndarray,  # uint8 (ceil(T/8), C*H*W), one sample
-    window_of_step: np.ndarray,  # int64 (T rounded up to 8)
-    pixel_of_hw: np.ndarray,  # int64 (H*W), padded pixel index
-    tags: np.ndarray,  # uint64 (N, pixels, words), zeroed by the caller
-    any_tag: np.ndarray,  # uint64 (pixels, ceil(N/64)), zeroed by the caller
-    pops: np.ndarray,  # uint16 (N, pixels, C) or size 0; zeroed by the caller
-) -> tuple[int, int]:
-    """Write the tag map of one sample; returns (number of non-zero words, number of channels with any spike)."""
-    num_hw = pixel_of_hw.shape[0]
-    num_channels = packed.shape[1] // num_hw
-    want_pops = pops.size > 0
-    filled = 0
+    num_steps: int,
+    window: int,
+    height: int,
+    width: int,
+    first_pixel: int,  # padded pixel of (0, 0)
+    padded_width: int,
+    tags: np.ndarray,  # uint64 (N, words, pixels), zeroed by the caller
+) -> int:
+    """Write the tag map of one sample; returns the number of channels with any spike.
+
+    No branch depends on a spike: the cost is that of the map, whatever the firing rate.
+    """
+    num_hw = height * width
     active_channels = 0
-    for c in range(num_channels):
+    for c in range(packed.shape[1] // num_hw):
         word = c >> 6
-        bit = np.uint64(1) << np.uint64(c & 63)
-        seen = False
-        base = c * num_hw
+        shift = np.uint64(c & 63)
+        seen = np.uint8(0)
         for b in range(packed.shape[0]):
-            for i in range(num_hw):
-                byte = np.uint64(packed[b, base + i])
-                if byte == 0:
-                    continue
-                seen = True
-                pixel = pixel_of_hw[i]
-                while byte:
-                    o = window_of_step[b * 8 + trailing_zeros64(byte)]
-                    byte &= byte - np.uint64(1)
-                    old = tags[o, pixel, word]
-                    if not old & bit:
-                        tags[o, pixel, word] = old | bit
-                        any_tag[pixel, o >> 6] |= np.uint64(1) << np.uint64(o & 63)
-                        filled += 1
-                    if want_pops:
-                        pops[o, pixel, c] += np.uint16(1)
-        if seen:
-            active_channels += 1
-    return filled, active_channels
+            for i in range(c * num_hw, (c + 1) * num_hw):
+                seen |= packed[b, i]
+        if seen == 0:
+            continue
+        active_channels += 1
+        for o in range(tags.shape[0]):
+            start = o * window
+            stop = min(start + window, num_steps)
+            for b in range(start >> 3, ((stop - 1) >> 3) + 1):
+                low = max(start - 8 * b, 0)
+                high = min(stop - 8 * b, 8)
+                mask = np.uint8((1 << high) - (1 << low))
+                for h in range(height):
+                    source = c * num_hw + h * width
+                    target = first_pixel + h * padded_width
+                    for w in range(width):
+                        tags[o, word, target + w] |= np.uint64((packed[b, source + w] & mask) != 0) << shift
+    return active_channels
 
 
 @njit(cache=True, nogil=True)
-def scatter_levels(
+def tag_levels(
     values: np.ndarray,  # int32 (T, C*H*W), one sample
-    window_of_step: np.ndarray,
-    pixel_of_hw: np.ndarray,
+    window: int,
+    height: int,
+    width: int,
+    first_pixel: int,
+    padded_width: int,
     tags: np.ndarray,
-    any_tag: np.ndarray,
-    pops: np.ndarray,
-) -> tuple[int, int]:
-    """As scatter_spikes for integer levels; ``pops`` collects the ones of the magnitude."""
-    num_hw = pixel_of_hw.shape[0]
-    num_channels = values.shape[1] // num_hw
-    want_pops = pops.size > 0
-    filled = 0
+) -> int:
+    """As tag_spikes for integer levels."""
+    num_hw = height * width
     active_channels = 0
-    for c in range(num_channels):
-        word = c >> 6
-        bit = np.uint64(1) << np.uint64(c & 63)
+    for c in range(values.shape[1] // num_hw):
+        shift = np.uint64(c & 63)
         seen = False
         for t in range(values.shape[0]):
-            o = window_of_step[t]
-            for i in range(num_hw):
-                level = values[t, c * num_hw + i]
-                if level == 0:
-                    continue
-                seen = True
-                pixel = pixel_of_hw[i]
-                old = tags[o, pixel, word]
-                if not old & bit:
-                    tags[o, pixel, word] = old | bit
-                    any_tag[pixel, o >> 6] |= np.uint64(1) << np.uint64(o & 63)
-                    filled += 1
-                if want_pops:
-                    pops[o, pixel, c] += np.uint16(popcount64(np.uint64(abs(level))))
-        if seen:
-            active_channels += 1
-    return filled, active_channels
+            for h in range(height):
+                source = c * num_hw + h * width
+                target = first_pixel + h * padded_width
+                for w in range(width):
+                    filled = values[t, source + w] != 0
+                    seen |= filled
+                    tags[t // window, c >> 6, target + w] |= np.uint64(filled) << shift
+        active_channels += seen
+    return active_channels
 
 
 @njit(cache=True, nogil=True)
-def filled_words(packed: np.ndarray, window_of_step: np.ndarray, last: np.ndarray) -> int:
+def summarise_tags(tags: np.ndarray, any_tag: np.ndarray) -> int:
+    """Set bit o of ``any_tag[pixel, o >> 6]`` where a word of window o is non-zero; returns how many words are."""
+    filled = 0
+    for o in range(tags.shape[0]):
+        bit = np.uint64(1) << np.uint64(o & 63)
+        for word in range(tags.shape[1]):
+            for pixel in range(tags.shape[2]):
+                found = tags[o, word, pixel]
+                filled += popcount64(found)
+                if found:
+                    any_tag[pixel, o >> 6] |= bit
+    return filled
+
+
+@njit(cache=True, nogil=True)
+def count_ones(
+    packed: np.ndarray,  # uint8 (ceil(T/8), C*H*W), one sample, or size 0
+    values: np.ndarray,  # int32 (T, C*H*W), one sample, or size 0
+    window: int,
+    height: int,
+    width: int,
+    first_pixel: int,
+    padded_width: int,
+    ones: np.ndarray,  # uint16 (N, pixels, C), zeroed by the caller
+) -> None:
+    """Ones in every word: spikes, or ones of the levels' magnitudes."""
+    num_hw = height * width
+    if packed.size:
+        for b in range(packed.shape[0]):
+            for i in range(packed.shape[1]):
+                byte = np.uint64(packed[b, i])
+                pixel = first_pixel + (i % num_hw) // width * padded_width + i % width
+                while byte:
+                    ones[(b * 8 + trailing_zeros64(byte)) // window, pixel, i // num_hw] += np.uint16(1)
+                    byte &= byte - np.uint64(1)
+        return
+    for t in range(values.shape[0]):
+        for i in range(values.shape[1]):
+            if values[t, i]:
+                pixel = first_pixel + (i % num_hw) // width * padded_width + i % width
+                ones[t // window, pixel, i // num_hw] += np.uint16(popcount64(np.uint64(abs(values[t, i]))))
+
+
+@njit(cache=True, nogil=True)
+def filled_words(packed: np.ndarray, window: int, last: np.ndarray) -> int:
     """Number of (neuron, window) words with at least one spike.
 
     packed: uint8 (ceil(T/8), neurons), one sample. last: int64 (neurons), scratch.
@@ -137,7 +172,7 @@ def filled_words(packed: np.ndarray, window_of_step: np.ndarray, last: np.ndarra
         for i in range(packed.shape[1]):
             byte = np.uint64(packed[b, i])
             while byte:
-                o = window_of_step[b * 8 + trailing_zeros64(byte)]
+                o = (b * 8 + trailing_zeros64(byte)) // window
                 byte &= byte - np.uint64(1)
                 if last[i] != o:
                     last[i] = o
@@ -149,7 +184,7 @@ def filled_words(packed: np.ndarray, window_of_step: np.ndarray, last: np.ndarra
 def fired_windows(
     packed: np.ndarray,  # uint8 (ceil(T/8), K*X), one sample
     num_positions: int,
-    window_of_step: np.ndarray,
+    window: int,
     fired: np.ndarray,  # uint64 (X, ceil(N/64))
 ) -> None:
     """Set bit o of ``fired[x]`` where any channel at position x fires in window o."""
@@ -157,6 +192,6 @@ def fired_windows(
         for i in range(packed.shape[1]):
             byte = np.uint64(packed[b, i])
             while byte:
-                o = window_of_step[b * 8 + trailing_zeros64(byte)]
+                o = (b * 8 + trailing_zeros64(byte)) // window
                 byte &= byte - np.uint64(1)
                 fired[i % num_positions, o >> 6] |= np.uint64(1) << np.uint64(o & 63)

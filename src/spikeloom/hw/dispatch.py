@@ -10,7 +10,15 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from spikeloom.hw.bits import fired_windows, popcount64, scatter_levels, scatter_spikes, trailing_zeros64
+from spikeloom.hw.bits import (
+    count_ones,
+    fired_windows,
+    popcount64,
+    summarise_tags,
+    tag_levels,
+    tag_spikes,
+    trailing_zeros64,
+)
 
 AGILE, TEMPORAL, PTB, DENSE = 0, 1, 2, 3
 DECAY_STEP, DECAY_TABLE, DECAY_FREE = 0, 1, 2
@@ -358,7 +366,7 @@ def _tags_by_bit(
 
 @njit(cache=True, nogil=True)
 def run_tiles(
-    tag_words: np.ndarray,  # uint64 (N * pixels * words), the tag map in one row
+    tag_words: np.ndarray,  # uint64 (N * words * pixels), the tag map in one row
     pixels_and_words: tuple[int, int],
     pops: np.ndarray,  # uint16 (N, pixels, C) for zskip, else size 0
     mask: np.ndarray,  # uint64 (R*S, words): synapses a filter group keeps, or size 0
@@ -432,10 +440,10 @@ def run_tiles(
         synapses = 0
         shared = 0
         for j in range(m):
-            first_word[j] = (windows[j] * num_pixels + pixels[j]) * num_words
+            first_word[j] = windows[j] * num_words * num_pixels + pixels[j]
         for e in range(num_offsets):
             for w in range(num_words):
-                at = offsets[e] * num_words + w
+                at = w * num_pixels + offsets[e]
                 keep = mask[e, w] if masked else everything
                 both = np.uint64(0)
                 for j in range(m):
@@ -533,15 +541,18 @@ def schedule_sample(
     packed: np.ndarray,  # uint8 (ceil(T/8), C*H*W) spikes of one sample, or size 0
     values: np.ndarray,  # int32 (T, C*H*W) levels of one sample, or size 0
     out_packed: np.ndarray,  # uint8 (ceil(T/8), K*X) output spikes for the soft-reset rule, or size 0
+    out_window: int,
     every_window: bool,
-    window_of_step: np.ndarray,
-    out_window_of_step: np.ndarray,
-    pixel_of_hw: np.ndarray,
+    num_steps: int,
+    height: int,
+    width: int,
+    corner: int,  # padded pixel of (0, 0)
+    padded_width: int,
     first_pixel: np.ndarray,
     offsets: np.ndarray,
-    tags: np.ndarray,  # uint64 (N, pixels, words), scratch
+    tags: np.ndarray,  # uint64 (N, words, pixels), scratch
     tag_words: np.ndarray,  # the same memory in one row
-    pops: np.ndarray,
+    pops: np.ndarray,  # uint16 (N, pixels, C) for zskip, or size 0
     masks: np.ndarray,  # uint64 (groups, R*S, words) or size 0: one schedule serves all groups
     cols: int,
     dispatch: int,
@@ -561,12 +572,15 @@ def schedule_sample(
     """Schedule one sample of one layer; returns (non-zero words, channels with any spike)."""
     num_windows = levels_of.shape[0]
     tag_words[:] = 0
-    pops[:] = 0
-    any_tag = np.zeros((tags.shape[1], (num_windows + 63) // 64), np.uint64)
     if packed.size:
-        filled, channels = scatter_spikes(packed, window_of_step, pixel_of_hw, tags, any_tag, pops)
+        channels = tag_spikes(packed, num_steps, window, height, width, corner, padded_width, tags)
     else:
-        filled, channels = scatter_levels(values, window_of_step, pixel_of_hw, tags, any_tag, pops)
+        channels = tag_levels(values, window, height, width, corner, padded_width, tags)
+    if pops.size:
+        pops[:] = 0
+        count_ones(packed, values, window, height, width, corner, padded_width, pops)
+    any_tag = np.zeros((tags.shape[2], (num_windows + 63) // 64), np.uint64)
+    filled = summarise_tags(tags, any_tag)
     active = np.zeros((first_pixel.shape[0], any_tag.shape[1]), np.uint64)
     if every_window:
         for x in range(first_pixel.shape[0]):
@@ -574,7 +588,7 @@ def schedule_sample(
                 active[x, o >> 6] |= np.uint64(1) << np.uint64(o & 63)
     else:
         if out_packed.size:
-            fired_windows(out_packed, first_pixel.shape[0], out_window_of_step, active)
+            fired_windows(out_packed, first_pixel.shape[0], out_window, active)
         active_windows(any_tag, first_pixel, offsets, active)
     column_x, column_o, tile_start, num_a = list_tiles(active, num_windows, cols, dispatch, interleave)
     no_mask = np.empty((0, 0), np.uint64)
@@ -587,7 +601,7 @@ def schedule_sample(
                     kept += popcount64(masks[g, e, w])
         run_tiles(
             tag_words,
-            (tags.shape[1], tags.shape[2]),
+            (tags.shape[2], tags.shape[1]),
             pops,
             masks[g] if masks.size else no_mask,
             first_pixel,

@@ -162,7 +162,8 @@ class _Geometry:
     """Index arrays of one layer on a map with its zero halo."""
 
     num_pixels: int
-    pixel_of_hw: np.ndarray
+    padded_width: int
+    corner: int
     first_pixel: np.ndarray
     offsets: np.ndarray
     num_words: int
@@ -179,12 +180,12 @@ def _geometry(
     """Indices for C channels and extents (H, W, R, S, P, Q); the same for every sample and window."""
     H, W, R, S, P, Q = extents
     height, width = H + 2 * padding[0], W + 2 * padding[1]
-    h, w = np.divmod(np.arange(H * W, dtype=np.int64), W)
     p, q = np.divmod(np.arange(P * Q, dtype=np.int64), Q)
     r, s = np.divmod(np.arange(R * S, dtype=np.int64), S)
     return _Geometry(
         height * width,
-        (h + padding[0]) * width + w + padding[1],
+        width,
+        padding[0] * width + padding[1],
         p * stride[0] * width + q * stride[1],
         r * dilation[0] * width + s * dilation[1],
         -(-C // 64),
@@ -368,11 +369,6 @@ def _integrated_once(layer: Layer) -> bool:
     return isinstance(layer.arrival, Levels) and layer.arrival.analog and layer.arrival.constant()
 
 
-def _window_of_step(steps: int, window: int) -> np.ndarray:
-    """Window index of every step, with room for the unused bits of the last byte."""
-    return np.arange(-(-steps // 8) * 8, dtype=np.int64) // window
-
-
 def _masks(layer: Layer, rows: int, num_words: int) -> np.ndarray:
     """Per filter group, the synapses with a non-zero weight in some row; uint64 (groups, R*S, words)."""
     assert layer.weight is not None
@@ -416,27 +412,28 @@ def _schedule(layer: Layer, arch: SpikexArch, choice: LayerMapping, threads: int
         np.zeros(num_samples, np.int64),
         None if out is None else np.zeros(num_samples, np.int64),
     )
-    window_of_step = _window_of_step(steps, window)
     # a constant input has one window that covers every step, also for the outputs that fire in it
-    fired_window_of_step = _window_of_step(layer.num_steps, layer.num_steps if once else window)
-    out_window_of_step = _window_of_step(layer.num_steps, choice.window)
+    fired_window = layer.num_steps if once else window
 
     def run(samples: range) -> None:
-        tags = np.empty((len(starts), geometry.num_pixels, geometry.num_words), np.uint64)
+        tags = np.empty((len(starts), geometry.num_words, geometry.num_pixels), np.uint64)
         pops = np.empty((len(starts), geometry.num_pixels, layer.C) if zskip else (0, 0, 0), np.uint16)
         last = np.empty(layer.K * layer.P * layer.Q, np.int64)
         for n in samples:
             if found.filled_out is not None:
                 assert out is not None
-                found.filled_out[n] = filled_words(out[:, n], out_window_of_step, last)
+                found.filled_out[n] = filled_words(out[:, n], window, last)
             found.filled[n], found.channels[n] = tiles.schedule_sample(
                 no_bytes if packed is None else packed[:, n],
                 no_levels if values is None else values[:, n].astype(np.int32),
                 out[:, n] if use_fired and out is not None else no_bytes,
+                fired_window,
                 _every_window(layer),
-                window_of_step,
-                fired_window_of_step,
-                geometry.pixel_of_hw,
+                steps,
+                layer.H,
+                layer.W,
+                geometry.corner,
+                geometry.padded_width,
                 geometry.first_pixel,
                 geometry.offsets,
                 tags,

@@ -38,7 +38,6 @@ class SpikingModule(nn.Module):
     def __init__(self, network: Network, modules: dict[str, NodeModule]) -> None:
         super().__init__()
         self.network = network
-        # A module's name may not hold a dot, a node's name may.
         self.steps = nn.ModuleDict({_key(name): module for name, module in modules.items()})
         self._order = network.order()
         self._input, self._output = _ends(network)
@@ -157,7 +156,8 @@ def input_frames(encoded: Encoded, device: torch.device | str = "cpu") -> Tensor
 
 
 def _key(name: str) -> str:
-    return name.replace(".", "/")
+    """A submodule's name for a node's name: without dots, and never the name of a method of torch."""
+    return f"<{name.replace('%', '%25').replace('.', '%2e')}>"
 
 
 def _ends(network: Network) -> tuple[str, str]:

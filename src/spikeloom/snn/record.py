@@ -26,6 +26,7 @@ from spikeloom.core.network import (
     Conv1d,
     Conv2d,
     CubaLIF,
+    Delay,
     Network,
     Pool,
     Scale,
@@ -133,10 +134,12 @@ class _Recorder:
         self.hooks: list[Any] = []
 
     def _spikes_unseen(self, name: str) -> bool:
-        """True for a spiking layer whose spikes are not, one to one, the arrival of another layer."""
+        """True for a spiking layer whose spikes are not, one to one and at their own step, the arrival of another layer."""
         neuron = self.network.layer_neuron(name)
         if neuron is None or not isinstance(self.network.nodes[neuron], SPIKING):
             return False
+        if any(isinstance(node, Delay) for node in self.network.nodes.values()):
+            return True
         return not any(self.network.layer_inputs(c) == (name,) for c in self.network.layers() if c != name)
 
     def __enter__(self) -> _Recorder:
