@@ -117,6 +117,23 @@ def tag_levels(
 
 
 @njit(cache=True, nogil=True)
+def tag_groups(
+    tags: np.ndarray,  # uint64 (N, words, pixels)
+    cols: int,
+    groups: np.ndarray,  # uint8 (ceil(N/cols), C, pixels), zeroed by the caller; cols <= 8
+) -> None:
+    """The tags of ``cols`` consecutive windows side by side: bit j of ``groups[g, c, pixel]`` is window g * cols + j."""
+    for o in range(tags.shape[0]):
+        g = o // cols
+        place = np.uint8(o % cols)
+        for c in range(groups.shape[1]):
+            shift = np.uint64(c & 63)
+            for pixel in range(tags.shape[2]):
+                found = np.uint8((tags[o, c >> 6, pixel] >> shift) & np.uint64(1))
+                groups[g, c, pixel] |= found << place
+
+
+@njit(cache=True, nogil=True)
 def summarise_tags(tags: np.ndarray, any_tag: np.ndarray) -> int:
     """Set bit o of ``any_tag[pixel, o >> 6]`` where a word of window o is non-zero; returns how many words are."""
     filled = 0

@@ -15,6 +15,7 @@ from spikeloom.hw.bits import (
     fired_windows,
     popcount64,
     summarise_tags,
+    tag_groups,
     tag_levels,
     tag_spikes,
     trailing_zeros64,
@@ -212,8 +213,13 @@ def _merge_by_class(
     open1 = np.uint64(0)
     open2 = np.uint64(0)
     open3 = np.uint64(0)
+    full = np.uint64(classes - 1)
     for e in range(num):
         tag = synapse_tags[e]
+        if tag == full:  # disjoint from nothing, so it opens a step that stays alone
+            step_of[e] = steps
+            steps += 1
+            continue
         best = -1
         best_class = np.int64(0)
         for k in range(words):
@@ -325,6 +331,20 @@ def _tags_by_byte(
 
 
 @njit(cache=True, nogil=True)
+def _tags_by_group(
+    group_tags: np.ndarray, group: int, pixel: int, offsets: np.ndarray, synapse_tags: np.ndarray
+) -> int:
+    """As _tags_by_byte for a tile of consecutive windows of one position whose tags lie side by side already."""
+    num = 0
+    for c in range(group_tags.shape[1]):
+        for e in range(offsets.shape[0]):
+            tag = group_tags[group, c, pixel + offsets[e]]
+            synapse_tags[num] = tag
+            num += tag != 0
+    return num
+
+
+@njit(cache=True, nogil=True)
 def _tags_by_bit(
     words: np.ndarray,
     num_columns: int,
@@ -377,6 +397,8 @@ def run_tiles(
     tile_start: np.ndarray,
     num_a: int,
     num_synapses: int,
+    group_tags: np.ndarray,  # uint8 (groups, C, pixels) for dispatch ptb with merging, or size 0
+    cols: int,
     dense: bool,
     merge: int,
     adders: int,
@@ -462,7 +484,9 @@ def run_tiles(
             # two columns: only (1, 0) merges with (0, 1), whatever the order
             steps = _steps_of_two_columns(words)
         elif listed and (zskip or m > 1):
-            if m <= 8 and not zskip:
+            if group_tags.size:
+                num = _tags_by_group(group_tags, windows[0] // cols, pixels[0], offsets, synapse_tags)
+            elif m <= 8 and not zskip:
                 num = _tags_by_byte(words, m, union, tag_bytes, synapse_tags)
             else:
                 num = _tags_by_bit(words, m, union, pops, pixels, windows, offsets, synapse_tags, synapse_ones)
@@ -544,6 +568,7 @@ def schedule_sample(
     out_window: int,
     every_window: bool,
     num_steps: int,
+    num_channels: int,
     height: int,
     width: int,
     corner: int,  # padded pixel of (0, 0)
@@ -592,6 +617,10 @@ def schedule_sample(
         active_windows(any_tag, first_pixel, offsets, active)
     column_x, column_o, tile_start, num_a = list_tiles(active, num_windows, cols, dispatch, interleave)
     no_mask = np.empty((0, 0), np.uint64)
+    grouped = dispatch == PTB and 2 < cols <= 8 and merge > 1 and pops.size == 0 and masks.size == 0
+    group_tags = np.zeros(((num_windows + cols - 1) // cols if grouped else 0, num_channels, tags.shape[2]), np.uint8)
+    if grouped:
+        tag_groups(tags, cols, group_tags)
     for g in range(totals.shape[0]):
         kept = num_synapses
         if masks.size:
@@ -611,6 +640,8 @@ def schedule_sample(
             tile_start,
             num_a,
             kept,
+            group_tags,
+            cols,
             dispatch == DENSE,
             merge,
             adders,

@@ -430,6 +430,7 @@ def _schedule(layer: Layer, arch: SpikexArch, choice: LayerMapping, threads: int
                 fired_window,
                 _every_window(layer),
                 steps,
+                layer.C,
                 layer.H,
                 layer.W,
                 geometry.corner,
