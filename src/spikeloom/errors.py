@@ -19,6 +19,9 @@ from __future__ import annotations
 class SpikeloomError(ValueError):
     """Base of all errors a user can cause; the command line prints it as one line and exits with 1."""
 
+    def __init__(self, message: str = "") -> None:
+        super().__init__(" ".join(message.splitlines()))  # names and causes may hold line breaks
+
 
 class FileError(SpikeloomError):
     """A file is missing, unreadable, unwritable or malformed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,12 @@ def load_workload(path: str | Path, *, rate: float | None = None, num_steps: int
         return draw(rates)
     except NetworkError as error:
         raise ConfigError(f"{path}: {error}") from None
+    except (MemoryError, ValueError) as error:
+        if isinstance(error, FileError):
+            raise
+        raise ConfigError(
+            f"{path}: too large to draw spikes for ({error}); take fewer steps, samples or layers"
+        ) from None
 
 
 def load_machine(spec: str) -> tuple[str, AbstractArch]:
@@ -63,13 +70,15 @@ def load_machine(spec: str) -> tuple[str, AbstractArch]:
         keys[key.strip()] = _toml_value(value.strip())
     if name in PRESET_MODELS:
         raw: dict[str, Any] = {"model": PRESET_MODELS[name], "preset": name}
-    elif name.endswith(".toml") or Path(name).exists():
+    elif name.endswith(".toml") or os.path.exists(name):  # unlike Path.exists, no error for names that cannot be
         raw = read_toml(name)
         if "model" not in raw:
             raise ConfigError(f"{name}: model: missing key; expected one of {', '.join(ARCH_TYPES)}")
     else:
         known = ", ".join(PRESET_MODELS)
-        raise ConfigError(f"{name}: no such machine{nearest(name, PRESET_MODELS)}; expected a preset ({known}) or a .toml file")
+        raise ConfigError(
+            f"{name}: no such machine{nearest(name, PRESET_MODELS)}; expected a preset ({known}) or a .toml file"
+        )
     return spec, machine_from({**raw, **keys}, ARCH_TYPES, PRESETS, spec)
 
 
@@ -81,7 +90,12 @@ def _toml_value(text: str) -> Any:
 
 
 def evaluate(
-    workload: Workload, arch: AbstractArch, *, label: str = "", mapping: Mapping | None = None, threads: int | None = None
+    workload: Workload,
+    arch: AbstractArch,
+    *,
+    label: str = "",
+    mapping: Mapping | None = None,
+    threads: int | None = None,
 ) -> Report:
     """Map, count and price a workload on a machine.
 

@@ -18,6 +18,7 @@ from spikeloom.core.network import (
     Conv1d,
     Conv2d,
     CubaLIF,
+    Flatten,
     Input,
     Linear,
     MaxPool2d,
@@ -58,6 +59,10 @@ def lower(network: Network, trace: SpikeTrace) -> Workload:
             raise TraceError(
                 f"layer '{name}': the trace holds a map of shape {list(arrival.shape)}, the network {sources}"
             )
+        if arrival.num_samples != trace.num_samples:
+            raise TraceError(
+                f"layer '{name}': the trace holds {arrival.num_samples} samples of it, expected {trace.num_samples}"
+            )
         layers.append(_layer(network, trace, name, arrival, sources[0], shapes[name]))
     return Workload(tuple(layers), trace.num_steps, trace.num_samples, trace.source)
 
@@ -84,12 +89,20 @@ def output_spikes(network: Network, trace: SpikeTrace, name: str, shape: Shape) 
         return None
     for consumer in network.layers():
         arrival = trace.arrivals.get(consumer)
-        direct = network.layer_inputs(consumer) == (name,) and consumer != name
+        direct = network.layer_inputs(consumer) == (name,) and consumer != name and _hands_on(network, neuron, consumer)
         if not direct or not isinstance(arrival, Spikes) or arrival.num_steps != trace.arrivals[name].num_steps:
             continue
         if int(np.prod(arrival.shape)) == int(np.prod(shape)):
             return arrival
     return None
+
+
+def _hands_on(network: Network, neuron: str, consumer: str) -> bool:
+    """True when what arrives at ``consumer`` is what ``neuron`` sends, at its own step: nothing but a Flatten between."""
+    sources = network.inputs_of(consumer)
+    while len(sources) == 1 and isinstance(network.nodes[sources[0]], Flatten):
+        sources = network.inputs_of(sources[0])
+    return sources == (neuron,)
 
 
 def _layer(network: Network, trace: SpikeTrace, name: str, arrival: Arrival, source: Shape, shape: Shape) -> Layer:
@@ -105,6 +118,8 @@ def _layer(network: Network, trace: SpikeTrace, name: str, arrival: Arrival, sou
         geometry |= dict(dilation=(1, node.dilation), groups=node.groups)
     elif isinstance(node, SumPool2d | AvgPool2d | MaxPool2d):
         geometry |= dict(R=node.kernel[0], S=node.kernel[1], stride=node.stride, padding=node.padding, groups=C)
+    elif isinstance(node, Add):
+        geometry |= dict(groups=C)
     if isinstance(node, Conv1d | Conv2d | Linear):
         geometry |= dict(weight_bits=node.weight_bits, has_bias=node.has_bias)
         if node.weight is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from fractions import Fraction
+from math import inf, nextafter
 
 #: Suffix of a key in a file -> (factor to SI, SI unit). Longer suffixes are matched first.
 SUFFIXES: dict[str, tuple[str, str]] = {
@@ -52,17 +53,21 @@ def suffix_of(key: str) -> str | None:
 
 def to_si(value: float, suffix: str) -> float:
     """Convert a number in the unit of ``suffix`` to SI, rounded once (``to_si(30, "gb_s") == 2.4e11`` bit/s)."""
-    return float(Decimal(repr(value)) * Decimal(SUFFIXES[suffix][0]))
+    return float(Decimal(str(value)) * Decimal(SUFFIXES[suffix][0]))
 
 
 def from_si(value: float, suffix: str) -> float:
-    """Convert an SI number to the unit of ``suffix``."""
-    return float(Decimal(repr(float(value))) / Decimal(SUFFIXES[suffix][0]))
+    """Convert an SI number to the unit of ``suffix``: the value of fewest digits that ``to_si`` takes back to it."""
+    near = float(Decimal(repr(float(value))) / Decimal(SUFFIXES[suffix][0]))
+    for candidate in (float(f"{near:.15g}"), float(f"{near:.16g}"), near, nextafter(near, inf), nextafter(near, -inf)):
+        if to_si(candidate, suffix) == value:
+            return candidate
+    return near  # no value of this unit is exactly that SI number
 
 
 def exact_si(value: float, suffix: str) -> Fraction:
     """The SI value of a printed decimal as an exact fraction, for integer arithmetic on cycles."""
-    return Fraction(repr(value)) * Fraction(SUFFIXES[suffix][0])
+    return Fraction(str(value)) * Fraction(SUFFIXES[suffix][0])
 
 
 def format_si(value: float, unit: str, digits: int = 3) -> str:

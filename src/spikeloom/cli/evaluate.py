@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from spikeloom.cli.console import caution, err, out
 from spikeloom.evaluate import evaluate as evaluate_workload
@@ -37,7 +38,7 @@ def evaluate(
     workload = load_workload(trace, rate=rate, num_steps=steps)
     reports = []
     for label, arch in loaded:
-        with err.status(f"counting on {label}"):
+        with err.status(f"counting on {escape(label)}"):
             reports.append(evaluate_workload(workload, arch, label=label, threads=threads))
     if json == "-":
         out.out(reports_to_json(reports))

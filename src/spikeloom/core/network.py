@@ -267,6 +267,29 @@ def window_out(size: int, kernel: int, stride: int, padding: int, dilation: int 
     return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
 
 
+def _check_sizes(name: str, node: Node, sizes: tuple[int, ...]) -> None:
+    if min(sizes, default=1) < 1:
+        raise NetworkError(
+            f"node '{name}' ({type(node).__name__}) has sizes {list(sizes)}, expected kernel, stride, dilation and groups "
+            "of at least 1"
+        )
+
+
+def _check_synapse(name: str, node: Conv1d | Conv2d | Linear, sizes: tuple[int, ...]) -> None:
+    """Sizes of at least 1, and weights and bias, where there are any, of the shape they give."""
+    _check_sizes(name, node, sizes)
+    if isinstance(node, Linear):
+        shape: Shape = (node.out_features, node.in_features)
+    else:
+        kernel = node.kernel if isinstance(node, Conv2d) else (node.kernel,)
+        shape = (node.out_channels, node.in_channels // node.groups, *kernel)
+    for what, array, expected in (("weight", node.weight, shape), ("bias", node.bias, shape[:1])):
+        if array is not None and array.shape != expected:
+            raise NetworkError(
+                f"node '{name}' ({type(node).__name__}) has a {what} of shape {list(array.shape)}, expected {list(expected)}"
+            )
+
+
 def node_out_shape(name: str, node: Node, shape: Shape) -> Shape:
     """Shape behind ``node`` when ``shape`` arrives. Raises NetworkError naming the node when they do not fit."""
 
@@ -281,6 +304,7 @@ def node_out_shape(name: str, node: Node, shape: Shape) -> Shape:
             need(shape == node.shape, f"{list(node.shape)}")
             return shape
         case Conv2d():
+            _check_synapse(name, node, (*node.kernel, *node.stride, *node.dilation, node.groups))
             need(len(shape) == 3 and shape[0] == node.in_channels, f"[{node.in_channels}, H, W]")
             need(
                 node.in_channels % node.groups == 0 and node.out_channels % node.groups == 0,
@@ -293,17 +317,20 @@ def node_out_shape(name: str, node: Node, shape: Shape) -> Shape:
             need(min(out) >= 1, f"a map of at least the kernel {list(node.kernel)}")
             return (node.out_channels, *out)
         case Conv1d():
+            _check_synapse(name, node, (node.kernel, node.stride, node.dilation, node.groups))
             need(len(shape) == 2 and shape[0] == node.in_channels, f"[{node.in_channels}, W]")
             out_w = window_out(shape[1], node.kernel, node.stride, node.padding, node.dilation)
             need(out_w >= 1, f"at least {node.kernel} positions")
             return (node.out_channels, out_w)
         case Linear():
+            _check_synapse(name, node, ())
             need(shape == (node.in_features,), f"[{node.in_features}]")
             return (node.out_features,)
         case BatchNorm():
             need(len(shape) >= 1 and shape[0] == node.num_features, f"{node.num_features} channels")
             return shape
         case SumPool2d() | AvgPool2d() | MaxPool2d():
+            _check_sizes(name, node, (*node.kernel, *node.stride))
             need(len(shape) == 3, "[C, H, W]")
             out = tuple(window_out(shape[a + 1], node.kernel[a], node.stride[a], node.padding[a]) for a in (0, 1))
             need(min(out) >= 1, f"a map of at least the kernel {list(node.kernel)}")
@@ -381,8 +408,12 @@ class Network:
         """Layers whose outputs reach ``name`` without another layer between; the network's input is none."""
         found: list[str] = []
         waiting = list(self.inputs_of(name))
+        seen: set[str] = set()
         while waiting:
             source = waiting.pop(0)
+            if source in seen:
+                continue
+            seen.add(source)
             if isinstance(self.nodes[source], LAYERS):
                 found.append(source)
             else:
@@ -392,8 +423,12 @@ class Network:
     def layer_neuron(self, name: str) -> str | None:
         """The neuron node behind a layer, or None when another layer or the output follows first."""
         waiting = [dst for dst in self.outputs_of(name) if dst != name]
+        seen: set[str] = set()
         while waiting:
             follower = waiting.pop(0)
+            if follower in seen:
+                continue
+            seen.add(follower)
             if isinstance(self.nodes[follower], NEURONS):
                 return follower
             if not isinstance(self.nodes[follower], (*LAYERS, Output)):

@@ -17,6 +17,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
     Raises FileError where the folder is missing or cannot be written.
     """
     target = Path(path)
+    if not target.name:
+        raise FileError(f"{target}: is a folder, expected a file to write; name a file")
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -41,7 +41,7 @@ def machine_from(raw: Mapping[str, Any], types: ArchTypes, presets: Presets, whe
             f"{where}: model: got {model!r}, expected one of {', '.join(types)}{nearest(str(model), types)}"
         )
     known = presets.get(model, {})
-    if preset is not None and preset not in known:
+    if preset is not None and (not isinstance(preset, str) or preset not in known):
         raise ConfigError(
             f"{where}: preset: got {preset!r}, expected one of {', '.join(known)}{nearest(str(preset), known)}"
         )
@@ -84,6 +84,16 @@ def read_workload(path: str | Path) -> RateWorkload:
     for k, name in enumerate(names):
         if name in names[:k]:
             raise ConfigError(f"{path}: layer[{k}].name: '{name}' is used twice, expected distinct names")
+    for k, layer in enumerate(found.layer):
+        for key, one in (("kernel", 1), ("stride", 1), ("padding", 0)):
+            pair, free = getattr(layer, key), {"conv2d": 2, "conv1d": 1, "linear": 0}[layer.kind]
+            if pair[: 2 - free] != (one,) * (2 - free):
+                raise ConfigError(
+                    f"{path}: layer[{k}].{key}: got {list(pair)}, a {layer.kind} layer has {free} extents to slide along; "
+                    f"expected {one} in the first {2 - free}"
+                )
+        if layer.kind == "linear" and layer.groups != 1:
+            raise ConfigError(f"{path}: layer[{k}].groups: got {layer.groups}, a linear layer has no groups")
     layers = tuple(RateLayer(**dict(layer)) for layer in found.layer)
     return RateWorkload(layers, found.num_steps, found.num_samples, found.seed, str(path))
 
@@ -97,16 +107,20 @@ def read_topology(path: str | Path, *, rate: float, num_steps: int) -> RateWorkl
     rate: firing rate of every input, which the format lacks. A GEMM row is a linear layer of K inputs and N outputs
     applied at M positions, that is a 1x1 convolution on an M x 1 map. Raises ConfigError naming file and line.
     """
-    layers = []
+    layers: list[RateLayer] = []
     try:
         with open(path, newline="", encoding="utf-8") as stream:
             rows = [[cell.strip() for cell in row if cell.strip()] for row in csv.reader(stream)]
-    except (OSError, UnicodeDecodeError) as cause:
+    except (OSError, UnicodeDecodeError, csv.Error) as cause:
         raise ConfigError(f"{path}: cannot be read as CSV ({cause})") from cause
+    if rows and len(rows[0]) > 1 and all(cell.isdecimal() for cell in rows[0][1:]):
+        raise ConfigError(f"{path}: line 1: got {rows[0]}, expected a header line; it is skipped when read")
     for line, row in enumerate(rows[1:], start=2):
         if not row:
             continue
         where = f"{path}: line {line}"
+        if row[0] in {layer.name for layer in layers}:
+            raise ConfigError(f"{where}: '{row[0]}' is used twice, expected distinct names")
         if len(row) not in (4, len(_CONV_COLUMNS)):
             raise ConfigError(f"{where}: got {len(row)} columns, expected {', '.join(_CONV_COLUMNS)} or name, M, N, K")
         try:

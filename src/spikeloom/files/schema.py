@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
@@ -16,14 +17,25 @@ from spikeloom.errors import ConfigError, SpikeloomError
 from spikeloom.units import from_si, to_si
 
 T = TypeVar("T")
+#: How pydantic names the types of a union in the place of an error.
+_TYPE_TAG = re.compile(r"int|float|bool|str|(dict|list|tuple)\[.*\]")
 
 
 def first_problem(error: ValidationError) -> tuple[str, str]:
     """(key, text) of the first complaint of pydantic, in our words."""
     # a misspelt key is named before the key it left missing
-    problem = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+    # of a value of several types, the complaint about the type that was given
+    problem = min(
+        error.errors(),
+        key=lambda problem: (
+            problem["type"] != "extra_forbidden",
+            problem["type"].endswith("_type") and isinstance(problem.get("input"), Mapping),
+        ),
+    )
     key = ""
     for part in problem["loc"]:
+        if isinstance(part, str) and _TYPE_TAG.fullmatch(part):
+            continue
         key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else str(part)
     got = repr(problem.get("input"))
     got = got if len(got) <= 80 else got[:77] + "..."
@@ -43,7 +55,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
             return tomllib.load(stream)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; expected a .toml file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as cause:
+    except (ValueError, RecursionError) as cause:  # TOMLDecodeError, but also numbers too long and tables too deep
         raise ConfigError(f"{path}: not TOML ({cause})") from cause
     except OSError as cause:
         raise ConfigError(f"{path}: cannot be read ({cause.strerror or cause})") from cause

@@ -29,6 +29,7 @@ from spikeloom.core.network import (
     Node,
     Output,
     ReLU,
+    Shape,
     SumPool2d,
     node_out_shape,
 )
@@ -100,7 +101,7 @@ class _TraceMeta(_Model):
     version: int
     num_steps: _Size
     num_samples: _Size
-    dt_s: Annotated[float, Field(gt=0)] | None = None
+    dt_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     source: str = ""
     layers: Annotated[tuple[_LayerMeta, ...], Field(min_length=1)]
 
@@ -162,10 +163,26 @@ def _extras(archive: Archive, meta: _TraceMeta, names: list[str]) -> dict[str, A
     known |= {"meta", "labels", "predictions"}
     extra: dict[str, Any] = {
         "meta": meta.model_extra or {},
-        "layers": {layer.name: layer.model_extra for layer in meta.layers if layer.model_extra},
+        "layers": {layer.name: found for layer in meta.layers if (found := _unknown(layer))},
         "arrays": {key: archive.read(key) for key in archive.arrays.files if key not in known},
     }
     return {key: value for key, value in extra.items() if value}
+
+
+def _unknown(model: BaseModel) -> dict[str, Any]:
+    """The unknown keys of a layer, also those inside ``neuron`` and ``leak``."""
+    inner = {key: _unknown(value) for key, value in model if isinstance(value, BaseModel)}
+    return {**(model.model_extra or {}), **{key: value for key, value in inner.items() if value}}
+
+
+def _joined(entry: dict[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """``entry`` with the unknown keys that were read beside its own."""
+    both = {
+        key: _joined(entry[key], value)
+        for key, value in extra.items()
+        if isinstance(value, Mapping) and isinstance(entry.get(key), dict)
+    }
+    return {**extra, **entry, **both}
 
 
 def _read_classes(archive: Archive, key: str, samples: int) -> np.ndarray | None:
@@ -252,6 +269,14 @@ def _layer_node(archive: Archive, layer: _LayerMeta, arrays: Mapping[str, np.nda
     C, K = layer.in_shape[0], layer.out_shape[0]
     if layer.kind == "linear":
         C = int(np.prod(layer.in_shape))
+        if layer.groups != 1:
+            raise archive.fail(f"{where}.groups", f"got {layer.groups}, a linear layer has no groups")
+    if layer.kind == "conv1d" and (kernel[0] != 1 or padding[0] != 0):
+        raise archive.fail(
+            f"{where}.kernel",
+            f"got kernel {list(kernel)} and padding {list(padding)}, a conv1d layer slides along one axis; "
+            "expected kernel [1, S] and padding [0, b]",
+        )
     if C % layer.groups or K % layer.groups:
         raise archive.fail(f"{where}.groups", f"got {layer.groups}, expected a divisor of {C} and {K} channels")
     shape: tuple[int, ...] = (K, C // layer.groups)
@@ -262,14 +287,25 @@ def _layer_node(archive: Archive, layer: _LayerMeta, arrays: Mapping[str, np.nda
             f"weights/{layer.name}", f"got {weight.dtype} {list(weight.shape)}, expected numbers of shape {list(shape)}"
         )
     bias = arrays.get(f"bias/{layer.name}")
-    if bias is not None and bias.shape != (K,):
-        raise archive.fail(f"bias/{layer.name}", f"got shape {list(bias.shape)}, expected [{K}]")
+    if bias is not None and (bias.shape != (K,) or bias.dtype.kind not in "iuf"):
+        raise archive.fail(
+            f"bias/{layer.name}", f"got {bias.dtype} {list(bias.shape)}, expected numbers of shape [{K}]"
+        )
     rest = (layer.has_bias or bias is not None, layer.weight_bits, weight, bias)
     if layer.kind == "linear":
         return Linear(C, K, *rest)
     if layer.kind == "conv1d":
         return Conv1d(C, K, kernel[1], stride[1], padding[1], dilation[1], layer.groups, *rest)
     return Conv2d(C, K, kernel, stride, padding, dilation, layer.groups, *rest)
+
+
+def _written(kind: str, shape: Shape) -> tuple[Shape, ...]:
+    """The ways a file may write an output shape: also with the extents of 1 that the kind leaves out."""
+    if kind == "conv1d":
+        return shape, (shape[0], 1, shape[1])
+    if kind == "linear":
+        return shape, (*shape, 1), (*shape, 1, 1)
+    return (shape,)
 
 
 def _neuron_node(meta: _NeuronMeta) -> Node | None:
@@ -294,6 +330,15 @@ def _trace_network(archive: Archive, meta: _TraceMeta, arrays: Mapping[str, np.n
     nodes: dict[str, Node] = {}
     edges: list[tuple[str, str]] = []
     out_of: dict[str, tuple[str, tuple[int, ...]]] = {}  # layer -> (last node, out_shape)
+    names = {layer.name for layer in meta.layers}
+    levels_behind = {layer.inputs[0] for layer in meta.layers if layer.input != "spikes" and len(layer.inputs) == 1}
+
+    def beside(name: str) -> str:
+        """A name for a node that is no layer."""
+        while name in names:
+            name += "_"
+        return name
+
     for k, layer in enumerate(meta.layers):
         where = f"meta.layers[{k}]"
         node = _layer_node(archive, layer, arrays, where)
@@ -310,7 +355,7 @@ def _trace_network(archive: Archive, meta: _TraceMeta, arrays: Mapping[str, np.n
             out_shape = node_out_shape(layer.name, node, in_shape)
         except NetworkError as error:
             raise archive.fail(where, str(error)) from None
-        if int(np.prod(out_shape)) != int(np.prod(layer.out_shape)) or out_shape[0] != layer.out_shape[0]:
+        if layer.out_shape not in _written(layer.kind, out_shape):
             raise archive.fail(
                 f"{where}.out_shape", f"got {list(layer.out_shape)}, expected {list(out_shape)} from the geometry"
             )
@@ -328,28 +373,39 @@ def _trace_network(archive: Archive, meta: _TraceMeta, arrays: Mapping[str, np.n
                 raise archive.fail(
                     f"{where}.inputs", f"'{name}' puts out {list(shape)}, this layer takes in {list(in_shape)}"
                 )
+            if shape != in_shape and len(in_shape) > 1:
+                raise archive.fail(
+                    f"{where}.inputs", f"'{name}' puts out {list(shape)}, this layer takes in {list(in_shape)}"
+                )
             if shape != in_shape:
-                nodes[f"{layer.name}.flatten"] = Flatten()
-                edges.append((source, f"{layer.name}.flatten"))
-                source = f"{layer.name}.flatten"
+                flatten = beside(f"{layer.name}.flatten")
+                nodes[flatten] = Flatten()
+                edges.append((source, flatten))
+                source = flatten
             sources.append(source)
         if not [source for source in sources if source != layer.name]:
-            nodes[f"{layer.name}.input"] = Input(in_shape, layer.input)
-            sources.insert(0, f"{layer.name}.input")
+            entry = beside(f"{layer.name}.input")
+            nodes[entry] = Input(in_shape, layer.input)
+            sources.insert(0, entry)
         if layer.recurrent and layer.name not in sources:
             sources.append(layer.name)
         nodes[layer.name] = node
         edges += [(source, layer.name) for source in dict.fromkeys(sources)]
         last = layer.name
         neuron = _neuron_node(layer.neuron)
-        if neuron is not None and not isinstance(node, (*_POOLS.values(),)):
-            last = f"{layer.name}.neuron"
+        if isinstance(node, (*_POOLS.values(),)) and (
+            "neuron" not in layer.model_fields_set or layer.name in levels_behind
+        ):
+            neuron = None  # a pool has neurons only where the file says so, and none where levels leave it
+        if neuron is not None:
+            last = beside(f"{layer.name}.neuron")
             nodes[last] = neuron
             edges.append((layer.name, last))
         out_of[layer.name] = (last, out_shape)
     last, out_shape = out_of[meta.layers[-1].name]
-    nodes["output"] = Output(out_shape)
-    edges.append((last, "output"))
+    output = beside("output")
+    nodes[output] = Output(out_shape)
+    edges.append((last, output))
     return Network(nodes, tuple(edges), archive.path.stem, meta.dt_s)
 
 
@@ -365,15 +421,16 @@ def write_trace(path: str | Path, network: Network, trace: SpikeTrace, *, weight
             raise TraceError(
                 f"{path}: layer '{name}': the trace holds no spikes for it; layers in the trace: {list(trace.arrivals)}"
             )
-        layers.append(_layer_entry(network, trace, name, arrival, shapes[name]) | extra.get("layers", {}).get(name, {}))
+        entry = _layer_entry(network, trace, name, arrival, shapes[name])
+        layers.append(_joined(entry, extra.get("layers", {}).get(name, {})))
         if isinstance(arrival, Spikes):
             arrays[f"packed/{name}"] = arrival.packed
         else:
             arrays[f"levels/{name}"] = arrival.values
         if name in trace.outputs:
-            arrays[f"out/{name}"] = trace.outputs[name].unpack()
+            arrays[f"out/{name}"] = trace.outputs[name].reshape(shapes[name]).unpack()
         if name in trace.updates:
-            arrays[f"updates_packed/{name}"] = trace.updates[name].packed
+            arrays[f"updates_packed/{name}"] = trace.updates[name].reshape(shapes[name]).packed
         node = network.nodes[name]
         if weights and isinstance(node, Conv1d | Conv2d | Linear):
             arrays |= {

@@ -65,7 +65,7 @@ def fold_pools(workload: Workload) -> Workload:
             continue
         if pool.stride != (pool.R, pool.S) or pool.padding != (0, 0) or layer.dilation != (1, 1):
             continue
-        if pool.num_steps != layer.num_steps:
+        if pool.num_steps != layer.num_steps or pool.neuron.kind != "none":  # neurons between the two are no sum
             continue
         folded[layer.name] = _folded(pool, layer)
         gone.add(pool.name)

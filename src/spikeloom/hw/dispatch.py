@@ -199,66 +199,55 @@ def _steps_of_two_columns(words: np.ndarray) -> int:
 
 @njit(cache=True, nogil=True)
 def _merge_by_class(
-    synapse_tags: np.ndarray, num: int, classes: int, compatible: np.ndarray, step_of: np.ndarray, scratch: np.ndarray
+    synapse_tags: np.ndarray,
+    num: int,
+    classes: int,
+    compatible: np.ndarray,
+    step_of: np.ndarray,
+    open_classes: np.ndarray,
+    scratch: np.ndarray,
 ) -> int:
     """First-fit merging of at most two synapses a step over at most eight columns; returns the number of steps.
 
     An open step holds one synapse, so steps with equal tags form a queue by age; the first fit is the oldest head
-    among the queues of disjoint tags. scratch: int64 (3, max(256, synapses)): heads, tails, next step in the queue.
+    among the queues of disjoint tags. Queues are linked through ``following`` so that no update needs a branch.
+    open_classes: uint64 (4), the set of queues that are not empty. scratch: int64 (3, max(256, synapses) + 1): heads,
+    tails, next step in the queue.
     """
-    steps = 0
-    words = (classes + 63) // 64
     heads, tails, following = scratch[0], scratch[1], scratch[2]
-    open0 = np.uint64(0)
-    open1 = np.uint64(0)
-    open2 = np.uint64(0)
-    open3 = np.uint64(0)
-    full = np.uint64(classes - 1)
+    nowhere = scratch.shape[1] - 1
+    words = (classes + 63) // 64
+    for k in range(words):
+        open_classes[k] = 0
+    for v in range(classes):
+        tails[v] = nowhere
+    steps = 0
     for e in range(num):
         tag = synapse_tags[e]
-        if tag == full:  # disjoint from nothing, so it opens a step that stays alone
-            step_of[e] = steps
-            steps += 1
-            continue
-        best = -1
-        best_class = np.int64(0)
+        best = steps  # no open step is that young
+        best_class = np.int64(tag)
         for k in range(words):
-            mine = open0 if k == 0 else open1 if k == 1 else open2 if k == 2 else open3
-            found = mine & compatible[tag, k]
+            found = open_classes[k] & compatible[tag, k]
             while found:
                 other = np.int64(k * 64 + trailing_zeros64(found))
                 found &= found - np.uint64(1)
-                if best < 0 or heads[other] < best:
+                if heads[other] < best:
                     best = heads[other]
                     best_class = other
-        if best >= 0:
-            step_of[e] = best
-            v = best_class
-            if heads[v] != tails[v]:
-                heads[v] = following[best]
-                continue
+        step_of[e] = best
+        at = best_class >> 6
+        bit = np.uint64(1) << np.uint64(best_class & 63)
+        if best < steps:
+            emptied = np.uint64(heads[best_class] == tails[best_class])
+            heads[best_class] = following[best]
+            open_classes[at] ^= bit * emptied
         else:
-            step_of[e] = steps
-            v = np.int64(tag)
-            mine = open0 if v < 64 else open1 if v < 128 else open2 if v < 192 else open3
-            if (mine >> np.uint64(v & 63)) & np.uint64(1):
-                following[tails[v]] = steps
-                tails[v] = steps
-                steps += 1
-                continue
-            heads[v] = steps
-            tails[v] = steps
+            is_open = (open_classes[at] & bit) != 0
+            following[tails[best_class] if is_open else nowhere] = steps
+            heads[best_class] = heads[best_class] if is_open else steps
+            tails[best_class] = steps
+            open_classes[at] |= bit
             steps += 1
-        # the queue of class v became empty or got its first member
-        flip = np.uint64(1) << np.uint64(v & 63)
-        if v < 64:
-            open0 ^= flip
-        elif v < 128:
-            open1 ^= flip
-        elif v < 192:
-            open2 ^= flip
-        else:
-            open3 ^= flip
     return steps
 
 
@@ -438,7 +427,8 @@ def run_tiles(
     step_of = np.empty(room, np.int64)
     step_tags = np.empty(room + 16, np.uint64)
     step_fill = np.empty(room, np.int64)
-    scratch = np.empty((3, max(256, room)), np.int64)
+    scratch = np.empty((3, max(256, room) + 1), np.int64)
+    open_classes = np.empty(4, np.uint64)
     processed = np.empty(num_positions, np.int64)  # last processed window of a position
     final = np.empty(num_positions, np.int64)  # absolute end of its last update
     for x in range(num_positions):
@@ -494,7 +484,7 @@ def run_tiles(
                 for e in range(num):
                     step_of[e] = e
             elif merge == 2 and m <= 8:
-                steps = _merge_by_class(synapse_tags, num, 1 << m, compatible, step_of, scratch)
+                steps = _merge_by_class(synapse_tags, num, 1 << m, compatible, step_of, open_classes, scratch)
             else:
                 steps = _merge_by_scan(synapse_tags, num, merge, step_tags, step_fill, step_of)
         integration = steps * serial_cost

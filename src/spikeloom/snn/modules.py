@@ -151,6 +151,11 @@ class SpikingNeuron(NodeModule):
         spikes = spikes_of(arrived.values, arrived.num_steps, arrived.constant, self.dynamics, self.kind)
         return arrived.at_every_step(spikes)
 
+    def rate(self, psum_TN: Tensor) -> float:
+        """Spikes per neuron and step for given sums, shape (T, N, *shape)."""
+        arrived = Frames(psum_TN.flatten(0, 1), psum_TN.shape[0], False)
+        return float(self(arrived).values.mean())
+
 
 class Integrator(NodeModule):
     """LI read-out: membranes in float32, no spikes."""

@@ -22,6 +22,7 @@ from spikeloom.core.network import Network
 from spikeloom.errors import NetworkError, NetworkFileError
 from spikeloom.files.checkpoint import read_checkpoint, write_checkpoint
 from spikeloom.snn.arrivals import received_signals
+from spikeloom.snn.balance import balance
 from spikeloom.snn.build import Watch, build, input_frames
 from spikeloom.snn.encode import encode
 from spikeloom.snn.execute import Execution, Progress, Source, predict
@@ -46,6 +47,8 @@ class TrainConfig:
     label_smoothing: of the cross-entropy, 0..1.
     surrogate, sharpness: surrogate gradient; sharpness None for the surrogate's own.
     detach_reset: keep the gradient out of the reset.
+    initial_rate: spikes per neuron and step to which drawn weights directly before a neuron are scaled on the first batch; helps
+        networks without normalisation, which may start silent. None leaves weights as they are drawn.
     max_grad_norm: longer gradients are scaled to this length; None for never.
     precision: of the synapses' multiplications; the rule of "auto" is in `spikeloom.snn.precision`.
     channels_last: memory order of maps; None for the rule in `spikeloom.snn.precision`.
@@ -64,6 +67,7 @@ class TrainConfig:
     surrogate: str = "atan"
     sharpness: float | None = None
     detach_reset: bool = False
+    initial_rate: float | None = None
     max_grad_norm: float | None = None
     seed: int = 0
     precision: Precision = "auto"
@@ -76,6 +80,8 @@ class TrainConfig:
                 raise NetworkError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not self.learning_rate > 0:
             raise NetworkError(f"learning_rate must be positive, got {self.learning_rate}")
+        if self.initial_rate is not None and not 0 < self.initial_rate < 1:
+            raise NetworkError(f"initial_rate must be between 0 and 1, got {self.initial_rate}")
         for name in ("warmup", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise NetworkError(f"{name} must be in 0..1 (1 excluded), got {getattr(self, name)}")
@@ -183,6 +189,16 @@ class _Run:
         self.optimiser = torch.optim.AdamW(_decayed(self.module, config.weight_decay), lr=config.learning_rate)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, self._rate)
         self.history: list[Epoch] = []
+        if config.initial_rate is not None:
+            self._balance(network, config.initial_rate)
+
+    def _balance(self, network: Network, rate: float) -> None:
+        """Let drawn weights start at ``rate`` on the first samples."""
+        config = self.config
+        samples = self.source.batch(np.arange(min(config.batch_size, len(self.source))))
+        generator = np.random.default_rng(config.seed)
+        encoded = encode(config.encoding, samples, config.num_steps, generator, self.module.input_node)
+        balance(self.module, network, input_frames(encoded, self.device), config.num_steps, encoded.constant, rate)
 
     def _rate(self, update: int) -> float:
         """Fraction of the peak learning rate: linear warm-up, then half a cosine to 0."""

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
 from pathlib import Path
-
-import numpy as np
 
 from spikeloom.components import load_table
 from spikeloom.core.trace import Spikes
-from spikeloom.errors import FileError
+from spikeloom.errors import ConfigError, FileError, NetworkError, NetworkFileError
 from spikeloom.evaluate import ARCH_TYPES, PRESETS, load_workload
+from spikeloom.files.archive import Archive
 from spikeloom.files.config import read_machine
 from spikeloom.files.network import NETWORK_FORMAT, read_network
 from spikeloom.files.results import read_reports, read_trials
@@ -41,7 +38,12 @@ def describe_file(path: Path) -> str:
 def _archive(path: Path) -> str:
     if _is_network(path):
         network = read_network(path)
-        shapes = network.shapes()
+        if not network.nodes:
+            raise NetworkFileError(f"{path}: meta.nodes: got none, expected at least an Input")
+        try:
+            shapes = network.shapes()
+        except NetworkError as error:
+            raise NetworkFileError(f"{path}: {error}") from None
         held = [getattr(node, "weight", None) for node in network.nodes.values()]
         weights = sum(weight.size for weight in held if weight is not None)
         return f"network '{network.name}' of {len(network.nodes)} nodes, {weights} weights, output {list(shapes[network.order()[-1]])}"
@@ -57,16 +59,21 @@ def _archive(path: Path) -> str:
 def _is_network(path: Path) -> bool:
     """Whether the header says network; anything unreadable is left to the trace reader's own complaint."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return bool(json.loads(str(archive["meta"])).get("format") == NETWORK_FORMAT)
-    except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile):
+        with Archive(path, FileError) as archive:
+            return bool(archive.header().get("format") == NETWORK_FORMAT)
+    except FileError:
         return False
 
 
 def _toml(path: Path) -> str:
     raw = read_toml(path)
     if "model" in raw:
-        return f"machine of model '{read_machine(path, ARCH_TYPES, PRESETS).model}'"
+        arch = read_machine(path, ARCH_TYPES, PRESETS)
+        try:
+            load_table(arch.table)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: table: {error}") from None
+        return f"machine of model '{arch.model}'"
     if "entry" in raw:
         return f"component table '{load_table(path).name}'"
     workload = load_workload(path)
