@@ -48,14 +48,15 @@ def _row(text: str, start: str) -> list[str]:
 
 def test_comparison_shows_means_per_inference() -> None:
     text = _text(comparison_table([_report(), _report("ptb", energy=8e-6, area=None)]))
-    assert _row(text, "machine") == ["machine", "latency", "energy", "EDP", "area", "synops", "sharing"]
-    assert _row(text, "spikex") == ["spikex", "1 ms", "2 uJ", "2 nJs", "0.03 mm2", "500", "30 %"]
-    assert _row(text, "ptb") == ["ptb", "1 ms", "4 uJ", "4 nJs", "not priced", "500", "30 %"]
+    assert _row(text, "machine") == ["machine", "latency", "energy", "EDP", "area", "sharing"]
+    assert _row(text, "spikex") == ["spikex", "1 ms", "2 uJ", "2 nJs", "0.03 mm2", "30 %"]
+    assert "500 synops" in text
+    assert _row(text, "ptb") == ["ptb", "1 ms", "4 uJ", "4 nJs", "not priced", "30 %"]
 
 
 def test_comparison_of_an_idle_machine() -> None:
     idle = _report(latency=0.0, layers=())
-    assert _row(_text(comparison_table([idle, _report("ptb")])), "spikex")[-2:] == ["0", "-"]
+    assert _row(_text(comparison_table([idle, _report("ptb")])), "spikex")[-1:] == ["-"]
 
 
 def test_breakdown_in_joules_and_percent() -> None:

@@ -11,6 +11,9 @@ import numpy as np
 from spikeloom.core.network import Shape
 
 
+_PACK_BLOCK = 1 << 15
+
+
 @dataclass(frozen=True, eq=False)
 class Spikes:
     """Binary map over time.
@@ -30,8 +33,15 @@ class Spikes:
         """Pack a bool or 0/1 array of shape (T, N, *shape)."""
         values = np.asarray(values)
         packed = np.zeros((-(-values.shape[0] // 8), *values.shape[1:]), np.uint8)
-        for t, step in enumerate(values):  # a pass per step over contiguous maps: faster than packbits along axis 0
-            packed[t >> 3] |= (step != 0).view(np.uint8) << np.uint8(t & 7)
+        source = values.reshape(values.shape[0], -1)
+        target = packed.reshape(packed.shape[0], -1)
+        # blocks that stay in the cache, one pass per step: several times faster than packbits along axis 0
+        for start in range(0, source.shape[1], _PACK_BLOCK):
+            block = slice(start, start + _PACK_BLOCK)
+            for t, step in enumerate(source[:, block]):
+                spiked = (step != 0).view(np.uint8)
+                np.multiply(spiked, np.uint8(1 << (t & 7)), out=spiked)  # numpy's shift of bytes is ten times slower
+                np.bitwise_or(target[t >> 3, block], spiked, out=target[t >> 3, block])
         return Spikes(packed, values.shape[0])
 
     def unpack(self) -> np.ndarray:

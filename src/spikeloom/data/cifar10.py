@@ -51,7 +51,7 @@ def _decoded(origin: Path, changed_ns: int, split: str, limit: int | None) -> tu
     per_class = None if limit is None else [limit // 10 + (c < limit % 10) for c in range(10)]
     wanted: dict[str, int] = {}
     for label, name in enumerate(CLASSES):
-        members = sorted(m for m in _names(origin) if _is_image_of(m, split, name))
+        members = sorted(m for m in _names(origin, changed_ns) if _is_image_of(m, split, name))
         if not members:
             raise DataError(
                 f"{origin} holds no image of class '{name}' for split '{split}'; expected {split}/{name}/*.jpg"
@@ -100,7 +100,7 @@ def _is_image_of(member: str, split: str, name: str) -> bool:
 
 
 @lru_cache(maxsize=4)
-def _names(origin: Path) -> tuple[str, ...]:
+def _names(origin: Path, changed_ns: int) -> tuple[str, ...]:
     """Names of all files in a folder or archive."""
     if origin.is_dir():
         return tuple(path.relative_to(origin).as_posix() for path in origin.rglob("*") if path.is_file())
@@ -127,9 +127,13 @@ def _contents(origin: Path, wanted: set[str]) -> Iterator[tuple[str, bytes]]:
                     yield name, archive.read(name)
             return
         with tarfile.open(origin) as tar:
+            left = len(wanted)
             for member in tar:
                 file = tar.extractfile(member) if member.name in wanted else None
                 if file is not None:
                     yield member.name, file.read()
+                    left -= 1
+                if left == 0:
+                    return
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, zlib.error) as error:
         raise DataError(f"{origin} cannot be read: {error}; it may be truncated") from error

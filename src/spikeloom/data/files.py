@@ -40,8 +40,11 @@ def read_arrays(path: Path, keys: Mapping[str, int]) -> dict[str, np.ndarray]:
     Raises:
         DataError: the file is damaged, a key is absent or has another number of axes.
     """
+    if not zipfile.is_zipfile(path):
+        raise DataError(f"{path} cannot be read as .npz: it is no zip archive; it may be truncated")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here, for numpy leaves the file open when it turns out not to be an archive.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             missing = [key for key in keys if key not in archive.files]
             if missing:
                 raise DataError(
