@@ -139,7 +139,9 @@ def test_memory_order_is_kept() -> None:
     psum = torch.randn(8, 16, 4, 4).contiguous(memory_format=torch.channels_last)
     assert spikes_of(psum, 4, False, Dynamics(), ATAN).is_contiguous(memory_format=torch.channels_last)
     gaps = torch.randn(8, 32, 4, 4)[:, ::2]
-    assert torch.equal(spikes_of(gaps, 4, False, Dynamics(), ATAN), spikes_of(gaps.contiguous(), 4, False, Dynamics(), ATAN))
+    assert torch.equal(
+        spikes_of(gaps, 4, False, Dynamics(), ATAN), spikes_of(gaps.contiguous(), 4, False, Dynamics(), ATAN)
+    )
 
 
 def test_float64_takes_the_loop() -> None:

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from spikeloom.errors import NetworkError
-from spikeloom.snn.surrogate import SURROGATES, SurrogateStep, fill_density, surrogate
+from spikeloom.snn.fused import fill_density
+from spikeloom.snn.surrogate import SURROGATES, SurrogateStep, surrogate
 
 
 @pytest.mark.parametrize("name", SURROGATES)
@@ -47,7 +48,9 @@ def test_another_sharpness() -> None:
     assert surrogate("atan") is SURROGATES["atan"]
 
 
-@pytest.mark.parametrize(("name", "sharpness", "words"), [("sigmoid", None, "expected one of atan"), ("atan", 0, "positive")])
+@pytest.mark.parametrize(
+    ("name", "sharpness", "words"), [("sigmoid", None, "expected one of atan"), ("atan", 0, "positive")]
+)
 def test_what_is_refused(name: str, sharpness: float | None, words: str) -> None:
     with pytest.raises(NetworkError, match=words):
         surrogate(name, sharpness)

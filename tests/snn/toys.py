@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from spikeloom.core.network import (
-    IF,
     LI,
     LIF,
     AvgPool2d,
@@ -20,7 +19,6 @@ from spikeloom.core.network import (
     Linear,
     Network,
     Output,
-    SumPool2d,
     chain,
 )
 
@@ -50,11 +48,9 @@ def stripes(number: int, seed: int = 0) -> Pixels:
     return Pixels(noisy.astype(np.uint8)[:, None], labels)
 
 
-def tiny_cnn(
-    encoding: Any = "analog", *, norm: bool = True, pool: type = AvgPool2d, leak: Leak | None = Leak(shift=2)
-) -> Network:
+def tiny_cnn(encoding: Any = "analog", *, norm: bool = True, pool: type = AvgPool2d) -> Network:
     """conv 3x3 (4), neuron, pool 2, conv 3x3 (6), neuron, fc 2, LI on 1 x 6 x 6."""
-    neuron = IF(reset="soft") if leak is None else LIF(leak)
+    neuron = LIF(Leak(shift=2))
     nodes: dict[str, Any] = {"input": Input((1, 6, 6), encoding), "conv1": Conv2d(1, 4, (3, 3), padding=(1, 1))}
     if norm:
         nodes["norm1"] = BatchNorm(4)
@@ -68,6 +64,3 @@ def tiny_cnn(
 def spiking_frames(num_steps: int, number: int, shape: tuple[int, ...], rate: float, seed: int = 0) -> np.ndarray:
     """Bernoulli 0/1 frames, uint8, shape (T, N, *shape)."""
     return (np.random.default_rng(seed).random((num_steps, number, *shape)) < rate).astype(np.uint8)
-
-
-__all__ = ["Pixels", "SumPool2d", "spiking_frames", "stripes", "tiny_cnn"]

@@ -8,6 +8,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
@@ -23,15 +24,13 @@ _TYPE_TAG = re.compile(r"int|float|bool|str|(dict|list|tuple)\[.*\]")
 
 def first_problem(error: ValidationError) -> tuple[str, str]:
     """(key, text) of the first complaint of pydantic, in our words."""
-    # a misspelt key is named before the key it left missing
-    # of a value of several types, the complaint about the type that was given
-    problem = min(
-        error.errors(),
-        key=lambda problem: (
-            problem["type"] != "extra_forbidden",
-            problem["type"].endswith("_type") and isinstance(problem.get("input"), Mapping),
-        ),
-    )
+
+    def rank(problem: Any) -> tuple[bool, bool, int]:
+        # a misspelt key before the key it left missing; where a number or a table may stand, what is wrong in the table
+        no_table = problem["type"].endswith("_type") and isinstance(problem.get("input"), Mapping)
+        return problem["type"] != "extra_forbidden", no_table, -len(problem["loc"]) if no_table else 0
+
+    problem = min(error.errors(), key=rank)
     key = ""
     for part in problem["loc"]:
         if isinstance(part, str) and _TYPE_TAG.fullmatch(part):
@@ -93,21 +92,26 @@ def file_key(item: Any) -> str:
     return item.name if not suffix or item.name.endswith("_" + suffix) else f"{item.name}_{suffix}"
 
 
-def knobs_from(cls: type[T], raw: Mapping[str, Any], where: str) -> T:
-    """Build a dataclass of ``core.arch.knob`` fields from file keys with units. Raises ConfigError naming the key."""
+@cache
+def _knob_adapter(cls: type) -> TypeAdapter[Any]:
+    """Checks the file keys of a dataclass of knobs."""
     hints = get_type_hints(cls)
-    items = {file_key(item): item for item in fields(cls)}  # type: ignore[arg-type]
     schema: dict[str, Any] = {}
-    for key, item in items.items():
+    for item in fields(cls):
         meta = item.metadata
         kind: Any = hints[item.name]
         if meta.get("choices"):
             kind = Literal[meta["choices"]]
         elif kind in (int, float):
             kind = Annotated[kind, Field(ge=meta.get("low"), le=meta.get("high"), allow_inf_nan=False)]
-        schema[key] = (kind, None)
-    model = create_model(cls.__name__, __config__=ConfigDict(extra="forbid", strict=True), **schema)
-    found = validated(TypeAdapter(model), raw, where, items)
+        schema[file_key(item)] = (kind, None)
+    return TypeAdapter(create_model(cls.__name__, __config__=ConfigDict(extra="forbid", strict=True), **schema))
+
+
+def knobs_from(cls: type[T], raw: Mapping[str, Any], where: str) -> T:
+    """Build a dataclass of ``core.arch.knob`` fields from file keys with units. Raises ConfigError naming the key."""
+    items = {file_key(item): item for item in fields(cls)}  # type: ignore[arg-type]
+    found = validated(_knob_adapter(cls), raw, where, items)
     values: dict[str, Any] = {}
     for key in raw:
         value, suffix = getattr(found, key), items[key].metadata.get("suffix", "")
@@ -132,7 +136,7 @@ def knobs_to(arch: Any) -> dict[str, Any]:
 def toml_value(value: Any) -> str:
     """A JSON value as TOML writes it."""
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{json.dumps(key)} = {toml_value(item)}" for key, item in value.items()) + " }"
+        return "{ " + ", ".join(f"{toml_value(key)} = {toml_value(item)}" for key, item in value.items()) + " }"
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return f"{value:.1f}"
-    return json.dumps(value)
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # TOML has no surrogate pairs

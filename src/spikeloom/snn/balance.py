@@ -6,6 +6,8 @@ the layer-sequential initialisation of Mishkin and Matas, ICLR 2016, with the sp
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -40,7 +42,7 @@ def balance(
         synapse, neuron = module.module_of(sources[0]), module.module_of(name)
         assert isinstance(synapse, SynapseModule) and isinstance(neuron, SpikingNeuron)
         with torch.no_grad():
-            synapse.weight *= _scale(neuron, _arriving(module, name, frames, num_steps, constant), rate)
+            synapse.weight.mul_(_scale(neuron, _arriving(module, name, frames, num_steps, constant), rate))
     for name, buffer in module.named_buffers():
         buffer.copy_(statistics[name])  # running averages of a normalisation elsewhere have not begun yet
 
@@ -56,9 +58,9 @@ def _scale(neuron: SpikingNeuron, psum: Tensor, rate: float) -> float:
     """The factor on ``psum`` at which ``neuron`` spikes at ``rate``, by bisection in the logarithm."""
     low, high = 1 / _WIDEST, _WIDEST
     for _ in range(_HALVINGS):
-        middle = (low * high) ** 0.5
+        middle = math.sqrt(low * high)
         if neuron.rate(psum * middle) < rate:
             low = middle
         else:
             high = middle
-    return (low * high) ** 0.5
+    return math.sqrt(low * high)

@@ -17,6 +17,7 @@ from spikeloom.errors import NetworkError
 from spikeloom.snn.build import SpikingModule, build, input_frames
 from spikeloom.snn.encode import Encoded, encode
 from spikeloom.snn.precision import uses_channels_last
+from spikeloom.snn.threads import threads, threads_for
 
 #: Frames (T * N) of a batch when the caller does not say: enough to fill the vector units, few enough for the caches.
 _BATCH_FRAMES = 512
@@ -105,7 +106,7 @@ def predict(
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
     predictions = np.empty(len(source), np.int64)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), threads(threads_for(module.network, execution.samples_at_once * execution.num_steps)):
             for indices, encoded in encoded_batches(source, execution, module.input_node):
                 trajectory = module(input_frames(encoded, device), execution.num_steps, encoded.constant)
                 predictions[indices] = module.scores(trajectory).argmax(1).cpu().numpy()

@@ -10,6 +10,9 @@ bfloat16 reaches the kernels as its upper 16 bits of a float32 (uint16), since N
 
 from __future__ import annotations
 
+import math
+import os
+import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
@@ -22,13 +25,36 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from spikeloom.snn.neurons import Dynamics, spike_loop
-from spikeloom.snn.surrogate import Surrogate, fill_density
+from spikeloom.snn.surrogate import Surrogate
 
+_HALF_PI = math.pi / 2
 _RESETS = {"hard": 0, "soft": 1, "none": 2}
 _CHUNK = 2048  # neurons whose membranes (8 KiB) stay in the first-level cache
 _CHUNK_STEPS = 32768  # chunk * T of the backward pass: 128 KiB of membranes stay in the second-level cache
 _BF16_ONE = 0x3F80
 _SLICE = 1 << 16  # below this many sums per thread, starting one costs more than it saves
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def fill_density(code: int, sharpness: np.float32, distance: np.ndarray, slope: np.ndarray) -> None:
+    """The densities of `spikeloom.snn.surrogate` by their code; one loop each so that each becomes SIMD code."""
+    one = np.float32(1)
+    half_peak = sharpness / np.float32(2)
+    if code == 0:
+        stretch = np.float32(_HALF_PI) * sharpness
+        for i in range(distance.size):
+            scaled = distance[i] * stretch
+            slope[i] = half_peak / (one + scaled * scaled)
+    elif code == 1:
+        for i in range(distance.size):
+            scaled = one + abs(distance[i]) * sharpness
+            slope[i] = half_peak / (scaled * scaled)
+    elif code == 2:
+        for i in range(distance.size):
+            slope[i] = max(one - abs(distance[i]) * sharpness, np.float32(0)) * sharpness
+    else:
+        for i in range(distance.size):
+            slope[i] = sharpness if abs(distance[i]) * sharpness < np.float32(0.5) else np.float32(0)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -196,6 +222,11 @@ def _backward(
 def _threads(number: int) -> ThreadPoolExecutor:
     """Waiting threads for the kernels. Not numba's own: an OpenMP pool beside torch's spins on the cores torch needs."""
     return ThreadPoolExecutor(number, thread_name_prefix="spikeloom-neurons")
+
+
+if sys.platform != "win32":
+    # Threads do not survive a fork, but a child would believe it has them.
+    os.register_at_fork(after_in_child=_threads.cache_clear)
 
 
 def _in_slices(kernel: Any, num_neurons: int, num_steps: int, *args: Any) -> None:

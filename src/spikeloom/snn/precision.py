@@ -1,8 +1,10 @@
 """Where bfloat16 and channels-last pay, decided from capability flags and shapes alone, so that a run can be repeated.
 
-Rule for bfloat16 ("auto"): the processor multiplies bfloat16 natively (CPU flag avx512_bf16 or amx_bf16; CUDA says so itself;
-without the flag oneDNN emulates it slower than float32), and one sample needs at least 10 million multiplications a step:
-below, converting weights and maps costs more than the faster multiplication saves. Master weights, membranes, losses and
+Rule for bfloat16 ("auto"): the processor multiplies bfloat16 faster than float32, and one sample needs at least 10 million
+multiplications a step; below, converting weights and maps costs more than is saved. Faster are: CPUs with the flag amx_bf16; CPUs
+with avx512_bf16 that are not Intel's (AMD Zen 5: convolutions 2 to 3 times the rate of float32; an Intel Xeon with that flag
+and no AMX: 0.3 to 1.2 times, since it issues the instruction at half the rate of a float32 FMA); CUDA devices that say so.
+Elsewhere oneDNN emulates bfloat16 slower than float32. Master weights, membranes, losses and
 optimiser state are float32 either way, and recording and evaluation always run in float32.
 
 Rule for channels-last ("auto"): some Conv2d has at least 16 input channels, the width of one vector of float32.
@@ -40,13 +42,14 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def has_native_bf16(device: torch.device) -> bool:
-    """True where bfloat16 multiplication is an instruction, not an emulation."""
+def has_fast_bf16(device: torch.device) -> bool:
+    """True where bfloat16 multiplies faster than float32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # torch before 2.10 cannot say; then float32 is the safe answer.
     capabilities = torch.cpu.get_capabilities() if "get_capabilities" in torch.cpu.__all__ else {}
-    return bool(capabilities.get("avx512_bf16")) or bool(capabilities.get("amx_bf16"))
+    intel = "intel" in str(capabilities.get("cpu_name", "")).lower()
+    return bool(capabilities.get("amx_bf16")) or (bool(capabilities.get("avx512_bf16")) and not intel)
 
 
 def uses_bf16(precision: Precision, network: Network, device: torch.device) -> bool:
@@ -58,7 +61,7 @@ def uses_bf16(precision: Precision, network: Network, device: torch.device) -> b
     if precision not in ("fp32", "bf16", "auto"):
         raise NetworkError(f"unknown precision '{precision}', expected fp32, bf16 or auto")
     if precision == "auto":
-        return has_native_bf16(device) and macs_per_step(network) >= _BF16_MACS
+        return has_fast_bf16(device) and macs_per_step(network) >= _BF16_MACS
     return precision == "bf16"
 
 

@@ -39,6 +39,7 @@ from spikeloom.snn.build import SpikingModule, input_frames
 from spikeloom.snn.execute import Execution, Progress, Source, encoded_batches, runnable
 from spikeloom.snn.modules import Frames, SpikingNeuron
 from spikeloom.snn.neurons import Dynamics, kept_of, leaky_sum, touched
+from spikeloom.snn.threads import threads, threads_for
 
 _MAX_BITS = 16
 
@@ -76,7 +77,8 @@ def record(
     module = runnable(network)
     recorder = _Recorder(network, module, signals, updates)
     predictions = np.empty(len(source), np.int64)
-    with torch.no_grad(), recorder:
+    number = threads_for(network, execution.samples_at_once * execution.num_steps)
+    with torch.no_grad(), recorder, threads(number):
         for indices, encoded in encoded_batches(source, execution, module.input_node):
             trajectory = module(input_frames(encoded), execution.num_steps, encoded.constant, recorder.see)
             predictions[indices] = module.scores(trajectory).argmax(1).numpy()

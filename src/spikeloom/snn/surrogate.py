@@ -13,9 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
 from spikeloom.errors import NetworkError
@@ -84,28 +82,6 @@ def surrogate(name: str, sharpness: float | None = None) -> Surrogate:
     if not sharpness > 0:
         raise NetworkError(f"surrogate '{name}' got sharpness {sharpness}, expected a positive number")
     return replace(found, sharpness=float(sharpness))
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def fill_density(code: int, sharpness: np.float32, distance: np.ndarray, slope: np.ndarray) -> None:
-    """The densities above on float32 vectors, for the fused kernel; one loop each so that each becomes SIMD code."""
-    one = np.float32(1)
-    half_peak = sharpness / np.float32(2)
-    if code == 0:
-        stretch = np.float32(_HALF_PI) * sharpness
-        for i in range(distance.size):
-            scaled = distance[i] * stretch
-            slope[i] = half_peak / (one + scaled * scaled)
-    elif code == 1:
-        for i in range(distance.size):
-            scaled = one + abs(distance[i]) * sharpness
-            slope[i] = half_peak / (scaled * scaled)
-    elif code == 2:
-        for i in range(distance.size):
-            slope[i] = max(one - abs(distance[i]) * sharpness, np.float32(0)) * sharpness
-    else:
-        for i in range(distance.size):
-            slope[i] = sharpness if abs(distance[i]) * sharpness < np.float32(0.5) else np.float32(0)
 
 
 class SurrogateStep(torch.autograd.Function):

@@ -28,6 +28,7 @@ from spikeloom.snn.encode import encode
 from spikeloom.snn.execute import Execution, Progress, Source, predict
 from spikeloom.snn.loss import loss_named
 from spikeloom.snn.precision import Precision, autocast, resolve_device, uses_bf16, uses_channels_last
+from spikeloom.snn.threads import threads, threads_for
 
 #: What arrives at each synapse, pool and add node (levels as integers), (T, N, *shape) with gradients -> a scalar to add to the loss.
 Penalty = Callable[[Mapping[str, Tensor]], Tensor]
@@ -53,6 +54,7 @@ class TrainConfig:
     precision: of the synapses' multiplications; the rule of "auto" is in `spikeloom.snn.precision`.
     channels_last: memory order of maps; None for the rule in `spikeloom.snn.precision`.
     device: "auto", "cpu" or "cuda".
+    threads: on the CPU; None for the rule in `spikeloom.snn.threads`. Another number may change the last bits of a sum.
     """
 
     num_steps: int
@@ -73,11 +75,14 @@ class TrainConfig:
     precision: Precision = "auto"
     channels_last: bool | None = None
     device: str = "auto"
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("num_steps", "epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise NetworkError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.threads is not None and self.threads < 1:
+            raise NetworkError(f"threads must be at least 1, got {self.threads}")
         if not self.learning_rate > 0:
             raise NetworkError(f"learning_rate must be positive, got {self.learning_rate}")
         if self.initial_rate is not None and not 0 < self.initial_rate < 1:
@@ -128,7 +133,7 @@ def train(
     Args:
         network: weights that are present are where training starts; absent ones are drawn with the seed.
         source: training samples.
-        config: see `TrainConfig`.
+        config: see `TrainConfig`; T, encoding, seed and the last validation accuracy go into the metadata of the result.
         validation: samples on which accuracy is measured after every epoch; never trained on.
         penalty: what is added to the loss, e.g. a price for spikes.
         augment: random change of every batch.
@@ -144,17 +149,21 @@ def train(
     path = None if checkpoint is None else Path(checkpoint)
     if path is not None and resume and path.exists():
         run.restore(path)
+    number = config.threads or threads_for(network, config.num_steps * config.batch_size)
     while len(run.history) < config.epochs:
         started = time.perf_counter()
-        loss, accuracy = run.epoch(len(run.history))
-        scored = None if validation is None else run.accuracy(validation)
+        with threads(number):
+            loss, accuracy = run.epoch(len(run.history))
+            scored = None if validation is None else run.accuracy(validation)
         run.history.append(Epoch(len(run.history) + 1, loss, accuracy, scored, time.perf_counter() - started))
         if path is not None:
             run.save(path)
         if progress is not None:
             figures = {"loss": loss, "accuracy": accuracy} | ({} if scored is None else {"validation": scored})
             progress("epoch", len(run.history), config.epochs, figures)
-    return Trained(run.module.to_network(), tuple(run.history))
+    last = run.history[-1].validation_accuracy
+    learned = {"num_steps": config.num_steps, "encoding": config.encoding, "seed": config.seed}
+    return Trained(run.module.to_network(**learned, validation_accuracy=last), tuple(run.history))
 
 
 class _Run:
