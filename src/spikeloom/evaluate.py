@@ -63,7 +63,7 @@ def load_machine(spec: str) -> tuple[str, AbstractArch]:
     """
     name, _, changes = spec.partition(":")
     keys: dict[str, Any] = {}
-    for change in filter(None, changes.split(",")):
+    for change in filter(None, _split_outside_brackets(changes)):
         key, equals, value = change.partition("=")
         if not equals:
             raise ConfigError(f"{spec}: got '{change}' behind the colon, expected field=value")
@@ -74,12 +74,27 @@ def load_machine(spec: str) -> tuple[str, AbstractArch]:
         raw = read_toml(name)
         if "model" not in raw:
             raise ConfigError(f"{name}: model: missing key; expected one of {', '.join(ARCH_TYPES)}")
+        table = raw.get("table")
+        if isinstance(table, str) and table.endswith(".toml"):  # a table file is found beside the machine file
+            raw["table"] = str(Path(name).parent / table)
     else:
         known = ", ".join(PRESET_MODELS)
         raise ConfigError(
             f"{name}: no such machine{nearest(name, PRESET_MODELS)}; expected a preset ({known}) or a .toml file"
         )
     return spec, machine_from({**raw, **keys}, ARCH_TYPES, PRESETS, spec)
+
+
+def _split_outside_brackets(text: str) -> list[str]:
+    """``a=1,b={c=2,d=3}`` -> ``a=1`` and ``b={c=2,d=3}``."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character in "{[") - (character in "}]")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
 
 
 def _toml_value(text: str) -> Any:

@@ -86,7 +86,7 @@ def test_a_row_that_a_machine_lacks_is_a_dash_and_no_zero() -> None:
 def test_one_machine_says_what_it_spends() -> None:
     assert summary_sentence([_report()]) == (
         "spikex spends 2 uJ and takes 1 ms per inference (EDP 2 nJs); 60 % of its energy goes to dram, 30 % to pe, "
-        "10 % to glb; leakage is 10 % of the total."
+        "10 % to glb leakage; leakage is 10 % of the total."
     )
 
 
@@ -95,7 +95,7 @@ def test_the_sentence_is_the_same_for_every_order() -> None:
     sentences = {summary_sentence(order) for order in itertools.permutations(reports)}
     assert sentences == {
         "spikex has the lowest EDP per inference (2 nJs, 2 times lower than ptb and 6,000 times lower than dense); "
-        "60 % of its energy goes to dram, 30 % to pe, 10 % to glb; leakage is 10 % of the total."
+        "60 % of its energy goes to dram, 30 % to pe, 10 % to glb leakage; leakage is 10 % of the total."
     }
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from spikeloom.core.network import Network
 from spikeloom.errors import NetworkError, NetworkFileError
+from spikeloom.files.checkpoint import read_checkpoint, write_checkpoint
 from spikeloom.snn import Execution, TrainConfig, evaluate, record, train
 from spikeloom.transform import fold
 
@@ -125,6 +126,16 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NetworkFileError, match="another network"):
         train(tiny_cnn(norm=False), stripes(32), config, checkpoint=path)
     train(tiny_cnn(norm=False), stripes(32), config, checkpoint=path, resume=False)
+
+
+def test_a_checkpoint_without_its_tensors_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "c.pt"
+    train(tiny_cnn(), stripes(32), replace(CONFIG, epochs=1), checkpoint=path)
+    state = read_checkpoint(path)
+    del state["module"]
+    write_checkpoint(path, state)
+    with pytest.raises(NetworkFileError, match=r"c.pt is incomplete: 'module'"):
+        train(tiny_cnn(), stripes(32), replace(CONFIG, epochs=1), checkpoint=path)
 
 
 def test_seeds_decide() -> None:

@@ -11,6 +11,9 @@ from spikeloom.cli import check, demo, evaluate, record, show, train
 from spikeloom.cli.console import complain
 from spikeloom.errors import SpikeloomError
 
+#: Packages of the extra ``train``, by import name.
+TRAINING_PACKAGES = ("torch", "sklearn", "PIL")
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -45,6 +48,10 @@ def main() -> None:
     except SpikeloomError as error:
         complain(str(error))
         sys.exit(1)
-    except KeyboardInterrupt:
-        complain("interrupted; what was finished is kept, run the same command again to go on")
-        sys.exit(130)
+    except ModuleNotFoundError as error:
+        if error.name not in TRAINING_PACKAGES:
+            raise
+        complain(
+            f"this verb needs the package '{error.name}'; install it with: pip install -c constraints.txt '.[train]'"
+        )
+        sys.exit(1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Console
 
 out = Console(highlight=False, soft_wrap=False)
@@ -13,7 +15,12 @@ def complain(text: str) -> None:
     err.print(f"error: {' '.join(text.split())}", style="bold red", soft_wrap=True, markup=False)
 
 
-def caution(warnings: tuple[str, ...]) -> None:
-    """One line per warning on standard error."""
-    for warning in warnings:
+def caution(warnings: Sequence[tuple[str, Sequence[str]]]) -> None:
+    """(machine, its warnings) -> one line per warning on standard error, naming machines where not all share it."""
+    machines: dict[str, list[str]] = {}
+    for machine, lines in warnings:
+        for line in lines:
+            machines.setdefault(line, []).append(machine)
+    for line, named in machines.items():
+        warning = line if len(named) == len(warnings) else f"{', '.join(named)}: {line}"
         err.print(f"note: {warning}", style="yellow", soft_wrap=True, markup=False)

@@ -26,6 +26,6 @@ def demo(
     out.print(comparison_table(result.reports))
     out.print(breakdown_table(result.reports, by="component"))
     out.print(result.sentence, markup=False)
-    caution(tuple(dict.fromkeys(warning for report in result.reports for warning in report.warnings)))
+    caution([(report.label, report.warnings) for report in result.reports])
     files = ", ".join(sorted(path.name for path in out_dir.iterdir()))
     out.print(f"{time.perf_counter() - start:.0f} s; {out_dir}: {files}", markup=False, soft_wrap=True)

@@ -49,4 +49,4 @@ def evaluate(
     if by is not None:
         out.print(breakdown_table(reports, by=by.value))
     out.print(summary_sentence(reports), markup=False)
-    caution(tuple(dict.fromkeys(warning for report in reports for warning in report.warnings)))
+    caution([(report.label, report.warnings) for report in reports])

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
 
+import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from spikeloom.cli.console import err
+from spikeloom.cli.console import complain, err
 
 
 class Told(Protocol):
@@ -36,4 +37,9 @@ def bars() -> Iterator[Told]:
             note = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
             progress.update(tasks[stage], completed=done, total=total, note=note)
 
-        yield told
+        try:
+            yield told
+        except KeyboardInterrupt:
+            progress.stop()
+            complain("interrupted; finished epochs are kept, run the same command again to go on")
+            raise typer.Exit(130) from None

@@ -17,6 +17,7 @@ from spikeloom.evaluate import ARCH_TYPES, PRESETS, load_machine
 from spikeloom.files.config import machine_keys
 from spikeloom.files.schema import file_key, nearest, toml_value
 from spikeloom.nets import NETWORKS
+from spikeloom.studies.experiment import EXPERIMENTS, experiment_title
 
 
 class Kind(StrEnum):
@@ -26,6 +27,7 @@ class Kind(StrEnum):
     table = "table"
     network = "network"
     dataset = "dataset"
+    experiment = "experiment"
 
 
 def show(
@@ -33,7 +35,7 @@ def show(
     name: Annotated[str | None, typer.Argument(help="one of them; without a name, the list")] = None,
     toml: Annotated[bool, typer.Option("--toml", help="print a machine file to start from")] = False,
 ) -> None:
-    """Show machines, component tables, networks and data sets."""
+    """Show machines, component tables, networks, data sets and experiments."""
     if kind is Kind.hardware and name is not None:
         _show_machine(name, toml)
     elif kind is Kind.table and name is not None:
@@ -52,6 +54,8 @@ def _show_list(kind: Kind, name: str | None) -> None:
             }
     elif kind is Kind.table:
         entries = {table: load_table(table).title for table in TABLES}
+    elif kind is Kind.experiment:
+        entries = {key: experiment_title(key) for key in EXPERIMENTS}
     else:
         registry: dict[str, Any] = dict(NETWORKS) if kind is Kind.network else dict(DATASETS)
         entries = {key: (entry.__doc__ or "").strip().splitlines()[0] for key, entry in registry.items()}

@@ -76,11 +76,16 @@ class Report:
         return self.energy_per_inference_j * self.latency_per_inference_s
 
     def by(self, what: Literal["layer", "component", "action"]) -> dict[str, float]:
-        """Joules grouped by layer, by component (instance) or by action (``instance.action``); each sums to the total."""
+        """Joules grouped by layer, by component or by action (``instance.action``); each sums to the total.
+
+        A component is an instance; what it leaks is a row of its own (``glb leakage``).
+        """
         grouped: dict[str, float] = {}
         for layer in self.layers:
             for key, joules in layer.energy.items():
-                name = layer.name if what == "layer" else key.split(".")[0] if what == "component" else key
+                instance, action = key.split(".")
+                component = f"{instance} leakage" if action == "leakage" else instance
+                name = {"layer": layer.name, "component": component, "action": key}[what]
                 grouped[name] = grouped.get(name, 0.0) + joules
         return grouped
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from spikeloom.core.network import Shape
 
-
 _PACK_BLOCK = 1 << 15
 
 

@@ -111,7 +111,7 @@ def _knob_adapter(cls: type) -> TypeAdapter[Any]:
 def knobs_from(cls: type[T], raw: Mapping[str, Any], where: str) -> T:
     """Build a dataclass of ``core.arch.knob`` fields from file keys with units. Raises ConfigError naming the key."""
     items = {file_key(item): item for item in fields(cls)}  # type: ignore[arg-type]
-    found = validated(_knob_adapter(cls), raw, where, items)
+    found = validated(_knob_adapter(cls), raw, where, items)  # type: ignore[arg-type]  # a type is hashable
     values: dict[str, Any] = {}
     for key in raw:
         value, suffix = getattr(found, key), items[key].metadata.get("suffix", "")

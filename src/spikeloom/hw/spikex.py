@@ -10,7 +10,6 @@ import functools
 import math
 import os
 from collections import abc
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, ClassVar, final
@@ -24,7 +23,8 @@ from spikeloom.core.workload import Layer, Workload
 from spikeloom.errors import ConfigError, MappingError
 from spikeloom.hw import dispatch as tiles
 from spikeloom.hw.base import AbstractMachine, fold_pools
-from spikeloom.hw.bits import filled_words
+from spikeloom.hw.memory import active_channels, stored_weight_bits
+from spikeloom.hw.schedule import Rules, Schedule, array_cycles, integrated_once, schedule
 
 DISPATCHES = {"agile": tiles.AGILE, "temporal": tiles.TEMPORAL, "ptb": tiles.PTB, "dense": tiles.DENSE}
 DECAYS = {"step": tiles.DECAY_STEP, "table": tiles.DECAY_TABLE, "free": tiles.DECAY_FREE}
@@ -155,51 +155,6 @@ class SpikexArch(AbstractArch):
             "L cycles a step (serial)" if self.step == "serial" else "one cycle per spike of the busiest column (zskip)"
         )
         return (f"step cost: {cost}, {self.adders} level(s) added per cycle",)
-
-
-@dataclass(frozen=True, eq=False)
-class _Geometry:
-    """Index arrays of one layer on a map with its zero halo."""
-
-    num_pixels: int
-    padded_width: int
-    corner: int
-    first_pixel: np.ndarray
-    offsets: np.ndarray
-    num_words: int
-
-
-@functools.lru_cache(maxsize=1024)
-def _geometry(
-    C: int,
-    extents: tuple[int, int, int, int, int, int],
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-    dilation: tuple[int, int],
-) -> _Geometry:
-    """Indices for C channels and extents (H, W, R, S, P, Q); the same for every sample and window."""
-    H, W, R, S, P, Q = extents
-    height, width = H + 2 * padding[0], W + 2 * padding[1]
-    p, q = np.divmod(np.arange(P * Q, dtype=np.int64), Q)
-    r, s = np.divmod(np.arange(R * S, dtype=np.int64), S)
-    return _Geometry(
-        height * width,
-        width,
-        padding[0] * width + padding[1],
-        p * stride[0] * width + q * stride[1],
-        r * dilation[0] * width + s * dilation[1],
-        -(-C // 64),
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class _Schedule:
-    """What the kernels found for one layer: int64 arrays over samples (and filter-group schedules)."""
-
-    totals: np.ndarray  # (N, schedules, NUM_TOTALS)
-    filled: np.ndarray  # (N,)
-    channels: np.ndarray  # (N,)
-    filled_out: np.ndarray | None  # (N,)
 
 
 @final
@@ -364,159 +319,42 @@ def _groups(layer: Layer) -> abc.Iterator[Layer]:
         )
 
 
-def _integrated_once(layer: Layer) -> bool:
-    """A constant direct-coded input is integrated in one step and its sum reused."""
-    return isinstance(layer.arrival, Levels) and layer.arrival.analog and layer.arrival.constant()
-
-
-def _masks(layer: Layer, rows: int, num_words: int) -> np.ndarray:
-    """Per filter group, the synapses with a non-zero weight in some row; uint64 (groups, R*S, words)."""
-    assert layer.weight is not None
-    masks = []
-    for k in range(0, layer.K, rows):
-        kept = (layer.weight[k : k + rows] != 0).any(axis=0).reshape(layer.C, -1).T  # R*S C
-        padded = np.zeros((kept.shape[0], num_words * 64), dtype=bool)
-        padded[:, : layer.C] = kept
-        masks.append(np.packbits(padded, axis=1, bitorder="little").view(np.uint64))
-    return np.stack(masks)
-
-
-def _schedule(layer: Layer, arch: SpikexArch, choice: LayerMapping, threads: int) -> _Schedule:
-    """Run the tile schedule of every sample."""
-    extents = (layer.H, layer.W, layer.R, layer.S, layer.P, layer.Q)
-    geometry = _geometry(layer.C, extents, layer.stride, layer.padding, layer.dilation)
-    once = _integrated_once(layer)
-    steps = 1 if once else layer.num_steps
-    window = choice.window
-    starts = np.arange(0, steps, window, dtype=np.int64)
-    levels_of = np.minimum(window, steps - starts)
-    updates_of = np.array([layer.num_steps], dtype=np.int64) if once else levels_of
-    num_samples = layer.num_samples
-    no_bytes = np.empty((0, 1, 0), np.uint8)[:, 0]  # strided like a sample of a trace: one compiled kernel serves both
-    no_levels = np.empty((0, 0), np.int32)
-    packed = values = None
-    if isinstance(layer.arrival, Spikes):
-        packed = layer.arrival.packed.reshape(layer.arrival.packed.shape[0], num_samples, -1)
-    else:
-        values = layer.arrival.values[:steps].reshape(steps, num_samples, -1)
-    out = None if layer.out is None else layer.out.packed.reshape(layer.out.packed.shape[0], num_samples, -1)
-    use_fired = out is not None and _fires_silently(layer) and not layer.has_bias
-    zskip = arch.step == "zskip"
-    skip_weights = _skips_weights(layer, arch)
-    masks = _masks(layer, arch.rows, geometry.num_words) if skip_weights else np.empty((0, 0, 0), np.uint64)
+def _rules(layer: Layer, arch: SpikexArch, choice: LayerMapping) -> Rules:
     decay = arch.decay if arch.decay != "auto" else "step" if layer.neuron.leaky else "free"
-    num_synapses = layer.C * layer.R * layer.S
-    found = _Schedule(
-        np.zeros((num_samples, max(1, masks.shape[0]), tiles.NUM_TOTALS), np.int64),
-        np.zeros(num_samples, np.int64),
-        np.zeros(num_samples, np.int64),
-        None if out is None else np.zeros(num_samples, np.int64),
+    return Rules(
+        rows=arch.rows,
+        cols=arch.cols,
+        window=choice.window,
+        dispatch=DISPATCHES[choice.dispatch],
+        interleave=choice.order == "interleave",
+        merge=choice.merge,
+        zskip=arch.step == "zskip",
+        adders=arch.adders,
+        decay=DECAYS[decay],
+        tag_width=arch.tag_width,
+        skip_weights=_skips_weights(layer, arch),
+        fires_silently=_fires_silently(layer),
+        every_window=_every_window(layer),
     )
-    # a constant input has one window that covers every step, also for the outputs that fire in it
-    fired_window = layer.num_steps if once else window
-
-    def run(samples: range) -> None:
-        tags = np.empty((len(starts), geometry.num_words, geometry.num_pixels), np.uint64)
-        pops = np.empty((len(starts), geometry.num_pixels, layer.C) if zskip else (0, 0, 0), np.uint16)
-        last = np.empty(layer.K * layer.P * layer.Q, np.int64)
-        for n in samples:
-            if found.filled_out is not None:
-                assert out is not None
-                found.filled_out[n] = filled_words(out[:, n], window, last)
-            found.filled[n], found.channels[n] = tiles.schedule_sample(
-                no_bytes if packed is None else packed[:, n],
-                no_levels if values is None else values[:, n].astype(np.int32),
-                out[:, n] if use_fired and out is not None else no_bytes,
-                fired_window,
-                _every_window(layer),
-                steps,
-                layer.C,
-                layer.H,
-                layer.W,
-                geometry.corner,
-                geometry.padded_width,
-                geometry.first_pixel,
-                geometry.offsets,
-                tags,
-                tags.reshape(-1),
-                pops,
-                masks,
-                arch.cols,
-                DISPATCHES[choice.dispatch],
-                choice.order == "interleave",
-                num_synapses,
-                choice.merge,
-                arch.adders,
-                1 if isinstance(layer.arrival, Spikes) else layer.arrival.bits,
-                levels_of,
-                updates_of,
-                window,
-                DECAYS[decay],
-                -(-num_synapses // arch.tag_width),
-                tiles.COMPATIBLE,
-                found.totals[n],
-            )
-
-    workers = min(threads, num_samples)
-    if workers == 1:
-        run(range(num_samples))
-    else:
-        with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(run, [range(k, num_samples, workers) for k in range(workers)]))
-    return found
-
-
-def _array_cycles(totals_NGX: np.ndarray, rows_G: np.ndarray) -> np.ndarray:
-    """Array cycles of every sample: filter groups follow one another, row r ends r cycles after row 0."""
-    groups = len(rows_G)
-    period = np.broadcast_to(totals_NGX[:, :, tiles.PERIOD], (len(totals_NGX), groups))
-    makespan = np.broadcast_to(totals_NGX[:, :, tiles.MAKESPAN], (len(totals_NGX), groups))
-    start = np.cumsum(period, axis=1) - period
-    cycles: np.ndarray = np.where(makespan >= 0, start + makespan + rows_G - 1, 0).max(axis=1)
-    return cycles
 
 
 def _skips_weights(layer: Layer, arch: SpikexArch) -> bool:
     return arch.weight_skip == "group" and layer.weight is not None
 
 
-def _stored_weight_bits(layer: Layer, rows: int, channels: np.ndarray | None) -> np.ndarray:
-    """Bits to store each filter group's weights: the smaller of bitmask and run-length code; int64 (groups,).
-
-    bitmask: one bit per weight position, then the non-zero weights. run-length: entries (zeros before, weight) of
-    RUN_BITS + weight_bits, an entry of padding per sixteen zeros, each filter on its own, trailing zeros free.
-    """
-    assert layer.weight is not None
-    a, b = layer.R // layer.stored_extent[0], layer.S // layer.stored_extent[1]
-    weight_KCRS = layer.weight[:, :, ::a, ::b]
-    if channels is not None:
-        weight_KCRS = weight_KCRS[:, channels]
-    filled_KI = weight_KCRS.reshape(layer.K, -1) != 0
-    entries_K = np.zeros(layer.K, np.int64)
-    for k, row in enumerate(filled_KI):
-        at = np.flatnonzero(row)
-        gaps = np.diff(at, prepend=-1) - 1
-        entries_K[k] = len(at) + int((gaps // 2**RUN_BITS).sum())
-    sums = np.arange(0, layer.K, rows)
-    bitmask = np.add.reduceat(np.full(layer.K, filled_KI.shape[1]) + filled_KI.sum(axis=1) * layer.weight_bits, sums)
-    run_length = np.add.reduceat(entries_K, sums) * (layer.weight_bits + RUN_BITS)
-    smaller: np.ndarray = np.minimum(bitmask, run_length).astype(np.int64)
-    return smaller
-
-
 def _weight_traffic(
-    layer: Layer, arch: SpikexArch, dense: bool, found: _Schedule, lbuf_read_NG: np.ndarray, usable: float
+    layer: Layer, arch: SpikexArch, dense: bool, found: Schedule, lbuf_read_NG: np.ndarray, usable: float
 ) -> np.ndarray:
     """Weight bits read into the level whose usable part is ``usable``; int64 (N,)."""
     rows, cols = layer.stored_extent
     tailored = arch.tailoring and not dense
     if _skips_weights(layer, arch):
-        whole_G = _stored_weight_bits(layer, arch.rows, None)
+        whole_G = stored_weight_bits(layer, arch.rows, None)
         traffic = np.where(whole_G <= usable, whole_G, lbuf_read_NG)
         if tailored:
-            seen_NC = _active_channels(layer)
+            seen_NC = active_channels(layer)
             for n in range(layer.num_samples):
-                tailored_G = _stored_weight_bits(layer, arch.rows, seen_NC[n])
+                tailored_G = stored_weight_bits(layer, arch.rows, seen_NC[n])
                 traffic[n] = np.where(whole_G <= usable, tailored_G, lbuf_read_NG[n])
         total: np.ndarray = traffic.sum(axis=1)
         return total
@@ -528,13 +366,6 @@ def _weight_traffic(
     return tailored_bits
 
 
-def _active_channels(layer: Layer) -> np.ndarray:
-    """Input channels with any spike, per sample; bool (N, C)."""
-    data = layer.arrival.packed if isinstance(layer.arrival, Spikes) else layer.arrival.values
-    seen: np.ndarray = (data != 0).any(axis=(0, 3, 4))
-    return seen
-
-
 @functools.lru_cache(maxsize=64)
 def _cycles_per_bit(clock: float, bandwidth: float) -> Fraction:
     """Cycles per DRAM bit, exact in the decimals of the machine file."""
@@ -543,9 +374,9 @@ def _cycles_per_bit(clock: float, bandwidth: float) -> Fraction:
 
 def _count_layer(layer: Layer, arch: SpikexArch, choice: LayerMapping, threads: int) -> Counts:
     """Counts of section 6 of the model card, summed over samples."""
-    found = _schedule(layer, arch, choice, threads)
+    found = schedule(layer, _rules(layer, arch, choice), threads)
     dense = choice.dispatch == "dense"
-    once = _integrated_once(layer)
+    once = integrated_once(layer)
     steps = 1 if once else layer.num_steps
     window = choice.window
     rows_G = np.array([min(arch.rows, layer.K - k) for k in range(0, layer.K, arch.rows)], dtype=np.int64)
@@ -553,7 +384,7 @@ def _count_layer(layer: Layer, arch: SpikexArch, choice: LayerMapping, threads: 
     bits = 1 if isinstance(layer.arrival, Spikes) else layer.arrival.bits
     # (N, G, .): one schedule serves all filter groups unless weight skipping made them differ
     totals = np.broadcast_to(found.totals, (layer.num_samples, groups, tiles.NUM_TOTALS))
-    array_N = _array_cycles(found.totals, rows_G)
+    array_N = array_cycles(found.totals, rows_G)
     lbuf_weight_NG = totals[:, :, tiles.SYNAPSES] * rows_G * layer.weight_bits
     pixels = layer.C * layer.H * layer.W
     if dense:

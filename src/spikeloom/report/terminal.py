@@ -134,6 +134,8 @@ def _some(reports: Sequence[Report]) -> None:
 def _caveat(reports: Sequence[Report]) -> str:
     if len({report.workload_id for report in reports}) > 1:
         return "these machines did not run the same workload"
+    if len({str(report.arch.get("table")) for report in reports}) > 1:
+        return "these machines are priced from different tables"
     return ""
 
 

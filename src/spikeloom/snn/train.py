@@ -301,7 +301,7 @@ class _Run:
             if state.get(key) != self.identity[key]:
                 raise NetworkFileError(
                     f"checkpoint {path} was made by another {name}{_difference(state.get(key), self.identity[key])}; "
-                    f"name another file, or pass resume=False to overwrite it"
+                    f"name another file, or pass resume=False (on the command line: --fresh) to overwrite it"
                 )
         try:
             self.module.load_state_dict(state["module"])

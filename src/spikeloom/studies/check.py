@@ -15,6 +15,7 @@ from spikeloom.files.results import read_reports, read_trials
 from spikeloom.files.schema import read_toml
 from spikeloom.files.store import read_trace
 from spikeloom.lower import lower
+from spikeloom.studies.experiment import read_experiment
 
 
 def describe_file(path: Path) -> str:
@@ -53,7 +54,11 @@ def _archive(path: Path) -> str:
     rate = (
         f", {100 * sum(spikes) / len(spikes):.3g} % mean firing rate of {len(spikes)} binary inputs" if spikes else ""
     )
-    return f"trace of {len(workload.layers)} layers, {trace.num_samples} samples, {trace.num_steps} steps{rate}"
+    extra = trace.extra
+    unknown = [*extra.get("meta", {}), *extra.get("arrays", {})]
+    unknown += [f"{name}.{key}" for name, keys in extra.get("layers", {}).items() for key in keys]
+    kept = f"; keys this version does not know: {', '.join(unknown)}" if unknown else ""
+    return f"trace of {len(workload.layers)} layers, {trace.num_samples} samples, {trace.num_steps} steps{rate}{kept}"
 
 
 def _is_network(path: Path) -> bool:
@@ -76,5 +81,13 @@ def _toml(path: Path) -> str:
         return f"machine of model '{arch.model}'"
     if "entry" in raw:
         return f"component table '{load_table(path).name}'"
+    if "data" in raw and "network" in raw:
+        experiment = read_experiment(path)
+        return f"experiment: {experiment.network} on {experiment.data}, {experiment.num_steps} steps"
+    if "layer" not in raw:
+        raise ConfigError(
+            f"{path}: cannot tell what this is from its keys {list(raw)}; expected 'model' (a machine), 'layer' (a "
+            "workload), 'data' and 'network' (an experiment) or 'entry' (a component table)"
+        )
     workload = load_workload(path)
     return f"workload of {len(workload.layers)} layers, {workload.num_steps} steps"

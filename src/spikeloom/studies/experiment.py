@@ -58,6 +58,12 @@ class Experiment:
         return str(self.train.get("encoding", "direct"))
 
 
+def experiment_title(name: str) -> str:
+    """The comment line at the top of a shipped experiment."""
+    text = (resources.files(__package__) / "experiments" / f"{name}.toml").read_text(encoding="utf-8")
+    return text.splitlines()[0].removeprefix("# ")
+
+
 def read_experiment(name_or_path: str | Path, changes: Mapping[str, Any] | None = None) -> Experiment:
     """Read a shipped experiment by name or an experiment file.
 
@@ -99,6 +105,8 @@ def samples(experiment: Experiment, split: str, data_dir: Path | None = None) ->
     options = dict(experiment.data_options)
     if experiment.encoding == "events":
         options.setdefault("num_steps", experiment.num_steps)
+        # TOML has no null: 0 asks for frames of an equal number per recording
+        options = {key: None if key == "dt_us" and value == 0 else value for key, value in options.items()}
     return load(experiment.data, split, data_dir=data_dir, **options)
 
 

@@ -1,0 +1,237 @@
+"""From a layer to the totals of its tile schedule, sample by sample: sets up the kernels of ``dispatch`` and ``bits``."""
+
+from __future__ import annotations
+
+import functools
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from spikeloom.core.trace import Levels, Spikes
+from spikeloom.core.workload import Layer
+from spikeloom.hw import dispatch as tiles
+from spikeloom.hw.bits import (
+    count_ones,
+    filled_words,
+    fired_windows,
+    summarise_tags,
+    tag_groups,
+    tag_levels,
+    tag_spikes,
+)
+from spikeloom.hw.merge import COMPATIBLE
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How a time-batched array schedules one layer; integers are those of ``dispatch``.
+
+    fires_silently: silent windows of the layer may fire. every_window: no window may be skipped.
+    """
+
+    rows: int
+    cols: int
+    window: int
+    dispatch: int
+    interleave: bool
+    merge: int
+    zskip: bool
+    adders: int
+    decay: int
+    tag_width: int
+    skip_weights: bool
+    fires_silently: bool
+    every_window: bool
+
+
+@dataclass(frozen=True, eq=False)
+class _Geometry:
+    """Index arrays of one layer on a map with its zero halo."""
+
+    num_pixels: int
+    padded_width: int
+    corner: int
+    first_pixel: np.ndarray
+    offsets: np.ndarray
+    num_words: int
+
+
+@functools.lru_cache(maxsize=1024)
+def _geometry(
+    C: int,
+    extents: tuple[int, int, int, int, int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+) -> _Geometry:
+    """Indices for C channels and extents (H, W, R, S, P, Q); the same for every sample and window."""
+    H, W, R, S, P, Q = extents
+    height, width = H + 2 * padding[0], W + 2 * padding[1]
+    p, q = np.divmod(np.arange(P * Q, dtype=np.int64), Q)
+    r, s = np.divmod(np.arange(R * S, dtype=np.int64), S)
+    return _Geometry(
+        height * width,
+        width,
+        padding[0] * width + padding[1],
+        p * stride[0] * width + q * stride[1],
+        r * dilation[0] * width + s * dilation[1],
+        -(-C // 64),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """What the kernels found for one layer: int64 arrays over samples (and filter-group schedules)."""
+
+    totals: np.ndarray  # (N, schedules, NUM_TOTALS)
+    filled: np.ndarray  # (N,)
+    channels: np.ndarray  # (N,)
+    filled_out: np.ndarray | None  # (N,)
+
+
+def integrated_once(layer: Layer) -> bool:
+    """A constant direct-coded input is integrated in one step and its sum reused."""
+    return isinstance(layer.arrival, Levels) and layer.arrival.analog and layer.arrival.constant()
+
+
+def _masks(layer: Layer, rows: int, num_words: int) -> np.ndarray:
+    """Per filter group, the synapses with a non-zero weight in some row; uint64 (groups, R*S, words)."""
+    assert layer.weight is not None
+    masks = []
+    for k in range(0, layer.K, rows):
+        kept = (layer.weight[k : k + rows] != 0).any(axis=0).reshape(layer.C, -1).T  # R*S C
+        padded = np.zeros((kept.shape[0], num_words * 64), dtype=bool)
+        padded[:, : layer.C] = kept
+        masks.append(np.packbits(padded, axis=1, bitorder="little").view(np.uint64))
+    return np.stack(masks)
+
+
+class _Sampler:
+    """Scratch memory of one thread and the run of one sample through it."""
+
+    def __init__(self, layer: Layer, rules: Rules, geometry: _Geometry, masks: np.ndarray, found: Schedule) -> None:
+        self.layer, self.rules, self.geometry, self.masks, self.found = layer, rules, geometry, masks, found
+        once = integrated_once(layer)
+        self.steps = 1 if once else layer.num_steps
+        starts = np.arange(0, self.steps, rules.window, dtype=np.int64)
+        self.levels_of = np.minimum(rules.window, self.steps - starts)
+        self.updates_of = np.array([layer.num_steps], dtype=np.int64) if once else self.levels_of
+        # a constant input has one window that covers every step, also for the outputs that fire in it
+        self.fired_window = layer.num_steps if once else rules.window
+        windows, pixels = len(starts), geometry.num_pixels
+        self.tags = np.empty((windows, geometry.num_words, pixels), np.uint64)
+        self.ones = np.empty((windows, pixels, layer.C) if rules.zskip else (0, 0, 0), np.uint16)
+        # ptb takes its columns as consecutive windows, so their tags can lie side by side
+        grouped = rules.dispatch == tiles.PTB and 2 < rules.cols <= 8 and rules.merge > 1
+        grouped = grouped and not rules.zskip and masks.size == 0
+        self.groups = np.empty((-(-windows // rules.cols) if grouped else 0, layer.C, pixels), np.uint8)
+        self.any_tag = np.empty((pixels, -(-windows // 64)), np.uint64)
+        self.active = np.empty((len(geometry.first_pixel), -(-windows // 64)), np.uint64)
+        self.last = np.empty(layer.K * layer.P * layer.Q, np.int64)
+
+    def tag(self, n: int) -> None:
+        """The tag maps of sample n, its filled words and its active channels."""
+        layer, window, found = self.layer, self.rules.window, self.found
+        place = (window, layer.H, layer.W, self.geometry.corner, self.geometry.padded_width)
+        self.tags.fill(0)
+        self.any_tag.fill(0)
+        packed, values = np.empty((0, 0), np.uint8), np.empty((0, 0), np.int32)
+        if isinstance(layer.arrival, Spikes):
+            packed = np.ascontiguousarray(layer.arrival.packed[:, n]).reshape(layer.arrival.packed.shape[0], -1)
+            found.channels[n] = tag_spikes(packed, self.steps, *place, self.tags)
+        else:
+            values = layer.arrival.values[: self.steps, n].reshape(self.steps, -1).astype(np.int32)
+            found.channels[n] = tag_levels(values, *place, self.tags)
+        found.filled[n] = summarise_tags(self.tags, self.any_tag)
+        if self.rules.zskip:
+            self.ones.fill(0)
+            count_ones(packed, values, *place, self.ones)
+        if self.groups.size:
+            self.groups.fill(0)
+            tag_groups(self.tags, self.rules.cols, self.groups)
+
+    def activate(self, n: int) -> None:
+        """The windows of every position that must be processed."""
+        rules, found = self.rules, self.found
+        self.active.fill(0)
+        if self.layer.out is not None and found.filled_out is not None:
+            out = np.ascontiguousarray(self.layer.out.packed[:, n]).reshape(self.layer.out.packed.shape[0], -1)
+            found.filled_out[n] = filled_words(out, rules.window, self.last)
+            if rules.fires_silently:
+                fired_windows(out, len(self.active), self.fired_window, self.active)
+        if rules.every_window:
+            for o in range(len(self.levels_of)):
+                self.active[:, o >> 6] |= np.uint64(1 << (o & 63))
+        else:
+            tiles.active_windows(self.any_tag, self.geometry.first_pixel, self.geometry.offsets, self.active)
+
+    def run(self, n: int) -> None:
+        """Schedule sample n; one schedule serves all filter groups unless masks make them differ."""
+        rules, layer, geometry = self.rules, self.layer, self.geometry
+        self.tag(n)
+        self.activate(n)
+        columns = tiles.list_tiles(self.active, len(self.levels_of), rules.cols, rules.dispatch, rules.interleave)
+        every_synapse = layer.C * layer.R * layer.S
+        for g in range(self.found.totals.shape[1]):
+            mask = self.masks[g] if self.masks.size else np.empty((0, 0), np.uint64)
+            tiles.run_tiles(
+                self.tags.reshape(-1),
+                (geometry.num_pixels, geometry.num_words),
+                self.ones,
+                mask,
+                geometry.first_pixel,
+                geometry.offsets,
+                *columns,
+                int(np.bitwise_count(mask).sum()) if mask.size else every_synapse,
+                self.groups,
+                rules.cols,
+                rules.dispatch == tiles.DENSE,
+                rules.merge,
+                rules.adders,
+                1 if isinstance(layer.arrival, Spikes) else layer.arrival.bits,
+                self.levels_of,
+                self.updates_of,
+                rules.window,
+                rules.decay,
+                -(-every_synapse // rules.tag_width),
+                COMPATIBLE,
+                self.found.totals[n, g],
+            )
+
+
+def schedule(layer: Layer, rules: Rules, threads: int) -> Schedule:
+    """Run the tile schedule of every sample; samples run in parallel, each thread with memory of its own."""
+    extents = (layer.H, layer.W, layer.R, layer.S, layer.P, layer.Q)
+    geometry = _geometry(layer.C, extents, layer.stride, layer.padding, layer.dilation)
+    masks = _masks(layer, rules.rows, geometry.num_words) if rules.skip_weights else np.empty((0, 0, 0), np.uint64)
+    num_samples = layer.num_samples
+    found = Schedule(
+        np.zeros((num_samples, max(1, masks.shape[0]), tiles.NUM_TOTALS), np.int64),
+        np.zeros(num_samples, np.int64),
+        np.zeros(num_samples, np.int64),
+        None if layer.out is None else np.zeros(num_samples, np.int64),
+    )
+
+    def run(samples: range) -> None:
+        sampler = _Sampler(layer, rules, geometry, masks, found)
+        for n in samples:
+            sampler.run(n)
+
+    workers = min(threads, num_samples)
+    if workers == 1:
+        run(range(num_samples))
+    else:
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(run, [range(k, num_samples, workers) for k in range(workers)]))
+    return found
+
+
+def array_cycles(totals_NGX: np.ndarray, rows_G: np.ndarray) -> np.ndarray:
+    """Array cycles of every sample: filter groups follow one another, row r ends r cycles after row 0."""
+    groups = len(rows_G)
+    period = np.broadcast_to(totals_NGX[:, :, tiles.PERIOD], (len(totals_NGX), groups))
+    makespan = np.broadcast_to(totals_NGX[:, :, tiles.MAKESPAN], (len(totals_NGX), groups))
+    start = np.cumsum(period, axis=1) - period
+    cycles: np.ndarray = np.where(makespan >= 0, start + makespan + rows_G - 1, 0).max(axis=1)
+    return cycles
