@@ -65,7 +65,8 @@ def network() -> Network:
     rng = np.random.default_rng(0)
 
     def weight(*shape: int) -> np.ndarray:
-        return rng.integers(1, 100, shape) * rng.choice([-1, 1], shape)
+        signed: np.ndarray = rng.integers(1, 100, shape) * rng.choice([-1, 1], shape)
+        return signed
 
     nodes: dict[str, Node] = {
         "in": Input((2, 6, 6)),
