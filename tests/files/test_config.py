@@ -246,6 +246,7 @@ def test_what_is_no_toml_file(tmp_path: Path) -> None:
         ('spikex:order="interleave",tailoring=false,lbuf_kib=4', SpikexArch(order="interleave", tailoring=False, lbuf=32768)),
         ("ptb:merge=3,clock_mhz=1e3", SpikexArch(dispatch="ptb", merge=3, clock=1e9)),
         ("spikex:preset=ptb", SpikexArch(dispatch="ptb", merge=2)),
+        ("spikex:window={a=1,b=2},rows=4", SpikexArch(window={"a": 1, "b": 2}, rows=4)),
     ],
 )  # fmt: skip
 def test_a_machine_on_the_command_line(spec: str, arch: SpikexArch) -> None:
@@ -256,6 +257,9 @@ def test_a_machine_file_on_the_command_line(tmp_path: Path) -> None:
     path = toml_file(tmp_path, 'model = "spikex"\npreset = "ptb"\nmerge = 4\n')
     assert load_machine(str(path))[1] == SpikexArch(dispatch="ptb", merge=4)
     assert load_machine(f"{path}:merge=5,rows=4")[1] == SpikexArch(dispatch="ptb", merge=5, rows=4)
+    own = toml_file(tmp_path, 'model = "spikex"\ntable = "mine.toml"\n')  # found beside the machine file
+    assert load_machine(str(own))[1] == SpikexArch(table=str(tmp_path / "mine.toml"))
+    path.write_text('model = "spikex"\npreset = "ptb"\nmerge = 4\n', encoding="utf-8")
     bare = path.rename(tmp_path / "machine")
     assert load_machine(str(bare))[1] == SpikexArch(dispatch="ptb", merge=4)
 
@@ -273,7 +277,8 @@ def test_a_machine_file_on_the_command_line(tmp_path: Path) -> None:
         ("spikex:window=8=9", "spikex:window=8=9: window: got '8=9'"),
         ("spikex:=8", "spikex:=8: : unknown key"),
         ("spikex:model=nope", "spikex:model=nope: model: got 'nope'"),
-        ("spikex:window={a=1,b=2}", "spikex:window={a=1,b=2}: "),
+        ("spikex:window={a=1,b=99}", "spikex:window={a=1,b=99}: window must be 1..64"),
+        ("spikex:window={a=1,b=2", "spikex:window={a=1,b=2: window: got '{a=1,b=2'"),
     ],
     ids=lambda text: text[:30],
 )

@@ -1,4 +1,8 @@
-"""The documents hold: links resolve, every registered name is mentioned, marked code runs, shared lists are equal."""
+"""The documents hold: links resolve, every registered name is mentioned, code and commands print what is shown.
+
+How a page is read: Python blocks that begin with ``# run`` run; a block behind ``<!-- file: NAME -->`` becomes that file;
+``$ spikeloom`` lines of console blocks run unless the block stands behind ``<!-- not run: why -->``.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,8 @@ import contextlib
 import importlib.util
 import io
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -13,7 +19,8 @@ from typing import Any
 
 import pytest
 
-from spikeloom.cli import app
+from spikeloom.cli import app, main
+from spikeloom.cli.console import err, out
 from spikeloom.components import TABLES, Quote, load_table
 from spikeloom.data import DATASETS
 from spikeloom.files.schema import file_key
@@ -28,7 +35,11 @@ PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 _FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 _CODE_SPAN = re.compile(r"`[^`\n]*`")
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
-_RUN = re.compile(r"^```python\n(# run\n.*?)^```", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(
+    r"(?:^<!-- (?:file: (?P<file>\S+)|(?P<not_run>not run: .*?)) -->\n)?^```(?P<kind>\w*)\n(?P<body>.*?)^```",
+    re.MULTILINE | re.DOTALL,
+)
+_COMMAND = re.compile(r"^\$ (?P<line>.*?)(?: +#.*)?\n(?P<shown>(?:(?!\$ ).*\n)*)", re.MULTILINE)
 _READINGS = re.compile(r"<!-- readings -->\n(.*?)<!-- /readings -->", re.DOTALL)
 
 
@@ -91,22 +102,69 @@ def test_every_registered_name_is_documented() -> None:
     assert not missing, f"neither README.md nor docs/guide says a word about: {missing}"
 
 
-@pytest.mark.parametrize("page", [page for page in GUIDE if _RUN.search(page.read_text(encoding="utf-8"))], ids=_name)
-def test_marked_code_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The blocks of a page run in order, each in a namespace of its own, all in one folder; printed text is as shown."""
+def _runs(block: re.Match[str]) -> bool:
+    return block["kind"] == "python" and block["body"].startswith("# run\n")
+
+
+def _printed_by_code(source: str, where: str) -> str:
+    namespace: dict[str, Any] = {"__name__": "docs"}
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(compile(source, where, "exec"), namespace)
+    return printed.getvalue()
+
+
+def _printed_by_command(line: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Standard output and standard error of a command line, in a terminal of 80 columns."""
+    words = subprocess.run(
+        ["bash", "-c", f"printf '%s\\0' {line}"], check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL
+    ).stdout.split("\0")[:-1]
+    monkeypatch.setattr(sys, "argv", words)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed), contextlib.suppress(SystemExit):
+        main()
+    return printed.getvalue()
+
+
+def _plain(text: str) -> str:
+    """Without the blanks at the ends of lines and the empty lines around."""
+    return "\n".join(line.rstrip() for line in text.splitlines()).strip("\n")
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """80 columns, no data sets, an empty folder."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SPIKELOOM_DATA", raising=False)
+    for console in (out, err):
+        monkeypatch.setattr(console, "_width", 80)
+
+
+@pytest.mark.parametrize("page", [page for page in GUIDE if _BLOCK.search(page.read_text(encoding="utf-8"))], ids=_name)
+@pytest.mark.usefixtures("terminal")
+def test_what_a_page_shows_is_what_comes_out(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In order, all in one folder in which the files of the README lie already."""
+    if page.name != "README.md":
+        for block in filter(_runs, _BLOCK.finditer((ROOT / "README.md").read_text(encoding="utf-8"))):
+            _printed_by_code(block["body"], "README.md")
     text = page.read_text(encoding="utf-8")
-    for number, block in enumerate(_RUN.finditer(text), start=1):
-        if "import torch" in block[1] and importlib.util.find_spec("torch") is None:
-            pytest.skip("torch is not installed; the blocks from here on need it")
-        where = f"{_name(page)}, block {number}"
-        namespace: dict[str, Any] = {"__name__": "docs"}
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
-            exec(compile(block[1], where, "exec"), namespace)
-        shown = re.match(r"\n*```text\n(.*?)^```", text[block.end() :], re.MULTILINE | re.DOTALL)
-        if shown and "import torch" not in text[: block.end()]:  # torch's random numbers may differ between builds
-            assert printed.getvalue().strip() == shown[1].strip(), f"{where} prints something else than the page shows"
+    for block in _BLOCK.finditer(text):
+        where = f"{_name(page)}, line {text[: block.start()].count(chr(10)) + 1}"
+        if block["file"]:
+            Path(block["file"]).write_text(block["body"], encoding="utf-8")
+        if _runs(block):
+            if "import torch" in block["body"] and importlib.util.find_spec("torch") is None:
+                pytest.skip("torch is not installed; what follows on this page needs it")
+            printed = _printed_by_code(block["body"], where)
+            shown = re.match(r"\n*```text\n(.*?)^```", text[block.end() :], re.MULTILINE | re.DOTALL)
+            if shown and "import torch" not in text[: block.end()]:  # torch may draw other numbers in another build
+                assert _plain(printed) == _plain(shown[1]), f"{where} prints something else than the page shows"
+        if block["kind"] == "console" and not block["not_run"]:
+            for command in _COMMAND.finditer(block["body"]):
+                if command["line"].startswith("spikeloom ") and " | " not in command["line"]:
+                    printed = _printed_by_command(command["line"], monkeypatch)
+                    if "note: " not in command["shown"]:  # a page may leave the notes out
+                        printed = re.sub(r"^note: .*\n", "", printed, flags=re.MULTILINE)
+                    assert _plain(printed) == _plain(command["shown"]), f"{where}: {command['line']}"
 
 
 def test_card_and_decision_list_the_same_readings() -> None:

@@ -215,3 +215,12 @@ def test_impossible_machines_are_refused(fields: dict[str, object]) -> None:
 def test_presets_are_machines() -> None:
     for preset in HARDWARE["spikex"].presets.values():
         SpikexArch(**preset)
+
+
+@settings(max_examples=30, deadline=None)
+@given(layer_cases(), knob_sets())
+def test_spiking_without_reset_keeps_the_windows_of_a_soft_reset(case: slow.LayerCase, knobs: slow.Knobs) -> None:
+    """A membrane that is never reset stays above theta, so its silent windows may fire like those of a soft reset."""
+    layer, arch = layer_of([case]), arch_of(knobs)
+    soft, none = (dataclasses.replace(layer, neuron=NeuronRule("if", None, reset)) for reset in ("soft", "none"))  # type: ignore[arg-type]
+    assert flat(fast_counts(none, arch)) == flat(fast_counts(soft, arch))

@@ -28,18 +28,25 @@ def bars() -> Iterator[Told]:
         TimeElapsedColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=err, transient=True) as progress:
-        tasks: dict[str, TaskID] = {}
+    progress = Progress(*columns, console=err, transient=True)
+    tasks: dict[str, TaskID] = {}
 
-        def told(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
-            if stage not in tasks:
-                tasks[stage] = progress.add_task(stage, total=total, note="")
-            note = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
-            progress.update(tasks[stage], completed=done, total=total, note=note)
+    def told(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+        if stage not in tasks:
+            tasks[stage] = progress.add_task(stage, total=total, note="")
+        note = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+        progress.update(tasks[stage], completed=done, total=total, note=note)
 
-        try:
-            yield told
-        except KeyboardInterrupt:
+    shown = err.is_interactive  # elsewhere rich shows nothing but an empty line at the end
+    if shown:
+        progress.start()
+    try:
+        yield told
+    except KeyboardInterrupt:
+        if shown:
             progress.stop()
-            complain("interrupted; finished epochs are kept, run the same command again to go on")
-            raise typer.Exit(130) from None
+        complain("interrupted; finished epochs are kept, run the same command again to go on")
+        raise typer.Exit(130) from None
+    finally:
+        if shown:
+            progress.stop()

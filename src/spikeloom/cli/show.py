@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from spikeloom.cli.console import out
@@ -79,7 +80,7 @@ def _show_machine(name: str, toml: bool) -> None:
         for item in fields(arch):  # type: ignore[arg-type]
             out.out(f"{file_key(item)} = {toml_value(keys[file_key(item)])}  # {item.metadata['meaning']}")
         return
-    table = Table(title=f"{name}: fields of a machine file with model = '{arch.model}'")
+    table = Table(title=escape(f"{name}: fields of a machine file with model = '{arch.model}'"))
     for heading in ("field", "value", "unit", "range", "meaning"):
         table.add_column(heading, no_wrap=heading == "field")
     for item in fields(arch):  # type: ignore[arg-type]
@@ -87,7 +88,7 @@ def _show_machine(name: str, toml: bool) -> None:
         span = " | ".join(meta["choices"])
         if meta["low"] is not None:
             span = f"{meta['low']:g} .. {meta['high']:g}"
-        table.add_row(file_key(item), str(keys[file_key(item)]), meta["suffix"], span, meta["meaning"])
+        table.add_row(file_key(item), escape(str(keys[file_key(item)])), meta["suffix"], span, meta["meaning"])
     out.print(table)
     presets = ", ".join(f"{preset} {dict(changed)}" for preset, changed in PRESETS[arch.model].items())
     out.print(f"presets: {presets}", markup=False, soft_wrap=True)

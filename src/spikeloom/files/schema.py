@@ -38,7 +38,8 @@ def first_problem(error: ValidationError) -> tuple[str, str]:
         key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else str(part)
     got = repr(problem.get("input"))
     got = got if len(got) <= 80 else got[:77] + "..."
-    return key, f"got {got}, expected: {problem['msg'].removeprefix('Value error, ')}"
+    text = problem["msg"].removeprefix("Value error, ")
+    return key, f"got {got}, expected: {text}" if key or problem["type"] != "value_error" else text
 
 
 def nearest(key: str, known: Iterable[str]) -> str:
@@ -71,7 +72,7 @@ def validated(adapter: TypeAdapter[T], raw: Mapping[str, Any], where: str, known
             raise ConfigError(
                 f"{where}: {key}: unknown key{nearest(last, known)}; known keys: {', '.join(known)}"
             ) from None
-        raise ConfigError(f"{where}: {key}: {text}") from None
+        raise ConfigError(f"{where}: {key}: {text}" if key else f"{where}: {text}") from None
 
 
 def dataclass_from(cls: type[T], raw: Mapping[str, Any], where: str) -> T:

@@ -83,8 +83,10 @@ class TrainConfig:
                 raise NetworkError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.threads is not None and self.threads < 1:
             raise NetworkError(f"threads must be at least 1, got {self.threads}")
-        if not self.learning_rate > 0:
-            raise NetworkError(f"learning_rate must be positive, got {self.learning_rate}")
+        if not 0 < self.learning_rate < math.inf:
+            raise NetworkError(f"learning_rate must be positive and finite, got {self.learning_rate}")
+        if self.seed < 0:
+            raise NetworkError(f"seed must be at least 0, got {self.seed}")
         if self.initial_rate is not None and not 0 < self.initial_rate < 1:
             raise NetworkError(f"initial_rate must be between 0 and 1, got {self.initial_rate}")
         for name in ("warmup", "label_smoothing"):

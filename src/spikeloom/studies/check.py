@@ -7,9 +7,8 @@ from pathlib import Path
 from spikeloom.components import load_table
 from spikeloom.core.trace import Spikes
 from spikeloom.errors import ConfigError, FileError, NetworkError, NetworkFileError
-from spikeloom.evaluate import ARCH_TYPES, PRESETS, load_workload
+from spikeloom.evaluate import load_machine, load_workload
 from spikeloom.files.archive import Archive
-from spikeloom.files.config import read_machine
 from spikeloom.files.network import NETWORK_FORMAT, read_network
 from spikeloom.files.results import read_reports, read_trials
 from spikeloom.files.schema import read_toml
@@ -55,7 +54,8 @@ def _archive(path: Path) -> str:
         f", {100 * sum(spikes) / len(spikes):.3g} % mean firing rate of {len(spikes)} binary inputs" if spikes else ""
     )
     extra = trace.extra
-    unknown = [*extra.get("meta", {}), *extra.get("arrays", {})]
+    # sample_ids is what our own recorder adds
+    unknown = [key for key in (*extra.get("meta", {}), *extra.get("arrays", {})) if key != "sample_ids"]
     unknown += [f"{name}.{key}" for name, keys in extra.get("layers", {}).items() for key in keys]
     kept = f"; keys this version does not know: {', '.join(unknown)}" if unknown else ""
     return f"trace of {len(workload.layers)} layers, {trace.num_samples} samples, {trace.num_steps} steps{rate}{kept}"
@@ -73,13 +73,13 @@ def _is_network(path: Path) -> bool:
 def _toml(path: Path) -> str:
     raw = read_toml(path)
     if "model" in raw:
-        arch = read_machine(path, ARCH_TYPES, PRESETS)
+        _, arch = load_machine(str(path))
         try:
             load_table(arch.table)
         except ConfigError as error:
             raise ConfigError(f"{path}: table: {error}") from None
         return f"machine of model '{arch.model}'"
-    if "entry" in raw:
+    if "entry" in raw or "include" in raw:
         return f"component table '{load_table(path).name}'"
     if "data" in raw and "network" in raw:
         experiment = read_experiment(path)

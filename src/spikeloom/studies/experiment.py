@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import resources
@@ -73,13 +74,16 @@ def read_experiment(name_or_path: str | Path, changes: Mapping[str, Any] | None 
     if text in EXPERIMENTS:
         with resources.as_file(resources.files(__package__) / "experiments" / f"{text}.toml") as path:
             raw = read_toml(path)
-    elif Path(text).suffix == ".toml" or Path(text).exists():
+    elif Path(text).suffix == ".toml" or os.path.exists(text):
         raw = read_toml(text)
     else:
         raise ConfigError(
             f"{text}: no such experiment{nearest(text, EXPERIMENTS)}; expected {', '.join(EXPERIMENTS)} or a .toml file"
         )
-    raw = {**raw, "train": {**raw.get("train", {}), **(changes or {})}}
+    train = raw.get("train", {})
+    if not isinstance(train, Mapping):
+        raise ConfigError(f"{text}: train: got {train!r}, expected a table of fields of the training")
+    raw = {**raw, "train": {**train, **(changes or {})}}
     experiment = replace(dataclass_from(Experiment, raw, text), name=Path(text).stem)
     for key, known in (("data", DATASETS), ("network", NETWORKS)):
         if raw[key] not in known:
@@ -88,6 +92,8 @@ def read_experiment(name_or_path: str | Path, changes: Mapping[str, Any] | None 
             )
     if not 0 <= experiment.validation < 1:
         raise ConfigError(f"{text}: validation: got {experiment.validation}, expected 0 up to 1")
+    if experiment.shift < 0:
+        raise ConfigError(f"{text}: shift: got {experiment.shift}, expected 0 or more pixels")
     train_config(experiment, text)
     dataclass_from(NetOptions, dict(experiment.network_options), f"{text}: network_options")
     return experiment

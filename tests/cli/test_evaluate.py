@@ -1,0 +1,135 @@
+"""``spikeloom eval``: the same reports as the library gives, as tables for people or as JSON and nothing else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from spikeloom.evaluate import evaluate, load_machine, load_workload
+from spikeloom.files.results import read_reports
+from tests.cli.command import spikeloom
+
+MACHINES = ("spikex", "ptb", "snn-dense", "spikex:window=8")
+
+
+def expected(path: Path, *machines: str) -> list[object]:
+    return [evaluate(load_workload(path), arch, label=label) for label, arch in map(load_machine, machines)]
+
+
+def test_a_table_of_all_machines_and_a_sentence(files: Path) -> None:
+    run = spikeloom("eval", files / "trace.npz", *MACHINES)
+    assert run.code == 0
+    assert "per inference" in run.out
+    assert all(machine in run.out.replace("\n", " ") for machine in MACHINES)
+    assert "lowest EDP per inference" in " ".join(run.out.split())
+    assert "Energy per inference" not in " ".join(run.out.split())
+
+
+@pytest.mark.parametrize(("by", "row"), [("layer", "conv"), ("component", "dram_act"), ("action", "dram_act.read")])
+def test_a_breakdown_by_each(files: Path, by: str, row: str) -> None:
+    run = spikeloom("eval", files / "trace.npz", "spikex", "--by", by)
+    assert run.code == 0
+    assert f"Energy per inference by {by}" in " ".join(run.out.split())
+    rows = [line.split()[0] for line in run.out.splitlines() if line.split()]
+    assert row in rows
+
+
+def test_json_on_standard_output_is_json_and_nothing_else(files: Path, tmp_path: Path) -> None:
+    run = spikeloom("eval", files / "trace.npz", *MACHINES, "--json", "-")
+    assert run.code == 0
+    assert len(json.loads(run.out)["machines"]) == len(MACHINES)
+    (tmp_path / "report.json").write_text(run.out)
+    assert list(read_reports(tmp_path / "report.json")) == expected(files / "trace.npz", *MACHINES)
+
+
+def test_json_in_a_file_goes_with_the_table(files: Path, tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "report.json"
+    run = spikeloom("eval", files / "trace.npz", "ptb", "--json", path)
+    assert run.code == 0
+    assert "ptb" in run.out and "{" not in run.out
+    assert list(read_reports(path)) == expected(files / "trace.npz", "ptb")
+
+
+def test_the_number_of_threads_changes_nothing(files: Path) -> None:
+    one, two = (spikeloom("eval", files / "trace.npz", "spikex", "--json", "-", "--threads", n) for n in (1, 2))
+    assert one.out == two.out
+
+
+def test_a_machine_file_with_changed_fields(files: Path) -> None:
+    spec = f"{files / 'machine.toml'}:merge=2,order=interleave"
+    run = spikeloom("eval", files / "trace.npz", spec, "--json", "-")
+    (machine,) = json.loads(run.out)["machines"]
+    assert machine["label"] == spec
+    assert {key: machine["arch"][key] for key in ("window", "merge", "order", "rows")} == {
+        "window": 2, "merge": 2, "order": "interleave", "rows": 8
+    }  # fmt: skip
+
+
+def test_a_machine_file_in_a_folder_that_looks_like_markup(files: Path, tmp_path: Path) -> None:
+    path = tmp_path / "[red]" / "[" / "b].toml"
+    path.parent.mkdir(parents=True)
+    path.write_text((files / "machine.toml").read_text())
+    for words in (("eval", files / "trace.npz", path, "--by", "layer"), ("show", "hardware", path), ("check", path)):
+        run = spikeloom(*words)
+        assert run.code == 0 and run.complaint is None
+
+
+def test_workloads_without_a_trace_say_so(files: Path) -> None:
+    for words in (("workload.toml",), ("topology.csv", "--rate", 0.1, "--steps", 4)):
+        run = spikeloom("eval", files / words[0], "spikex", *words[1:])
+        assert run.code == 0
+        assert "note: synthetic trace" in " ".join(run.err.split())
+    document = json.loads(spikeloom("eval", files / "workload.toml", "spikex", "--json", "-").out)
+    assert any("synthetic trace" in warning for warning in document["machines"][0]["warnings"])
+
+
+def test_a_topology_takes_its_rate_and_steps_from_the_command_line(files: Path) -> None:
+    def synops(rate: float, steps: int) -> int:
+        run = spikeloom("eval", files / "topology.csv", "spikex", "--rate", rate, "--steps", steps, "--json", "-")
+        found: int = json.loads(run.out)["machines"][0]["total"]["synops"]
+        return found
+
+    assert synops(0, 4) == 0
+    assert synops(1, 4) == 2 * synops(1, 2) == 4 * (7 * 7 * 3 * 3 * 2 * 4 + 10 * 64)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("none.npz", "spikex"), "no such file"),
+        (("trace.npz", "spikey"), "did you mean 'spikex'?"),
+        (("trace.npz", "none.toml"), "no such file"),
+        (("trace.npz", "spikex:window=0"), "window must be 1..64"),
+        (("trace.npz", "spikex:window={conv=2}"), "missing ['fc']"),
+        (("trace.npz", "spikex:lbuf_kib=0.5"), "no read"),
+        (("trace.npz", "spikex:table=nope"), "nope"),
+        (("network.npz", "spikex"), "expected 'spikeloom-trace'"),
+        (("topology.csv", "spikex"), "give --rate and --steps"),
+        (("topology.csv", "spikex", "--rate", "2", "--steps", "4"), "expected a rate of 0..1"),
+        (("report.json", "spikex"), "cannot tell what this is"),
+        (("machine.toml", "spikex"), "model: unknown key"),
+        (("trace.npz", "spikex", "--json", "."), "is a folder"),
+        (("trace.npz", "spikex", "--json", ""), "is a folder"),
+        (("trace.npz", "spikex", "--json", "trace.npz/x.json"), "cannot be written"),
+    ],
+)
+def test_bad_input_is_one_line(files: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], says: str) -> None:
+    monkeypatch.chdir(files)
+    run = spikeloom("eval", *words)
+    assert run.code == 1
+    assert run.complaint is not None and says in run.complaint
+    assert run.out == "" or "--json" in words
+
+
+@pytest.mark.parametrize(
+    "words",
+    [(), ("trace.npz",), ("trace.npz", "spikex", "--by", "colour"), ("trace.npz", "spikex", "--threads", "0"),
+     ("trace.npz", "spikex", "--rate", "often"), ("trace.npz", "spikex", "--nope")],
+)  # fmt: skip
+def test_wrong_usage_is_code_2(files: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]) -> None:
+    monkeypatch.chdir(files)
+    run = spikeloom("eval", *words)
+    assert (run.code, run.out) == (2, "")
+    assert "Usage: " in run.err
