@@ -61,7 +61,7 @@ def load_machine(spec: str) -> tuple[str, AbstractArch]:
 
     ``ptb``, ``my.toml``, ``spikex:window=8,order=interleave``. Raises ConfigError naming the key.
     """
-    name, _, changes = spec.partition(":")
+    name, _, changes = (spec, "", "") if os.path.exists(spec) else spec.partition(":")
     keys: dict[str, Any] = {}
     for change in filter(None, _split_outside_brackets(changes)):
         key, equals, value = change.partition("=")

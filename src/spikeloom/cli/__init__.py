@@ -48,6 +48,9 @@ def main() -> None:
     except SpikeloomError as error:
         complain(str(error))
         sys.exit(1)
+    except MemoryError as error:
+        complain(f"out of memory ({error}); use fewer samples or steps")
+        sys.exit(1)
     except ModuleNotFoundError as error:
         if error.name not in TRAINING_PACKAGES:
             raise

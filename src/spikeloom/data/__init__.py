@@ -30,6 +30,10 @@ DATASETS: Mapping[str, Callable[..., Samples]] = {
 }
 
 
+#: What an option annotated so may be.
+_OPTION_TYPES: Mapping[str, tuple[type, ...]] = {"int": (int,), "int | None": (int, type(None)), "float": (int, float)}
+
+
 def load(name: str, split: str, *, data_dir: Path | str | None = None, **options: Any) -> Samples:
     """Samples of data set ``name``.
 
@@ -49,6 +53,10 @@ def load(name: str, split: str, *, data_dir: Path | str | None = None, **options
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise DataError(f"data set '{name}' has no option {', '.join(unknown)}; it has {', '.join(known) or 'none'}")
+    for key, value in options.items():
+        expected = signature(DATASETS[name]).parameters[key].annotation
+        if isinstance(value, bool) or not isinstance(value, _OPTION_TYPES[expected]):
+            raise DataError(f"data set '{name}': option {key}: got {value!r}, expected {expected}")
     root = data_dir if data_dir is not None else os.environ.get(DATA_VARIABLE) or None
     return DATASETS[name](split, None if root is None else Path(root), **options)
 
