@@ -28,7 +28,7 @@ from spikeloom.core.network import (
     Shape,
     SumPool2d,
 )
-from spikeloom.core.trace import Arrival, Spikes, SpikeTrace
+from spikeloom.core.trace import Arrival, Levels, Spikes, SpikeTrace
 from spikeloom.core.workload import Layer, NeuronRule, RateLayer, RateWorkload, Workload
 from spikeloom.errors import NetworkError, TraceError
 
@@ -63,8 +63,30 @@ def lower(network: Network, trace: SpikeTrace) -> Workload:
             raise TraceError(
                 f"layer '{name}': the trace holds {arrival.num_samples} samples of it, expected {trace.num_samples}"
             )
+        if isinstance(arrival, Levels):
+            _check_levels(name, arrival)
+        for what, records in (("output spikes", trace.outputs), ("updates", trace.updates)):
+            if name in records:
+                _check_record(name, what, records[name], arrival, shapes[name])
         layers.append(_layer(network, trace, name, arrival, sources[0], shapes[name]))
     return Workload(tuple(layers), trace.num_steps, trace.num_samples, trace.source)
+
+
+def _check_levels(name: str, levels: Levels) -> None:
+    lowest, highest = int(levels.values.min(initial=0)), int(levels.values.max(initial=0))
+    if max(-lowest, highest) >= 2**levels.bits or (lowest < 0 and not levels.signed):
+        sign = "signed" if levels.signed else "unsigned"
+        raise TraceError(f"layer '{name}': got levels {lowest}..{highest}, expected {sign} ones of {levels.bits} bits")
+
+
+def _check_record(name: str, what: str, spikes: Spikes, arrival: Arrival, shape: Shape) -> None:
+    """Kernels index by these extents without looking twice, so a record must have exactly those of its layer."""
+    got = (spikes.num_steps, spikes.num_samples, int(np.prod(spikes.shape)))
+    expected = (arrival.num_steps, arrival.num_samples, int(np.prod(shape)))
+    if got != expected:
+        raise TraceError(
+            f"layer '{name}': its {what} have (steps, samples, neurons) = {got}, expected {expected}, those of the layer"
+        )
 
 
 def neuron_rule(network: Network, name: str) -> NeuronRule:
@@ -165,7 +187,9 @@ def draw(rates: RateWorkload) -> Workload:
     for index, rate in enumerate(rates.layers):
         generator = np.random.default_rng([rates.seed, index])
         node = _rate_node(rate)
-        network = Network({"in": Input(rate.in_shape), rate.name: node}, (("in", rate.name),))
+        network = Network(
+            {f"{rate.name}.input": Input(rate.in_shape), rate.name: node}, ((f"{rate.name}.input", rate.name),)
+        )
         draws = generator.random((rates.num_steps, rates.num_samples, *rate.in_shape), dtype=np.float32)
         arrival = Spikes.pack(
             draws < np.float32(rate.firing_rate) if rate.firing_rate < 1 else np.ones(draws.shape, bool)

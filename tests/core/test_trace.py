@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spikeloom.core.trace import Levels, Spikes, SpikeTrace
+from spikeloom.errors import TraceError
 
 SHAPES = st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple)
 
@@ -60,10 +61,12 @@ def test_reshape_is_row_major(values: np.ndarray) -> None:
 
 
 def test_spikes_of_another_length_are_refused() -> None:
-    with pytest.raises(AssertionError):
+    with pytest.raises(TraceError):
         Spikes(np.zeros((2, 1, 3), np.uint8), 8)
-    with pytest.raises(AssertionError):
+    with pytest.raises(TraceError):
         Spikes(np.zeros((1, 1, 3), np.int8), 8)
+    with pytest.raises(TraceError, match="beyond step 9"):
+        Spikes(np.full((2, 1, 3), 255, np.uint8), 9)
 
 
 @settings(deadline=None)
@@ -88,7 +91,7 @@ def test_levels_are_constant_only_when_every_sample_repeats_itself() -> None:
 
 
 def test_levels_refuse_other_integers() -> None:
-    with pytest.raises(AssertionError):
+    with pytest.raises(TraceError):
         Levels(np.zeros((2, 1, 3), np.int64), 3)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import os
 import re
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from spikeloom.cli.console import err, out
 from spikeloom.components import TABLES, Quote, load_table
 from spikeloom.data import DATASETS
 from spikeloom.files.schema import file_key
+from spikeloom.files.store import write_trace
 from spikeloom.hw import HARDWARE
 from spikeloom.nets import NETWORKS, NetOptions
 from spikeloom.studies.experiment import EXPERIMENTS, Experiment
@@ -31,6 +33,8 @@ from spikeloom.studies.experiment import EXPERIMENTS, Experiment
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = [ROOT / "README.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+VGG9_PAGES = [ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "models" / "spikex.md"]
+DATA = os.environ.get("SPIKELOOM_DATA", "")
 
 _FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 _CODE_SPAN = re.compile(r"`[^`\n]*`")
@@ -130,13 +134,24 @@ def _plain(text: str) -> str:
     return "\n".join(line.rstrip() for line in text.splitlines()).strip("\n")
 
 
+def _check(command: re.Match[str], where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a command line; compare what it prints with what is shown up to the next command or the end of the block."""
+    shown = command["shown"].split("```")[0]
+    printed = _printed_by_command(command["line"], monkeypatch)
+    if "note: " not in shown:  # a page may leave the notes out
+        printed = re.sub(r"^note: .*\n", "", printed, flags=re.MULTILINE)
+    assert _plain(printed) == _plain(shown), f"{where}: {command['line']}"
+
+
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """80 columns, no data sets, an empty folder."""
+    """80 columns without colours whatever the tests run in, no data sets, an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SPIKELOOM_DATA", raising=False)
+    plain = {"_width": 80, "_color_system": None, "_force_terminal": False, "is_interactive": False}
     for console in (out, err):
-        monkeypatch.setattr(console, "_width", 80)
+        for name, value in plain.items():
+            monkeypatch.setattr(console, name, value)
 
 
 @pytest.mark.parametrize("page", [page for page in GUIDE if _BLOCK.search(page.read_text(encoding="utf-8"))], ids=_name)
@@ -161,10 +176,24 @@ def test_what_a_page_shows_is_what_comes_out(page: Path, monkeypatch: pytest.Mon
         if block["kind"] == "console" and not block["not_run"]:
             for command in _COMMAND.finditer(block["body"]):
                 if command["line"].startswith("spikeloom ") and " | " not in command["line"]:
-                    printed = _printed_by_command(command["line"], monkeypatch)
-                    if "note: " not in command["shown"]:  # a page may leave the notes out
-                        printed = re.sub(r"^note: .*\n", "", printed, flags=re.MULTILINE)
-                    assert _plain(printed) == _plain(command["shown"]), f"{where}: {command['line']}"
+                    _check(command, where, monkeypatch)
+
+
+@pytest.mark.parametrize("page", VGG9_PAGES, ids=_name)
+@pytest.mark.skipif(
+    not (Path(DATA) / "traces" / "prosperity_vgg9_cifar10.npz").is_file(), reason="needs SPIKELOOM_DATA"
+)
+@pytest.mark.usefixtures("terminal")
+def test_what_a_page_says_of_the_vgg9_trace_is_so(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks.prosperity_vgg9 import trace
+
+    write_trace("vgg9.npz", *trace(DATA))
+    commands = [
+        c for c in _COMMAND.finditer(page.read_text(encoding="utf-8")) if "spikeloom eval vgg9.npz" in c["line"]
+    ]
+    assert commands
+    for command in commands:
+        _check(command, _name(page), monkeypatch)
 
 
 def test_card_and_decision_list_the_same_readings() -> None:

@@ -49,7 +49,14 @@ def main() -> None:
         complain(str(error))
         sys.exit(1)
     except MemoryError as error:
-        complain(f"out of memory ({error}); use fewer samples or steps")
+        complain(f"out of memory ({error}); the layers or samples of this input are too large for this machine")
+        sys.exit(1)
+    except (
+        OSError,
+        UnicodeError,
+        RecursionError,
+    ) as error:  # a closed pipe, a full disk, a terminal without the letters
+        complain(f"{type(error).__name__}: {error}")
         sys.exit(1)
     except ModuleNotFoundError as error:
         if error.name not in TRAINING_PACKAGES:

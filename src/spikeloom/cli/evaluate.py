@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,7 @@ import typer
 from rich.markup import escape
 
 from spikeloom.cli.console import caution, err, out
+from spikeloom.errors import FileError
 from spikeloom.evaluate import evaluate as evaluate_workload
 from spikeloom.evaluate import load_machine, load_workload
 from spikeloom.files.results import reports_to_json, write_reports
@@ -35,6 +37,8 @@ def evaluate(
 ) -> None:
     """Say what each machine spends on the spikes of a trace."""
     loaded = [load_machine(spec) for spec in machines]
+    if json not in (None, "-") and os.path.realpath(str(json)) == os.path.realpath(trace):
+        raise FileError(f"{json}: is the trace itself; name another file for the reports")
     workload = load_workload(trace, rate=rate, num_steps=steps)
     reports = []
     for label, arch in loaded:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections import abc
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
+
+from spikeloom.errors import ConfigError
+from spikeloom.units import from_si
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,32 @@ def knob(
         default=default,
         metadata={"meaning": meaning, "suffix": suffix, "choices": choices, "low": low, "high": high},
     )
+
+
+def check_knobs(arch: Any) -> None:
+    """Check every field made by ``knob`` against its choices, type and range. Raises ConfigError naming the field.
+
+    Files are checked at the border; this is for machines built in Python.
+    """
+    for item in fields(arch):
+        meta = item.metadata
+        value: Any = getattr(arch, item.name)
+        if isinstance(value, abc.Mapping):
+            continue
+        if meta["choices"] and value not in meta["choices"]:
+            raise ConfigError(f"{item.name}: got {value!r}, expected one of {', '.join(meta['choices'])}")
+        numeric = isinstance(item.default, int | float) and not isinstance(item.default, bool)
+        kinds = (int, float) if isinstance(item.default, float) else type(item.default)
+        if not isinstance(value, kinds) or (numeric and isinstance(value, bool)):
+            raise ConfigError(f"{item.name}: got {value!r}, expected a {type(item.default).__name__}")
+        if meta["low"] is not None:
+            shown = float(value)
+            if meta["suffix"] not in ("", "bit") and math.isfinite(shown):
+                shown = from_si(shown, meta["suffix"])
+            if not meta["low"] <= shown <= meta["high"]:
+                raise ConfigError(
+                    f"{item.name}: got {shown:g} {meta['suffix']}, expected {meta['low']:g}..{meta['high']:g}"
+                )
 
 
 class AbstractArch(ABC):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from spikeloom.core.network import Shape
+from spikeloom.errors import TraceError
 
 _PACK_BLOCK = 1 << 15
 
@@ -25,7 +26,14 @@ class Spikes:
     num_steps: int
 
     def __post_init__(self) -> None:
-        assert self.packed.dtype == np.uint8 and self.packed.shape[0] == -(-self.num_steps // 8)
+        if self.packed.dtype != np.uint8 or self.packed.shape[:1] != (-(-self.num_steps // 8),) or self.num_steps < 1:
+            raise TraceError(
+                f"packed spikes: got {self.packed.dtype} of shape {list(self.packed.shape)} for {self.num_steps} steps, "
+                "expected uint8 of shape [ceil(T/8), N, ...] and at least one step"
+            )
+        unused = -self.num_steps % 8
+        if unused and (self.packed[-1] >> np.uint8(8 - unused)).any():
+            raise TraceError(f"packed spikes: bits beyond step {self.num_steps} are set, expected zeros there")
 
     @staticmethod
     def pack(values: np.ndarray) -> Spikes:
@@ -84,7 +92,8 @@ class Levels:
     analog: bool = False
 
     def __post_init__(self) -> None:
-        assert self.values.dtype in (np.uint8, np.uint16, np.int16)
+        if self.values.dtype not in (np.uint8, np.uint16, np.int16):
+            raise TraceError(f"levels: got dtype {self.values.dtype}, expected uint8, uint16 or int16")
 
     def reshape(self, shape: Shape) -> Levels:
         """The same levels with another map shape (row-major)."""

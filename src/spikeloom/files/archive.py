@@ -72,10 +72,15 @@ class Archive:
 
     def read(self, key: str) -> np.ndarray:
         """One array; refuses pickled objects, NaN and infinity."""
+        member = f"{key}.npy"  # by its own name: NumPy would take the key 'x.npy' for the member of 'x'
+        assert self.arrays.zip is not None  # open until __exit__
+        members = self.arrays.zip.namelist()
+        if member not in members:
+            if key in members:
+                raise self.fail(key, "is no .npy array; remove it from the archive")
+            raise self.fail(key, "missing array; add it or remove what refers to it")
         try:
-            array: np.ndarray = self.arrays[key]
-        except KeyError:
-            raise self.fail(key, "missing array; add it or remove what refers to it") from None
+            array: np.ndarray = self.arrays[member]
         except _UNREADABLE as cause:
             raise self.fail(key, f"unreadable ({cause}); the file may be truncated or hold pickled objects") from cause
         if not isinstance(array, np.ndarray):  # NumPy hands out other members of the zip as bytes

@@ -16,7 +16,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
     Raises FileError where the folder is missing or cannot be written.
     """
-    target = Path(path)
+    target = Path(os.path.realpath(path)) if os.path.islink(path) else Path(path)
     if not target.name:
         raise FileError(f"{target}: is a folder, expected a file to write; name a file")
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
@@ -24,6 +24,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_dir():
             raise FileError(f"{target}: is a folder, expected a file to write; name a file")
+        if target.exists() and not target.is_file():
+            raise FileError(f"{target}: is no regular file and would be replaced by one; name a file")
         yield temporary
         os.replace(temporary, target)
     except OSError as error:

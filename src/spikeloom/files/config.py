@@ -17,7 +17,7 @@ from spikeloom.files.schema import knobs_from, knobs_to, nearest, read_toml, val
 ArchTypes = Mapping[str, type[AbstractArch]]
 Presets = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
-_Size = Annotated[int, Field(ge=1)]
+_Size = Annotated[int, Field(ge=1, le=2**24)]
 _Pair = tuple[_Size, _Size]
 
 
@@ -110,7 +110,8 @@ def read_topology(path: str | Path, *, rate: float, num_steps: int) -> RateWorkl
     layers: list[RateLayer] = []
     try:
         with open(path, newline="", encoding="utf-8") as stream:
-            rows = [[cell.strip() for cell in row if cell.strip()] for row in csv.reader(stream)]
+            rows = [[cell.strip() for cell in ",".join(row).rstrip(", \t").split(",")] for row in csv.reader(stream)]
+            rows = [row if any(row) else [] for row in rows]
     except (OSError, UnicodeDecodeError, csv.Error) as cause:
         raise ConfigError(f"{path}: cannot be read as CSV ({cause})") from cause
     if rows and len(rows[0]) > 1 and all(cell.isdecimal() for cell in rows[0][1:]):

@@ -318,7 +318,7 @@ def _validated(schema: type[_SchemaT], document: str, where: str, wanted: str) -
     try:
         raw = json.loads(document, parse_constant=_refuse_constant)
         _plain(raw, "")  # 1e999 reads as infinity
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FileError(f"{where}: not valid JSON: {error}") from None
     if not isinstance(raw, dict):
         raise FileError(f"{where}: holds a {type(raw).__name__}, expected an object with the key 'format'")
@@ -345,7 +345,7 @@ def _refuse_constant(word: str) -> NoReturn:
 def _is_json(line: str) -> bool:
     try:
         json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 

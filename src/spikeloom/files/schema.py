@@ -64,15 +64,19 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 def validated(adapter: TypeAdapter[T], raw: Mapping[str, Any], where: str, known: Iterable[str] = ()) -> T:
     """Check a mapping that came from TOML. Raises ConfigError naming file and key."""
     try:
-        return adapter.validate_json(json.dumps(raw, default=str), strict=True)
+        text = json.dumps(raw, default=str)
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, tables of thousands of levels
+        raise ConfigError(f"{where}: cannot be checked ({error}); expected plain numbers and flat tables") from None
+    try:
+        return adapter.validate_json(text, strict=True)
     except ValidationError as error:
-        key, text = first_problem(error)
+        key, problem_text = first_problem(error)
         if any(problem["type"] == "extra_forbidden" for problem in error.errors()):
             last = key.rsplit(".", 1)[-1]
             raise ConfigError(
                 f"{where}: {key}: unknown key{nearest(last, known)}; known keys: {', '.join(known)}"
             ) from None
-        raise ConfigError(f"{where}: {key}: {text}" if key else f"{where}: {text}") from None
+        raise ConfigError(f"{where}: {key}: {problem_text}" if key else f"{where}: {problem_text}") from None
 
 
 def dataclass_from(cls: type[T], raw: Mapping[str, Any], where: str) -> T:

@@ -42,8 +42,9 @@ TRACE_FORMAT, TRACE_VERSION = "spikeloom-trace", 1
 #: Array groups of a trace; ``spikes/conv1`` is group ``spikes``, layer ``conv1``.
 ARRAY_GROUPS = ("spikes", "packed", "levels", "updates", "updates_packed", "weights", "bias", "out")
 
-_Size = Annotated[int, Field(ge=1)]
-_Count = Annotated[int, Field(ge=0)]
+#: Larger extents are a mistake or an attack, and their products would not fit 64-bit indices.
+_Size = Annotated[int, Field(ge=1, le=2**24)]
+_Count = Annotated[int, Field(ge=0, le=2**24)]
 _Pair = Annotated[tuple[_Size, ...], Field(min_length=1, max_length=2)]
 _Pad = Annotated[tuple[_Count, ...], Field(min_length=1, max_length=2)]
 _Kind = Literal["conv1d", "conv2d", "linear", "sumpool2d", "avgpool2d", "maxpool2d", "add"]

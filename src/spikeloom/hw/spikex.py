@@ -16,7 +16,7 @@ from typing import Any, ClassVar, final
 
 import numpy as np
 
-from spikeloom.core.arch import AbstractArch, Charge, Component, LayerMapping, Mapping, Part, knob
+from spikeloom.core.arch import AbstractArch, Charge, Component, LayerMapping, Mapping, Part, check_knobs, knob
 from spikeloom.core.counts import Counts, Key
 from spikeloom.core.trace import Levels, Spikes
 from spikeloom.core.workload import Layer, Workload
@@ -25,6 +25,7 @@ from spikeloom.hw import dispatch as tiles
 from spikeloom.hw.base import AbstractMachine, fold_pools
 from spikeloom.hw.memory import active_channels, stored_weight_bits
 from spikeloom.hw.schedule import Rules, Schedule, array_cycles, integrated_once, schedule
+from spikeloom.units import exact_si, from_si
 
 DISPATCHES = {"agile": tiles.AGILE, "temporal": tiles.TEMPORAL, "ptb": tiles.PTB, "dense": tiles.DENSE}
 DECAYS = {"step": tiles.DECAY_STEP, "table": tiles.DECAY_TABLE, "free": tiles.DECAY_FREE}
@@ -75,16 +76,15 @@ class SpikexArch(AbstractArch):
     table: str = knob("cacti32-hp", "component table that prices the counts")
 
     def __post_init__(self) -> None:
+        windows = self.window.values() if isinstance(self.window, abc.Mapping) else [self.window]
+        for value in windows:
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_WINDOW:
+                raise ConfigError(f"window must be 1..{MAX_WINDOW} time steps, got {value!r}")
+        check_knobs(self)
         if self.dispatch == "dense" and self.step == "zskip":
             raise ConfigError(
                 "step = 'zskip' does not go with dispatch = 'dense', which adds every step; use step = 'serial'"
             )
-        windows = self.window.values() if isinstance(self.window, abc.Mapping) else [self.window]
-        for value in windows:
-            if not 1 <= value <= MAX_WINDOW:
-                raise ConfigError(f"window must be 1..{MAX_WINDOW} time steps, got {value}")
-        if not 1 <= self.cols <= MAX_COLS:
-            raise ConfigError(f"cols must be 1..{MAX_COLS}, got {self.cols}")
 
     @property
     def usable_lbuf(self) -> float:
@@ -171,7 +171,8 @@ class Spikex(AbstractMachine[SpikexArch]):
     def runs(self, workload: Workload, arch: SpikexArch) -> Workload:
         """Pools folded into the layer behind (``fold_pool``); pools that stay only form levels at a neuron's output."""
         folded = fold_pools(workload) if arch.fold_pool else workload
-        left = [layer.name for layer in folded.layers if layer.kind in ("sumpool2d", "avgpool2d")]
+        plain = [x for x in folded.layers if x.kind in ("sumpool2d", "avgpool2d") and x.neuron.kind == "none"]
+        left = [layer.name for layer in plain]
         if not left:
             return folded
         warning = f"pools {', '.join(left)} form levels at the neuron output; their own additions are not priced"
@@ -184,6 +185,8 @@ class Spikex(AbstractMachine[SpikexArch]):
     def map(self, workload: Workload, arch: SpikexArch) -> Mapping:
         """Give every layer its window; refuse what the array cannot run."""
         layers = self.runs(workload, arch).layers
+        if not layers:
+            raise MappingError("spikex found no convolution and no linear layer to run in this workload")
         for layer in layers:
             _refuse_unsupported(layer)
         windows = arch.window
@@ -369,7 +372,7 @@ def _weight_traffic(
 @functools.lru_cache(maxsize=64)
 def _cycles_per_bit(clock: float, bandwidth: float) -> Fraction:
     """Cycles per DRAM bit, exact in the decimals of the machine file."""
-    return Fraction(repr(clock)) / Fraction(repr(bandwidth))
+    return exact_si(from_si(clock, "mhz"), "mhz") / exact_si(from_si(bandwidth, "gb_s"), "gb_s")
 
 
 def _count_layer(layer: Layer, arch: SpikexArch, choice: LayerMapping, threads: int) -> Counts:

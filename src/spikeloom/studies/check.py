@@ -28,7 +28,10 @@ def describe_file(path: Path) -> str:
             reports = read_reports(path)
             return f"report of {len(reports)} machine(s), {len(reports[0].layers) if reports else 0} layers"
         case ".jsonl":
-            return f"{len(read_trials(path).trials)} trials"
+            log = read_trials(path)
+            if log.torn and not log.trials:
+                raise FileError(f"{path}: holds no whole trial, expected one JSON object a line")
+            return f"{len(log.trials)} trials{', and a torn line that a stopped writer left' if log.torn else ''}"
         case ".csv":
             workload = load_workload(path, rate=0.0, num_steps=1)
             return f"topology of {len(workload.layers)} layers"
