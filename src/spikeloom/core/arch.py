@@ -77,7 +77,7 @@ def check_knobs(arch: Any) -> None:
         if meta["choices"] and value not in meta["choices"]:
             raise ConfigError(f"{item.name}: got {value!r}, expected one of {', '.join(meta['choices'])}")
         numeric = isinstance(item.default, int | float) and not isinstance(item.default, bool)
-        kinds = (int, float) if isinstance(item.default, float) else type(item.default)
+        kinds: tuple[type, ...] = (int, float) if isinstance(item.default, float) else (type(item.default),)
         if not isinstance(value, kinds) or (numeric and isinstance(value, bool)):
             raise ConfigError(f"{item.name}: got {value!r}, expected a {type(item.default).__name__}")
         if meta["low"] is not None:
