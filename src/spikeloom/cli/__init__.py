@@ -18,6 +18,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # or rich would read the [defaults] of the help texts as markup
     help="One trace of real spikes, many machines, one bill.",
 )
 app.command("train")(train.train)

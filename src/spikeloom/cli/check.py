@@ -13,7 +13,10 @@ from spikeloom.studies.check import describe_file
 
 
 def check(
-    files: Annotated[list[Path], typer.Argument(help="traces, networks, machines, workloads, tables, reports, trials")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="traces, networks, machines, workloads, topologies, experiments, tables, reports, trials"),
+    ],
 ) -> None:
     """Validate files: one line each, exit code 1 when any is wrong."""
     bad = False

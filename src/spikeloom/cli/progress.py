@@ -45,7 +45,7 @@ def bars() -> Iterator[Told]:
     except KeyboardInterrupt:
         if shown:
             progress.stop()
-        complain("interrupted; finished epochs are kept, run the same command again to go on")
+        complain("interrupted; what was finished is kept, run the same command again to go on")
         raise typer.Exit(130) from None
     finally:
         if shown:

@@ -72,16 +72,17 @@ def check_knobs(arch: Any) -> None:
     for item in fields(arch):
         meta = item.metadata
         value: Any = getattr(arch, item.name)
+        default: Any = item.default
         if isinstance(value, abc.Mapping):
             continue
         if meta["choices"] and value not in meta["choices"]:
             raise ConfigError(f"{item.name}: got {value!r}, expected one of {', '.join(meta['choices'])}")
-        numeric = isinstance(item.default, int | float) and not isinstance(item.default, bool)
-        kinds: tuple[type, ...] = (int, float) if isinstance(item.default, float) else (type(item.default),)
+        numeric = isinstance(default, int | float) and not isinstance(default, bool)
+        kinds: tuple[type, ...] = (int, float) if isinstance(default, float) else (type(default),)
         if not isinstance(value, kinds) or (numeric and isinstance(value, bool)):
-            raise ConfigError(f"{item.name}: got {value!r}, expected a {type(item.default).__name__}")
+            raise ConfigError(f"{item.name}: got {value!r}, expected a {type(default).__name__}")
         if meta["low"] is not None:
-            shown = float(value)
+            shown = float(getattr(arch, item.name))
             if meta["suffix"] not in ("", "bit") and math.isfinite(shown):
                 shown = from_si(shown, meta["suffix"])
             if not meta["low"] <= shown <= meta["high"]:

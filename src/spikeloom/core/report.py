@@ -30,7 +30,7 @@ class LayerReport:
 class Report:
     """What one machine spent on one workload. All figures are sums over the samples; ``per_inference`` holds means.
 
-    area: square metres keyed by instance, or None when a part has no sourced area.
+    area: square metres keyed by instance, or None when no part has a sourced area.
     sources: where each price came from, keyed like the energies.
     label: what the user called the machine.
     """

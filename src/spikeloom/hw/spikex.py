@@ -31,9 +31,6 @@ DISPATCHES = {"agile": tiles.AGILE, "temporal": tiles.TEMPORAL, "ptb": tiles.PTB
 DECAYS = {"step": tiles.DECAY_STEP, "table": tiles.DECAY_TABLE, "free": tiles.DECAY_FREE}
 MAX_WINDOW = 64
 MAX_COLS = 64
-RUN_BITS = (
-    4  # run-length code of pruned weights: zeros before an entry, 0..15; sixteen zeros take an entry of their own
-)
 
 
 @final
