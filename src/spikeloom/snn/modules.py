@@ -5,6 +5,7 @@ Letters: T time steps, N samples, C H W map.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -81,12 +82,12 @@ class Frames:
         return first.at_every_step(sum((f.unfolded() for f in frames[1:]), first.unfolded()))
 
 
-class NodeModule(nn.Module):
+class NodeModule(nn.Module, ABC):
     """Abstract: one node. Subclasses implement ``forward`` and, if they learn, ``arrays``."""
 
+    @abstractmethod
     def forward(self, arrived: Frames) -> Frames:
         """What the node sends when ``arrived`` arrives."""
-        raise NotImplementedError
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The node's fields that are arrays, as they are now."""
