@@ -31,8 +31,10 @@ SOURCE = (
 
 def arrays(data_dir: str | Path | None = None) -> dict[str, np.ndarray]:
     """Unpacked uint8 spikes by layer name, shape (T, 1, C, H, W) or (T, 1, C); ``conv0`` is the analog input's mask."""
-    root = Path(data_dir or os.environ["SPIKELOOM_DATA"])
-    with np.load(root / "traces" / "prosperity_vgg9_cifar10.npz", allow_pickle=False) as archive:
+    file = Path(data_dir or os.environ.get("SPIKELOOM_DATA", "")) / "traces" / "prosperity_vgg9_cifar10.npz"
+    if not file.exists():
+        sys.exit(f"{file}: no such file; set SPIKELOOM_DATA to the folder that holds traces/")
+    with np.load(file, allow_pickle=False) as archive:
         found = {}
         for key in archive.files:
             if key.endswith("__bits"):

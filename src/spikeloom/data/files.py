@@ -19,7 +19,7 @@ def dataset_folder(root: Path | None, name: str) -> Path:
     """
     if root is None:
         raise DataError(
-            f"data set '{name}' needs a folder: set the environment variable SPIKELOOM_DATA or pass data_dir, "
+            f"data set '{name}' needs a folder: set the environment variable SPIKELOOM_DATA or pass data_dir (--data-dir), "
             f"to a folder that holds '{name}/'"
         )
     folder = root / name

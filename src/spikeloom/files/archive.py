@@ -56,7 +56,8 @@ class Archive:
             self._stream.close()
             if isinstance(cause, FileError):
                 raise
-            raise error(f"{path}: not a readable .npz file ({cause}); it may be truncated, write it again") from cause
+            what = "not a zip archive" if "pickle" in str(cause) else cause  # NumPy takes anything unknown for a pickle
+            raise error(f"{path}: not a readable .npz file ({what}); it may be truncated, write it again") from cause
         self.arrays = loaded
 
     def __enter__(self) -> Archive:

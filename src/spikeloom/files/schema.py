@@ -38,7 +38,7 @@ def first_problem(error: ValidationError) -> tuple[str, str]:
         key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else str(part)
     got = repr(problem.get("input"))
     got = got if len(got) <= 80 else got[:77] + "..."
-    text = problem["msg"].removeprefix("Value error, ")
+    text = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     return key, f"got {got}, expected: {text}" if key or problem["type"] != "value_error" else text
 
 
