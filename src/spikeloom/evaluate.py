@@ -72,8 +72,6 @@ def load_machine(spec: str) -> tuple[str, AbstractArch]:
         raw: dict[str, Any] = {"model": PRESET_MODELS[name], "preset": name}
     elif name.endswith(".toml") or os.path.exists(name):  # unlike Path.exists, no error for names that cannot be
         raw = read_toml(name)
-        if "model" not in raw:
-            raise ConfigError(f"{name}: model: missing key; expected one of {', '.join(ARCH_TYPES)}")
         table = raw.get("table")
         if isinstance(table, str) and table.endswith(".toml"):  # a table file is found beside the machine file
             raw["table"] = str(Path(name).parent / table)

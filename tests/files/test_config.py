@@ -17,7 +17,7 @@ from spikeloom.core.arch import AbstractArch, Charge, Part, knob
 from spikeloom.core.workload import RateLayer
 from spikeloom.errors import ConfigError
 from spikeloom.evaluate import ARCH_TYPES, PRESETS, load_machine, load_workload
-from spikeloom.files.config import machine_from, machine_keys, read_machine, read_topology, read_workload
+from spikeloom.files.config import machine_from, machine_keys, read_topology, read_workload
 from spikeloom.files.schema import file_key, read_toml, toml_value
 from spikeloom.hw import HARDWARE
 from spikeloom.hw.spikex import SpikexArch
@@ -154,7 +154,7 @@ def toml_file(folder: Path, text: str) -> Path:
 
 
 def read_toy(path: Path) -> AbstractArch:
-    return read_machine(path, TOYS, TOY_PRESETS)
+    return machine_from(read_toml(path), TOYS, TOY_PRESETS, str(path))
 
 
 def test_a_window_table_is_read_from_a_file(tmp_path: Path) -> None:
@@ -223,9 +223,13 @@ def test_a_bad_machine_file_is_refused_by_file_and_key(tmp_path: Path, text: str
 
 def test_what_the_machine_itself_refuses_names_the_file(tmp_path: Path) -> None:
     path = toml_file(tmp_path, 'model = "spikex"\ndispatch = "dense"\nstep = "zskip"')
-    assert "zskip" in complaint(path, lambda path: read_machine(path, ARCH_TYPES, PRESETS), ConfigError)
+    assert "zskip" in complaint(
+        path, lambda path: machine_from(read_toml(path), ARCH_TYPES, PRESETS, str(path)), ConfigError
+    )
     path = toml_file(tmp_path, 'model = "spikex"\nwindow = {a = 3, b = 65}')
-    assert ": window must be" in complaint(path, lambda path: read_machine(path, ARCH_TYPES, PRESETS), ConfigError)
+    assert ": window must be" in complaint(
+        path, lambda path: machine_from(read_toml(path), ARCH_TYPES, PRESETS, str(path)), ConfigError
+    )
 
 
 def test_what_is_no_toml_file(tmp_path: Path) -> None:

@@ -21,20 +21,15 @@ _Size = Annotated[int, Field(ge=1, le=2**24)]
 _Pair = tuple[_Size, _Size]
 
 
-def read_machine(path: str | Path, types: ArchTypes, presets: Presets) -> AbstractArch:
-    """Read a machine file: ``model``, optionally ``preset``, and fields of that model's Arch.
-
-    types: model -> Arch dataclass. presets: model -> preset -> fields. Raises ConfigError naming file and key.
-    """
-    raw = read_toml(path)
-    if "model" not in raw:
-        raise ConfigError(f"{path}: model: missing key; expected one of {', '.join(types)}")
-    return machine_from(raw, types, presets, str(path))
-
-
 def machine_from(raw: Mapping[str, Any], types: ArchTypes, presets: Presets, where: str) -> AbstractArch:
-    """Build a machine from the keys of a machine file."""
+    """Build a machine from the keys of a machine file: ``model``, optionally ``preset``, and fields of that model.
+
+    types: model -> Arch dataclass. presets: model -> preset -> fields. where: the file, for errors. Raises ConfigError
+    naming file and key.
+    """
     keys = dict(raw)
+    if "model" not in keys:
+        raise ConfigError(f"{where}: model: missing key; expected one of {', '.join(types)}")
     model, preset = keys.pop("model"), keys.pop("preset", None)
     if not isinstance(model, str) or model not in types:
         raise ConfigError(
