@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from spikeloom.core.network import (
+from spikeloom.core.network import Network
+from spikeloom.core.nodes import (
     IF,
     LI,
     LIF,
@@ -22,7 +23,6 @@ from spikeloom.core.network import (
     Input,
     Linear,
     MaxPool2d,
-    Network,
     Node,
     ReLU,
     Shape,
@@ -154,7 +154,7 @@ def _layer(network: Network, trace: SpikeTrace, name: str, arrival: Arrival, sou
         _LAYER_KINDS[type(node)],
         arrival=arrival.reshape((C, H, W)),
         neuron=neuron_rule(network, name),
-        recurrent=name in inputs,
+        recurrent=network.recurs(name),
         inputs=inputs,
         out=None if outputs is None else outputs.reshape((K, P, Q)),
         updates=None if updates is None else updates.reshape((K, P, Q)),

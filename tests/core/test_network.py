@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from spikeloom.core.network import (
+from spikeloom.core.network import Network, chain
+from spikeloom.core.nodes import (
     IF,
     LAYERS,
     LI,
@@ -27,13 +29,12 @@ from spikeloom.core.network import (
     Leak,
     Linear,
     MaxPool2d,
-    Network,
     Node,
     Output,
     ReLU,
     Scale,
+    Shape,
     SumPool2d,
-    chain,
     node_out_shape,
 )
 from spikeloom.errors import NetworkError
@@ -72,11 +73,87 @@ def test_order_breaks_ties_by_the_order_of_the_nodes() -> None:
     assert Network(nodes, (("a", "c"), ("b", "c"))).order() == ("b", "a", "c")
 
 
-def test_a_cycle_is_named() -> None:
-    nodes: dict[str, Node] = {"in": Input((4,)), "fc": Linear(4, 4), "if": IF(), "tail": Flatten()}
-    network = Network(nodes, (("in", "fc"), ("fc", "if"), ("if", "fc"), ("if", "tail")))
-    with pytest.raises(NetworkError, match=r"cycle through \['fc', 'if', 'tail'\]"):
-        network.order()
+def loop(*between: str, **more: Node) -> Network:
+    """in -> fc -> if -> `between` -> back -> if, and a tail behind the neuron, nodes in no order."""
+    nodes: dict[str, Node] = {
+        "tail": Flatten(), "back": Linear(4, 4), "if": IF(), "fc": Linear(4, 4), "in": Input((4,)), "out": Output((4,)), **more
+    }  # fmt: skip
+    way = ("if", *between, "back", "if")
+    edges = (("in", "fc"), ("fc", "if"), *zip(way, way[1:], strict=False), ("if", "tail"), ("tail", "out"))
+    return Network(nodes, edges)
+
+
+@pytest.mark.parametrize("between", [("scale",), ("scale", "late")])
+def test_a_loop_without_a_delay_is_named_in_order(between: tuple[str, ...]) -> None:
+    """A delay of no steps is none, one behind the loop does not help."""
+    network = loop(*between, scale=Scale(np.ones(1)), late=Delay(0))
+    behind = Network({"after": Delay(), **network.nodes}, (*network.edges, ("tail", "after")))
+    way = ["back", "if", *between]
+    for net in (network, behind):
+        with pytest.raises(NetworkError, match=r"loop without a delay through \[.*put a Delay into the loop") as caught:
+            net.order()
+        named = json.loads(str(caught.value).split("through ")[1].split(";")[0].replace("'", '"'))
+        assert named in [way[k:] + way[:k] for k in range(len(way))]
+
+
+def test_a_loop_is_entered_at_its_delay() -> None:
+    network = loop("late", late=Delay(2))
+    assert network.recurrent
+    order = network.order()
+    assert sorted(order) == sorted(network.nodes)
+    assert all(order.index(a) < order.index(b) for a, b in network.edges if b != "late")
+    assert order.index("late") < order.index("back") < order.index("if")
+    assert network.shapes() == dict.fromkeys(network.nodes, (4,))
+    assert not residual().recurrent
+    assert not chain("line", {"in": Input((4,)), "late": Delay(), "out": Output((4,))}).recurrent
+
+
+def test_a_delay_behind_a_loop_is_no_way_into_it() -> None:
+    """Named before everything else, so that it is the first delay that is found."""
+    network = loop("late", late=Delay(), after=Delay(3))
+    edges = [edge for edge in network.edges if edge != ("tail", "out")]
+    network = Network({"after": Delay(3), **network.nodes}, (*edges, ("tail", "after"), ("after", "out")))
+    order = network.order()
+    assert sorted(order) == sorted(network.nodes)
+    assert all(order.index(a) < order.index(b) for a, b in network.edges if b not in ("late", "after"))
+    assert network.shapes()["out"] == (4,)
+
+
+def test_shapes_in_loops_are_checked_like_all_others() -> None:
+    with pytest.raises(NetworkError, match=r"node 'back' \(Linear\) got an input of shape \[4\], expected \[3\]"):
+        loop("late", late=Delay(), back=Linear(3, 4)).shapes()
+    with pytest.raises(NetworkError, match=r"node 'if' gets inputs of different shapes \[\[4\], \[3\]\]"):
+        loop("late", late=Delay(), back=Linear(4, 3)).shapes()
+    island = loop("late", late=Delay())
+    island = Network(island.nodes, tuple(edge for edge in island.edges if edge != ("fc", "if")))
+    with pytest.raises(NetworkError, match=r"loop that no input reaches, through \['"):
+        island.shapes()
+    with pytest.raises(NetworkError, match="node 'late' \\(Delay\\) has -1 steps, expected at least 0"):
+        chain("early", {"in": Input((4,)), "late": Delay(-1)}).shapes()
+
+
+def test_layers_that_hear_themselves() -> None:
+    """Directly, through others, or not at all."""
+    network = loop("late", late=Delay())
+    assert network.layer_inputs("back") == ("fc", "back")
+    assert [network.recurs(name) for name in ("fc", "back")] == [False, True]
+    nodes: dict[str, Node] = {
+        "in": Input((4,)), "a": Linear(4, 4), "na": IF(), "b": Linear(4, 4), "nb": IF(), "late": Delay(), "c": Linear(4, 4),
+        "d": Linear(4, 4),
+    }  # fmt: skip
+    edges = (
+        ("in", "a"), ("a", "na"), ("na", "b"), ("b", "nb"), ("nb", "late"), ("late", "c"), ("c", "na"), ("nb", "d"),
+    )  # fmt: skip
+    found = Network(nodes, edges)
+    assert {name: found.recurs(name) for name in found.layers()} == {"a": False, "b": True, "c": True, "d": False}
+    assert not any(residual().recurs(name) for name in residual().layers())
+
+
+def test_neurons_that_hear_themselves_without_a_layer_between() -> None:
+    """One to one, through a Scale: their layer recurs, the one behind does not."""
+    network = loop("late", late=Delay(), back=Scale(np.ones(1)), fc2=Linear(4, 2))
+    network = Network(network.nodes, (*network.edges, ("tail", "fc2")))
+    assert {name: network.recurs(name) for name in network.layers()} == {"fc": True, "fc2": False}
 
 
 def test_a_self_loop_is_no_cycle() -> None:
@@ -85,6 +162,7 @@ def test_a_self_loop_is_no_cycle() -> None:
     assert network.order() == ("in", "fc", "if")
     assert network.shapes()["if"] == (4,)
     assert network.layer_inputs("fc") == ("fc",)
+    assert network.recurs("fc")
 
 
 @pytest.mark.parametrize("looped", ["neuron", "flatten"])
@@ -117,6 +195,12 @@ def test_layers_and_their_neighbours() -> None:
         (), ("conv1",), ("conv2", "conv1"), ("add",)
     ]  # fmt: skip
     assert [network.layer_neuron(name) for name in network.layers()] == ["if1", "if2", "if3", None]
+
+
+def test_of_layers_that_meet_in_one_neuron_the_last_has_it() -> None:
+    nodes: dict[str, Node] = {"in": Input((4,)), "a": Linear(4, 3), "b": Linear(4, 3), "n": IF(), "out": Output((3,))}
+    network = Network(nodes, (("in", "a"), ("in", "b"), ("a", "n"), ("b", "n"), ("n", "out")))
+    assert [network.layer_neuron(name) for name in ("a", "b")] == [None, "n"]
 
 
 def test_the_neuron_of_a_layer_is_not_that_of_the_next() -> None:
@@ -226,7 +310,7 @@ def another(value: Any) -> Any:
         case int() | float():
             return value + 1
         case str():
-            return {"spikes": "levels", "hard": "soft"}[value]
+            return {"spikes": "levels", "hard": "soft", "saturate": "wrap"}[value]
         case tuple():
             return (*value[:-1], value[-1] + 1)
         case np.ndarray():
@@ -247,8 +331,15 @@ def test_a_network_id_changes_with_every_field_of_every_node(name: str) -> None:
         kinds: list[Any] = [another(value)]
         if value is None:
             arrays = [np.ones(2), np.zeros(2), np.ones(2, int)]
-            others: dict[str, list[Any]] = {"levels": [3], "leak": [Leak(shift=1)]}
+            others: dict[str, list[Any]] = {
+                "levels": [3], "leak": [Leak(shift=1), Leak(factor=np.array([0.5])), Leak(factor=np.array([0.25, 0.5]))],
+                "membrane_bits": [8, 16], "bias_bits": [8, 16],
+            }  # fmt: skip
             kinds = others.get(item.name, arrays)
+        if item.name in ("v_threshold", "v_init", "v_reset"):
+            kinds += [np.ones(2), np.array([1, 2])]
+        if item.name in ("leak", "syn_leak") and value is not None:
+            kinds += [Leak(factor=np.array([0.5, 0.5])), Leak(factor=np.array([0.5, 0.25]))]
         for kind in kinds:
             ids.add(Network({**FULL, name: replace(node, **{item.name: kind})}, ()).id)
             changed += 1
@@ -279,7 +370,92 @@ def test_impossible_leaks_are_refused(values: dict[str, Any]) -> None:
         Leak(**values)
 
 
+def test_leaks_are_equal_by_what_they_keep() -> None:
+    one, two = Leak(factor=np.array([0.5, 0.25], np.float32)), Leak(factor=np.array([0.5, 0.25]))
+    assert one == two and hash(one) == hash(two)
+    assert one not in (Leak(factor=np.array([0.5, 0.5])), Leak(factor=0.5), Leak(shift=1), 0.5)
+    assert Leak(shift=1) != Leak(factor=0.5)
+    with pytest.raises(NetworkError, match=r"^leak factor must be 0..1, got 0.5..1.5"):
+        Leak(factor=np.array([0.5, 1.5]))
+
+
+@pytest.mark.parametrize("key", ["v_threshold", "v_init", "v_reset", "leak", "syn_leak"])
+def test_one_value_for_each_neuron_fits_its_map(key: str) -> None:
+    def shape_of(array: np.ndarray) -> tuple[int, ...]:
+        value = Leak(factor=array) if "leak" in key else array
+        values: dict[str, Any] = {"leak": Leak(shift=1), "syn_leak": Leak(shift=1), key: value}
+        return node_out_shape("here", CubaLIF(**values), (3, 4, 5))
+
+    for shape in ((), (1,), (5,), (3, 1, 1), (4, 1), (3, 4, 5)):
+        assert shape_of(np.full(shape, 0.5)) == (3, 4, 5)
+    for shape in ((3,), (4,), (3, 1), (5, 4, 3), (1, 3, 4, 5)):
+        with pytest.raises(NetworkError, match=rf"^node 'here' \(CubaLIF\) has a {key} of shape .*its map \[3, 4, 5\]"):
+            shape_of(np.full(shape, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("node", "shape", "out"),
+    [(Conv2d(1, 2, (2, 2)), (1, 4, 3), (2, 3, 2)), (Conv1d(1, 2, 2), (1, 4), (2, 3)), (Linear(4, 2), (4,), (2,))],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_bias_is_one_for_each_channel_or_one_for_each_neuron(node: Any, shape: Shape, out: Shape) -> None:
+    for fits in {out[:1], out}:
+        assert node_out_shape("here", replace(node, has_bias=True, bias=np.ones(fits)), shape) == out
+    expected = " or ".join(str(list(fits)) for fits in dict.fromkeys((out[:1], out)))
+    for wrong in ((3,), (2, 1), (*out, 1), (1, *out[1:])):
+        with pytest.raises(NetworkError) as caught:
+            node_out_shape("here", replace(node, has_bias=True, bias=np.ones(wrong)), shape)
+        kind = type(node).__name__
+        assert str(caught.value) == f"node 'here' ({kind}) has a bias of shape {list(wrong)}, expected {expected}"
+
+
 def test_what_a_leak_keeps() -> None:
     assert Leak(shift=2).kept == 0.75
     assert Leak(factor=0.9).kept == 0.9
     assert Leak(factor=0.0).kept == 0.0
+
+
+@pytest.mark.parametrize(
+    ("node", "expected"),
+    [
+        (IF(float("nan")), "v_threshold of nan, expected numbers above 0"),
+        (IF(0.0), "v_threshold of 0.0, expected numbers above 0"),
+        (LIF(Leak(shift=1), -1.0), "v_threshold of -1.0, expected numbers above 0"),
+        (IF(float("inf")), "v_threshold of inf, expected finite numbers"),
+        (IF(np.array([1.0, 0.0])), "v_threshold of 0.0..1.0, expected numbers above 0"),
+        (IF(v_reset=float("inf")), "v_reset of inf, expected finite numbers"),
+        (IF(v_init=np.array([0, np.nan])), "v_init of shape [2] with NaN or infinity"),
+        (ClippedReLU(float("nan")), "ceiling of nan"),
+        (Scale(np.array([np.inf, 1])), "scale of shape [2] with NaN or infinity"),
+        (Linear(2, 2, weight=np.full((2, 2), np.nan)), "weight of shape [2, 2] with NaN or infinity"),
+        (Linear(2, 2, True, bias=np.array([0, np.inf])), "bias of shape [2] with NaN or infinity"),
+        (BatchNorm(2, mean=np.ones(3)), "mean of shape [3], expected [2]"),
+        (BatchNorm(2, var=np.ones((2, 1))), "var of shape [2, 1], expected [2]"),
+        (BatchNorm(2, gamma=np.array([1, np.nan])), "gamma of shape [2] with NaN or infinity"),
+    ],
+)
+def test_values_that_cannot_be_are_refused_by_name(node: Node, expected: str) -> None:
+    with pytest.raises(NetworkError) as caught:
+        chain("n", {"in": Input((2,)), "x": node}).shapes()
+    assert str(caught.value).startswith(f"node 'x' ({type(node).__name__}) has a {expected}")
+
+
+def test_a_threshold_may_be_unknown() -> None:
+    assert chain("n", {"in": Input((2,)), "x": IF(None)}).shapes()["x"] == (2,)
+
+
+@pytest.mark.parametrize("dt_s", [0.0, -1e-3, float("nan"), float("inf")])
+def test_a_step_is_a_positive_time(dt_s: float) -> None:
+    with pytest.raises(NetworkError, match=f"network 'n' has a dt_s of {dt_s}, expected a positive"):
+        chain("n", {"in": Input((2,))}, dt_s=dt_s)
+
+
+def test_words_for_membranes_need_integer_weights() -> None:
+    def network(weight: np.ndarray | None) -> Network:
+        fc = Linear(2, 2, weight=weight)
+        return chain("n", {"in": Input((2,)), "fc": fc, "if": IF(membrane_bits=8), "out": Output((2,))})
+
+    for fits in (None, np.ones((2, 2), np.int8)):
+        assert network(fits).checked().nodes
+    with pytest.raises(NetworkError, match=r"^node 'if' \(IF\) has membrane_bits 8, but weights are no integers"):
+        network(np.ones((2, 2))).checked()

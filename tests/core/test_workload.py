@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spikeloom.core.network import Leak, window_out
+from spikeloom.core.nodes import Leak, window_out
 from spikeloom.core.trace import Levels, Spikes
 from spikeloom.core.workload import Layer, NeuronRule, Workload
 

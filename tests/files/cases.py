@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from spikeloom.core.network import (
+from spikeloom.core.network import Network
+from spikeloom.core.nodes import (
     IF,
     LI,
     LIF,
@@ -25,7 +26,6 @@ from spikeloom.core.network import (
     Leak,
     Linear,
     MaxPool2d,
-    Network,
     Node,
     Output,
     ReLU,

@@ -14,20 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from spikeloom.core.network import (
-    IF,
-    LIF,
-    AvgPool2d,
-    Conv2d,
-    Flatten,
-    Leak,
-    Linear,
-    Network,
-    Node,
-    SumPool2d,
-    chain,
-)
-from spikeloom.core.network import Input as In
+from spikeloom.core.network import Network, chain
+from spikeloom.core.nodes import IF, LIF, AvgPool2d, Conv2d, Flatten, Leak, Linear, Node, SumPool2d
+from spikeloom.core.nodes import Input as In
 from spikeloom.core.trace import Arrival, Levels, Spikes, SpikeTrace
 from spikeloom.errors import FileError, TraceError
 from spikeloom.files.store import read_trace, write_trace

@@ -7,18 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spikeloom.core.network import (
-    IF,
-    LI,
-    LIF,
-    AvgPool2d,
-    BatchNorm,
-    Conv2d,
-    Linear,
-    Network,
-    Output,
-    SumPool2d,
-)
+from spikeloom.core.network import Network
+from spikeloom.core.nodes import IF, LI, LIF, AvgPool2d, BatchNorm, Conv2d, Linear, Output, SumPool2d
 from spikeloom.errors import NetworkError
 from spikeloom.nets import NETWORKS, NetOptions, create
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from spikeloom.core.network import SPIKING, Network
+from spikeloom.core.network import Network
+from spikeloom.core.nodes import SPIKING
 from spikeloom.errors import NetworkError
 from spikeloom.snn import TrainConfig, build
 from spikeloom.snn.balance import balance
@@ -20,7 +21,7 @@ def rates(network: Network, frames: torch.Tensor) -> dict[str, float]:
     found: dict[str, float] = {}
     followers = {network.outputs_of(name)[0]: name for name, node in network.nodes.items() if isinstance(node, SPIKING)}
 
-    def watch(name: str, arrived: torch.Tensor) -> None:
+    def watch(name: str, arrived: torch.Tensor, sent: torch.Tensor) -> None:
         if name in followers:
             found[followers[name]] = float((arrived != 0).float().mean())
 

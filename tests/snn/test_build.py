@@ -11,11 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spikeloom.core.network import (
+from spikeloom.core.network import Network, chain
+from spikeloom.core.nodes import (
     IF,
     LI,
     LIF,
     Add,
+    AvgPool2d,
     ClippedReLU,
     Conv1d,
     Conv2d,
@@ -26,12 +28,10 @@ from spikeloom.core.network import (
     Leak,
     Linear,
     MaxPool2d,
-    Network,
     Output,
     ReLU,
     Scale,
     SumPool2d,
-    chain,
 )
 from spikeloom.errors import NetworkError
 from spikeloom.snn.build import build, input_frames
@@ -76,7 +76,7 @@ def test_a_constant_input_is_the_same_as_its_copies(norm: bool) -> None:
     module = build(tiny_cnn(norm=norm)).eval()
     images = stripes(5)
     encoded = encode("direct", images.batch(range(5)), 4, np.random.default_rng(0), module.input_node)
-    frames = input_frames(encoded)
+    frames = input_frames(module, encoded)
     assert float(frames.max()) <= 1
     with torch.no_grad():
         once = module(frames, 4, True)
@@ -183,14 +183,18 @@ def test_ann_nodes() -> None:
     torch.testing.assert_close(relu, torch.tensor([0, 0.2, 0.3, 0.9, 4.0]))
 
 
-def test_watch_sees_what_arrives() -> None:
-    seen: dict[str, tuple[int, ...]] = {}
-    module = build(tiny_cnn()).eval()
+def test_watch_sees_what_arrives_and_what_is_sent() -> None:
+    seen: dict[str, tuple[Tensor, Tensor]] = {}
+    network = tiny_cnn()
+    module = build(network).eval()
     with torch.no_grad():
-        module(torch.rand(3, 1, 6, 6), 4, True, lambda name, x: seen.__setitem__(name, tuple(x.shape)))
-    assert seen["conv1"] == (4, 3, 1, 6, 6)
-    assert seen["fc"] == (4, 3, 54)
-    assert seen["output"] == (4, 3, 2)
+        trajectory = module(torch.rand(3, 1, 6, 6), 4, True, lambda name, x, y: seen.update({name: (x, y)}))
+    assert set(seen) == set(network.nodes) - {"input"}
+    assert [tuple(x.shape) for x in seen["conv1"]] == [(4, 3, 1, 6, 6), (4, 3, 4, 6, 6)]
+    assert [tuple(x.shape) for x in seen["fc"]] == [(4, 3, 54), (4, 3, 2)]
+    for source, name in network.edges[1:]:
+        assert torch.equal(seen[source][1], seen[name][0])
+    assert torch.equal(seen["output"][1], trajectory)
 
 
 @pytest.mark.parametrize(
@@ -216,6 +220,41 @@ def test_what_cannot_be_built_is_refused_by_name(nodes: Any, edges: Any, words: 
 def test_unknown_surrogate() -> None:
     with pytest.raises(NetworkError, match="unknown surrogate"):
         build(tiny_cnn(), surrogate_name="relu")
+
+
+@pytest.mark.parametrize(
+    ("node", "shape"), [(Conv2d(2, 3, (2, 2), (1, 2)), (2, 4, 5)), (Conv1d(2, 3, 2), (2, 5))], ids=["conv2d", "conv1d"]
+)
+def test_a_bias_for_each_neuron(node: Any, shape: tuple[int, ...]) -> None:
+    out = chain("shape", {"in": Input(shape), "conv": node}).shapes()["conv"]
+    bias = np.arange(np.prod(out), dtype=np.float32).reshape(out)
+    nodes = {"in": Input(shape), "conv": replace(node, has_bias=True, bias=bias), "out": Output(out)}
+    network = build(chain("map", nodes), seed=1).to_network()
+    plain = Network({**network.nodes, "conv": replace(network.nodes["conv"], has_bias=False, bias=None)}, network.edges)  # type: ignore[type-var]
+    frames = torch.randn(4, 2, *shape, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(run(network, frames), run(plain, frames) + torch.from_numpy(bias))
+    assert np.array_equal(network.nodes["conv"].bias, bias)  # type: ignore[union-attr]
+    module = build(network)
+    module(frames.flatten(0, 1), 4).sum().backward()
+    grad = module.module_of("conv").bias.grad  # type: ignore[union-attr]
+    assert torch.equal(grad, torch.full(out, 8.0))  # one for each sample and step
+
+
+def test_a_norm_before_thresholds_of_their_own_starts_at_their_mean() -> None:
+    network = tiny_cnn()
+    threshold = np.array([1.0, 2.0, 3.0, 6.0]).reshape(4, 1, 1)
+    nodes = {**network.nodes, "neuron1": LIF(Leak(shift=2), threshold)}
+    made: Any = build(Network(nodes, network.edges)).to_network().nodes
+    assert (made["norm1"].gamma == 3).all()
+
+
+@pytest.mark.parametrize("pool", [SumPool2d, AvgPool2d, MaxPool2d])
+def test_a_pool_padded_beyond_half_its_kernel_is_refused_by_name(pool: Any) -> None:
+    nodes = {"in": Input((1, 4, 4)), "pool": pool((2, 3), (2, 2), (1, 2)), "out": Output((1, 3, 3))}
+    with pytest.raises(
+        NetworkError, match=r"node 'pool' \(\w+Pool2d\) has padding \[1, 2\], expected at most half its kernel"
+    ):
+        build(chain("pad", nodes))
 
 
 def test_grouped_convolution_has_weights_of_its_groups() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spikeloom.core.network import Input
+from spikeloom.core.nodes import Input
 from spikeloom.errors import NetworkError
 from spikeloom.snn.encode import ENCODINGS, encode
 

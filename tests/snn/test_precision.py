@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from spikeloom.core.network import Conv1d, Conv2d, Input, Linear, chain
+from spikeloom.core.network import chain
+from spikeloom.core.nodes import Conv1d, Conv2d, Input, Linear
 from spikeloom.errors import NetworkError
 from spikeloom.snn import precision
 from spikeloom.snn.precision import macs_per_step, resolve_device, uses_bf16, uses_channels_last

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from spikeloom.core.network import (
+from spikeloom.core.network import Network, chain
+from spikeloom.core.nodes import (
     IF,
     LI,
     LIF,
@@ -24,11 +25,9 @@ from spikeloom.core.network import (
     Input,
     Leak,
     Linear,
-    Network,
     Output,
     ReLU,
     SumPool2d,
-    chain,
 )
 from spikeloom.core.trace import Levels, Spikes, SpikeTrace
 from spikeloom.errors import NetworkError
@@ -50,7 +49,7 @@ def maps(network: Network, source: Pixels, num_steps: int, constant: bool) -> di
     frames = torch.from_numpy(source.batch(range(len(source)))).float()
     frames = frames / 255 if constant else frames.flatten(0, 1)
     with torch.no_grad():
-        module(frames, num_steps, constant, lambda name, x: seen.__setitem__(name, x.numpy().copy()))
+        module(frames, num_steps, constant, lambda name, x, _: seen.__setitem__(name, x.numpy().copy()))
     return seen
 
 
@@ -75,7 +74,7 @@ def test_arrivals_are_what_the_module_computes(pool: type, num_steps: int) -> No
     assert flat.shape == (54,)
     assert 0 < flat.density() < 1
     assert (trace.num_steps, trace.num_samples, trace.source) == (num_steps, 13, "stripes/test")
-    assert trace.extra == {"meta": {"sample_ids": list(range(13))}}
+    assert trace.extra == {"meta": {"arithmetic": "float32", "sample_ids": list(range(13))}}
     assert trace.labels is not None
     assert np.array_equal(trace.labels, source.labels)
     assert trace.accuracy == evaluate(network, source, Execution(num_steps))
@@ -123,7 +122,7 @@ def brute_force_updates(network: Network, layer: str, neuron: str, seen: dict[st
                         hit |= bool(x[t, n, group * size : (group + 1) * size, h, w].any())
             else:
                 hit = bool(x[t, n].any())
-            bias = node.bias is not None and node.bias[k] != 0
+            bias = node.bias is not None and node.bias[place[1 : 1 + node.bias.ndim]] != 0
             touched[(t, *place)] = hit or u != 0 or bias
             v = u * np.float32(1 if isinstance(cell, IF) or getattr(cell, "leak", None) is None else cell.leak.kept)
             v = v + psum[(t, *place)]
@@ -134,11 +133,11 @@ def brute_force_updates(network: Network, layer: str, neuron: str, seen: dict[st
 
 
 @pytest.mark.parametrize("neuron", [IF(0.8, "soft"), LIF(Leak(shift=1), 0.8)])
-@pytest.mark.parametrize("biased", [False, True])
-def test_updates_equal_brute_force(neuron: Any, biased: bool) -> None:
+@pytest.mark.parametrize("biased", ["nowhere", "channels", "neurons"])
+def test_updates_equal_brute_force(neuron: Any, biased: str) -> None:
     nodes = {
         "in": Input((2, 6, 5)),
-        "conv": Conv2d(2, 4, (3, 2), (2, 1), (1, 2), (1, 2), 2, has_bias=biased),
+        "conv": Conv2d(2, 4, (3, 2), (2, 1), (1, 2), (1, 2), 2, has_bias=biased != "nowhere"),
         "n1": neuron,
         "pool": SumPool2d((2, 2), (2, 2)),
         "conv2": Conv2d(4, 3, (1, 1)),
@@ -149,9 +148,11 @@ def test_updates_equal_brute_force(neuron: Any, biased: bool) -> None:
         "out": Output((2,)),
     }
     network = build(chain("updates", nodes)).to_network()
-    if biased:
+    if biased != "nowhere":
         conv: Any = network.nodes["conv"]
         bias = np.array([0, 0.1, 0, -0.2], np.float32)
+        if biased == "neurons":
+            bias = bias[np.arange(4 * 3 * 7) % 3].reshape(4, 3, 7)
         network = Network({**network.nodes, "conv": replace(conv, bias=bias)}, network.edges)
     source = Pixels(spiking_frames(7, 3, (2, 6, 5), 0.05), np.zeros(3, np.int64), sample_axis=1)
     trace = record(network, source, Execution(7, "events", batch_size=2), updates=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from spikeloom.core.network import Input, Linear, chain
+from spikeloom.core.network import chain
+from spikeloom.core.nodes import Input, Linear
 from spikeloom.snn.threads import threads, threads_for
 
 NETWORK = chain("fc", {"in": Input((1000,)), "fc": Linear(1000, 1000)})

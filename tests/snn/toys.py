@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from spikeloom.core.network import (
+from spikeloom.core.network import Network, chain
+from spikeloom.core.nodes import (
     LI,
     LIF,
     AvgPool2d,
@@ -17,9 +18,7 @@ from spikeloom.core.network import (
     Input,
     Leak,
     Linear,
-    Network,
     Output,
-    chain,
 )
 
 

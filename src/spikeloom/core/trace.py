@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from spikeloom.core.network import Shape
+from spikeloom.core.nodes import Shape
 from spikeloom.errors import TraceError
 
 _PACK_BLOCK = 1 << 15

@@ -11,7 +11,7 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from spikeloom.core.network import Leak, Reset, Shape
+from spikeloom.core.nodes import Leak, Reset, Shape
 from spikeloom.core.trace import Arrival, Levels, Spikes
 
 

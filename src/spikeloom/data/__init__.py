@@ -8,7 +8,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from spikeloom.data.augment import random_shift
+from spikeloom.data.augment import Augmentation, random_flip, random_shift
 from spikeloom.data.base import Images, Recordings, Samples
 from spikeloom.data.cifar10 import cifar10
 from spikeloom.data.digits import digits
@@ -61,4 +61,14 @@ def load(name: str, split: str, *, data_dir: Path | str | None = None, **options
     return DATASETS[name](split, None if root is None else Path(root), **options)
 
 
-__all__ = ["DATASETS", "DATA_VARIABLE", "Images", "Recordings", "Samples", "load", "random_shift"]
+__all__ = [
+    "DATASETS",
+    "DATA_VARIABLE",
+    "Augmentation",
+    "Images",
+    "Recordings",
+    "Samples",
+    "load",
+    "random_flip",
+    "random_shift",
+]

@@ -25,6 +25,12 @@ def random_shift(max_pixels: int) -> Augmentation:
     return shift
 
 
+def random_flip(batch: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Mirror half of the samples left to right."""
+    mirrored = generator.random((batch.shape[-4], 1, 1, 1)) < 0.5
+    return np.where(mirrored, batch[..., ::-1], batch)
+
+
 def _overlap(move: int, size: int) -> tuple[slice, slice]:
     """(where to, where from) along one axis."""
     return slice(max(0, move), size + min(0, move)), slice(max(0, -move), size - max(0, move))

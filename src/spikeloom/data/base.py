@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from spikeloom.core.network import Shape
+from spikeloom.core.nodes import Shape
 from spikeloom.errors import DataError
 
 Split = str

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError
 
-from spikeloom.core.network import (
+from spikeloom.core.network import Network
+from spikeloom.core.nodes import (
     IF,
     LI,
     LIF,
@@ -20,12 +22,12 @@ from spikeloom.core.network import (
     Conv1d,
     Conv2d,
     CubaLIF,
+    Delay,
     Flatten,
     Input,
     Leak,
     Linear,
     MaxPool2d,
-    Network,
     Node,
     Output,
     ReLU,
@@ -37,74 +39,17 @@ from spikeloom.core.trace import Arrival, Levels, Spikes, SpikeTrace
 from spikeloom.errors import NetworkError, TraceError
 from spikeloom.files.archive import Archive, write_archive
 from spikeloom.files.schema import first_problem
+from spikeloom.files.trace_header import LayerMeta, NeuronMeta, TraceMeta
 
 TRACE_FORMAT, TRACE_VERSION = "spikeloom-trace", 1
 #: Array groups of a trace; ``spikes/conv1`` is group ``spikes``, layer ``conv1``.
 ARRAY_GROUPS = ("spikes", "packed", "levels", "updates", "updates_packed", "weights", "bias", "out")
 
-#: Larger extents are a mistake or an attack, and their products would not fit 64-bit indices.
-_Size = Annotated[int, Field(ge=1, le=2**24)]
-_Count = Annotated[int, Field(ge=0, le=2**24)]
-_Pair = Annotated[tuple[_Size, ...], Field(min_length=1, max_length=2)]
-_Pad = Annotated[tuple[_Count, ...], Field(min_length=1, max_length=2)]
-_Kind = Literal["conv1d", "conv2d", "linear", "sumpool2d", "avgpool2d", "maxpool2d", "add"]
 _POOLS: dict[str, type[SumPool2d | AvgPool2d | MaxPool2d]] = {
     "sumpool2d": SumPool2d,
     "avgpool2d": AvgPool2d,
     "maxpool2d": MaxPool2d,
 }
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="allow", strict=True, arbitrary_types_allowed=True)
-
-
-class _LeakMeta(_Model):
-    shift: Annotated[int, Field(ge=1, le=31)] | None = None
-    factor: Annotated[float, Field(ge=0, le=1)] | None = None
-
-    @model_validator(mode="after")
-    def _one(self) -> _LeakMeta:
-        if (self.shift is None) == (self.factor is None):
-            raise ValueError("needs exactly one of shift and factor")
-        return self
-
-
-class _NeuronMeta(_Model):
-    kind: Literal["if", "lif", "cubalif", "li", "relu", "none"] = "if"
-    leak: _LeakMeta | None = None
-    reset: Literal["hard", "soft", "none"] = "hard"
-
-
-class _LayerMeta(_Model):
-    name: Annotated[str, Field(min_length=1)]
-    kind: _Kind
-    in_shape: Annotated[tuple[_Size, ...], Field(min_length=1, max_length=3)]
-    out_shape: Annotated[tuple[_Size, ...], Field(min_length=1, max_length=3)]
-    kernel: _Pair = (1, 1)
-    stride: _Pair = (1, 1)
-    padding: _Pad = (0, 0)
-    dilation: _Pair = (1, 1)
-    groups: _Size = 1
-    weight_bits: Annotated[int, Field(ge=1, le=64)] = 8
-    has_bias: bool = False
-    recurrent: bool = False
-    num_steps: _Size | None = None
-    neuron: _NeuronMeta = _NeuronMeta()
-    input: Literal["spikes", "levels", "analog"] = "spikes"
-    level_bits: Annotated[int, Field(ge=1, le=16)] = 1
-    signed: bool = False
-    inputs: tuple[str, ...] = ()
-
-
-class _TraceMeta(_Model):
-    format: str
-    version: int
-    num_steps: _Size
-    num_samples: _Size
-    dt_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    source: str = ""
-    layers: Annotated[tuple[_LayerMeta, ...], Field(min_length=1)]
 
 
 def read_trace(path: str | Path) -> tuple[Network, SpikeTrace]:
@@ -117,7 +62,7 @@ def read_trace(path: str | Path) -> tuple[Network, SpikeTrace]:
         raw = archive.meta(TRACE_FORMAT, TRACE_VERSION)
         try:
             # JSON mode: lists become tuples, but no number becomes another type
-            meta = _TraceMeta.model_validate_json(json.dumps(raw))
+            meta = TraceMeta.model_validate_json(json.dumps(raw))
         except ValidationError as error:
             key, text = first_problem(error)
             raise archive.fail(f"meta.{key}", text) from None
@@ -159,7 +104,7 @@ def read_trace(path: str | Path) -> tuple[Network, SpikeTrace]:
     )
 
 
-def _extras(archive: Archive, meta: _TraceMeta, names: list[str]) -> dict[str, Any]:
+def _extras(archive: Archive, meta: TraceMeta, names: list[str]) -> dict[str, Any]:
     known = {f"{group}/{name}" for group in (*ARRAY_GROUPS, "out_packed") for name in names}
     known |= {"meta", "labels", "predictions"}
     extra: dict[str, Any] = {
@@ -226,7 +171,7 @@ def _read_spikes(
     return Spikes(array, steps)
 
 
-def _read_arrival(archive: Archive, layer: _LayerMeta, lead: tuple[int, int]) -> Arrival:
+def _read_arrival(archive: Archive, layer: LayerMeta, lead: tuple[int, int]) -> Arrival:
     if layer.input == "spikes":
         spikes = _read_spikes(archive, "spikes", "packed", layer.name, lead, layer.in_shape)
         if spikes is None:
@@ -255,7 +200,7 @@ def _pair(values: tuple[int, ...], fill: int) -> tuple[int, int]:
     return (values[0], values[1]) if len(values) == 2 else (fill, values[0])
 
 
-def _layer_node(archive: Archive, layer: _LayerMeta, arrays: Mapping[str, np.ndarray], where: str) -> Node:
+def _layer_node(archive: Archive, layer: LayerMeta, arrays: Mapping[str, np.ndarray], where: str) -> Node:
     """The synapse, pool or add node of one layer, weights included."""
     two = layer.kind != "conv1d"
     kernel, stride = (_pair(v, v[0] if two else 1) for v in (layer.kernel, layer.stride))
@@ -288,9 +233,10 @@ def _layer_node(archive: Archive, layer: _LayerMeta, arrays: Mapping[str, np.nda
             f"weights/{layer.name}", f"got {weight.dtype} {list(weight.shape)}, expected numbers of shape {list(shape)}"
         )
     bias = arrays.get(f"bias/{layer.name}")
-    if bias is not None and (bias.shape != (K,) or bias.dtype.kind not in "iuf"):
+    if bias is not None and (bias.shape not in ((K,), tuple(layer.out_shape)) or bias.dtype.kind not in "iuf"):
         raise archive.fail(
-            f"bias/{layer.name}", f"got {bias.dtype} {list(bias.shape)}, expected numbers of shape [{K}]"
+            f"bias/{layer.name}",
+            f"got {bias.dtype} {list(bias.shape)}, expected numbers of shape [{K}] or {list(layer.out_shape)}",
         )
     rest = (layer.has_bias or bias is not None, layer.weight_bits, weight, bias)
     if layer.kind == "linear":
@@ -309,7 +255,7 @@ def _written(kind: str, shape: Shape) -> tuple[Shape, ...]:
     return (shape,)
 
 
-def _neuron_node(meta: _NeuronMeta) -> Node | None:
+def _neuron_node(meta: NeuronMeta) -> Node | None:
     leak = None if meta.leak is None else Leak(meta.leak.shift, meta.leak.factor)
     match meta.kind:
         case "if":
@@ -326,11 +272,12 @@ def _neuron_node(meta: _NeuronMeta) -> Node | None:
             return None
 
 
-def _trace_network(archive: Archive, meta: _TraceMeta, arrays: Mapping[str, np.ndarray]) -> Network:
+def _trace_network(archive: Archive, meta: TraceMeta, arrays: Mapping[str, np.ndarray]) -> Network:
     """The layers as a graph: an Input where no layer is named, a Flatten where a map becomes a vector."""
     nodes: dict[str, Node] = {}
     edges: list[tuple[str, str]] = []
     out_of: dict[str, tuple[str, tuple[int, ...]]] = {}  # layer -> (last node, out_shape)
+    heard: list[tuple[str, str, tuple[int, ...]]] = []  # later layer, who hears it, its in_shape
     names = {layer.name for layer in meta.layers}
     levels_behind = {layer.inputs[0] for layer in meta.layers if layer.input != "spikes" and len(layer.inputs) == 1}
 
@@ -339,6 +286,11 @@ def _trace_network(archive: Archive, meta: _TraceMeta, arrays: Mapping[str, np.n
         while name in names:
             name += "_"
         return name
+
+    def need_fit(where: str, source: str, in_shape: tuple[int, ...]) -> None:
+        shape = out_of[source][1]
+        if shape != in_shape and (len(in_shape) > 1 or int(np.prod(shape)) != in_shape[0]):
+            raise archive.fail(where, f"'{source}' puts out {list(shape)}, this layer takes in {list(in_shape)}")
 
     for k, layer in enumerate(meta.layers):
         where = f"meta.layers[{k}]"
@@ -365,31 +317,26 @@ def _trace_network(archive: Archive, meta: _TraceMeta, arrays: Mapping[str, np.n
             if name == layer.name:
                 sources.append(name)
                 continue
+            if name not in out_of and name in names and layer.recurrent:
+                heard.append((name, layer.name, in_shape))
+                continue
             if name not in out_of:
                 raise archive.fail(
                     f"{where}.inputs", f"names '{name}', expected one of the layers before: {list(out_of)}"
                 )
             source, shape = out_of[name]
-            if int(np.prod(shape)) != int(np.prod(in_shape)):
-                raise archive.fail(
-                    f"{where}.inputs", f"'{name}' puts out {list(shape)}, this layer takes in {list(in_shape)}"
-                )
-            if shape != in_shape and len(in_shape) > 1:
-                raise archive.fail(
-                    f"{where}.inputs", f"'{name}' puts out {list(shape)}, this layer takes in {list(in_shape)}"
-                )
+            need_fit(f"{where}.inputs", name, in_shape)
             if shape != in_shape:
                 flatten = beside(f"{layer.name}.flatten")
                 nodes[flatten] = Flatten()
                 edges.append((source, flatten))
                 source = flatten
             sources.append(source)
-        if not [source for source in sources if source != layer.name]:
+        hears = any(listener == layer.name for _, listener, _ in heard)
+        if not hears and not [source for source in sources if source != layer.name]:
             entry = beside(f"{layer.name}.input")
             nodes[entry] = Input(in_shape, layer.input)
             sources.insert(0, entry)
-        if layer.recurrent and layer.name not in sources:
-            sources.append(layer.name)
         nodes[layer.name] = node
         edges += [(source, layer.name) for source in dict.fromkeys(sources)]
         last = layer.name
@@ -403,11 +350,20 @@ def _trace_network(archive: Archive, meta: _TraceMeta, arrays: Mapping[str, np.n
             nodes[last] = neuron
             edges.append((layer.name, last))
         out_of[layer.name] = (last, out_shape)
+    for source, listener, in_shape in heard:  # a step late
+        last, shape = out_of[source]
+        need_fit(f"layer '{listener}'.inputs", source, in_shape)
+        way: dict[str, Node] = {beside(f"{listener}.delay.{source}"): Delay()}
+        way |= {beside(f"{listener}.flatten.{source}"): Flatten()} if shape != in_shape else {}
+        nodes |= way
+        edges += zip((last, *way), (*way, listener), strict=True)
     last, out_shape = out_of[meta.layers[-1].name]
     output = beside("output")
     nodes[output] = Output(out_shape)
     edges.append((last, output))
-    return Network(nodes, tuple(edges), archive.path.stem, meta.dt_s)
+    network = Network(nodes, tuple(edges), archive.path.stem, meta.dt_s)
+    alone = [layer.name for layer in meta.layers if layer.recurrent and not network.recurs(layer.name)]
+    return replace(network, edges=(*network.edges, *((name, name) for name in alone)))
 
 
 def write_trace(path: str | Path, network: Network, trace: SpikeTrace, *, weights: bool = False) -> None:
@@ -473,7 +429,7 @@ def _layer_entry(
         "groups": getattr(node, "groups", 1),
         "weight_bits": getattr(node, "weight_bits", 8),
         "has_bias": getattr(node, "has_bias", False),
-        "recurrent": name in network.layer_inputs(name),
+        "recurrent": network.recurs(name),
         "num_steps": None if arrival.num_steps == trace.num_steps else arrival.num_steps,
         "neuron": {
             "kind": kind,
@@ -481,7 +437,7 @@ def _layer_entry(
             if leak is None
             else {"shift": leak.shift}
             if leak.shift is not None
-            else {"factor": leak.factor},
+            else {"factor": float(np.mean(leak.factor))},  # the format knows one; machines bill a leak, not its size
             "reset": neuron.reset if isinstance(neuron, SPIKING) else "none",  # type: ignore[union-attr]
         },
         "input": "spikes" if isinstance(arrival, Spikes) else "analog" if arrival.analog else "levels",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from spikeloom.core.network import Network, Shape
+from spikeloom.core.network import Network
+from spikeloom.core.nodes import Shape
 from spikeloom.errors import NetworkError
 from spikeloom.nets.base import NetOptions
 from spikeloom.nets.lenet import lenet

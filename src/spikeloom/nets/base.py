@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from spikeloom.core.network import (
+from spikeloom.core.network import Network, chain
+from spikeloom.core.nodes import (
     IF,
     LI,
     LIF,
@@ -16,13 +17,12 @@ from spikeloom.core.network import (
     Input,
     Leak,
     Linear,
-    Network,
     Node,
     Output,
+    ReLU,
     Reset,
     Shape,
     SumPool2d,
-    chain,
     node_out_shape,
 )
 from spikeloom.errors import NetworkError
@@ -33,7 +33,7 @@ class NetOptions:
     """Choices every network of this room understands.
 
     encoding: what arrives at the input: "analog" for direct-coded pixels, "spikes" for rate or latency codes and events.
-    neuron: "if", or "lif" with the leak ``v - (v >> leak_shift)``.
+    neuron: "if", "lif" with the leak ``v - (v >> leak_shift)``, or "relu" for an ANN (run at T = 1).
     batch_norm: BatchNorm between synapse and neuron. Folded, it acts as a bias at every step, so a machine that skips silent
         windows has none left to skip; without it synapses have no bias either.
     width: factor on all hidden channels and features, rounded, at least 1.
@@ -41,7 +41,7 @@ class NetOptions:
     """
 
     encoding: Literal["spikes", "levels", "analog"] = "analog"
-    neuron: Literal["if", "lif"] = "lif"
+    neuron: Literal["if", "lif", "relu"] = "lif"
     leak_shift: int = 2
     reset: Reset = "hard"
     strict: bool = False
@@ -52,8 +52,8 @@ class NetOptions:
     dt_s: float | None = None
 
     def __post_init__(self) -> None:
-        if self.neuron not in ("if", "lif"):
-            raise NetworkError(f"unknown neuron '{self.neuron}', expected if or lif")
+        if self.neuron not in ("if", "lif", "relu"):
+            raise NetworkError(f"unknown neuron '{self.neuron}', expected if, lif or relu")
         if not self.width > 0:
             raise NetworkError(f"width must be positive, got {self.width}")
 
@@ -121,7 +121,9 @@ class Row:
         if options.batch_norm:
             self.then(f"norm{suffix}", BatchNorm(channels))
         neuron: Node
-        if options.neuron == "if":
+        if options.neuron == "relu":
+            neuron = ReLU()
+        elif options.neuron == "if":
             neuron = IF(options.v_threshold, options.reset, options.strict)
         else:
             neuron = LIF(Leak(shift=options.leak_shift), options.v_threshold, options.reset, options.strict)

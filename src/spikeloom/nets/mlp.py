@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from spikeloom.core.network import Network, Shape
+from spikeloom.core.network import Network
+from spikeloom.core.nodes import Shape
 from spikeloom.nets.base import NetOptions, Row
 
 HIDDEN = 512

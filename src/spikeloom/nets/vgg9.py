@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from spikeloom.core.network import AvgPool2d, Network, Shape
+from spikeloom.core.network import Network
+from spikeloom.core.nodes import AvgPool2d, Shape
 from spikeloom.nets.base import NetOptions, Row
 
 _STAGES = ((64, 64), (128, 128), (256, 256))

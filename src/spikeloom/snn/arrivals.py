@@ -7,20 +7,22 @@ window of R*S spikes has unit 1/(R*S) and is recorded as the sum, a pixel has un
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from spikeloom.core.network import (
+import numpy as np
+
+from spikeloom.core.network import Network
+from spikeloom.core.nodes import (
     LAYERS,
-    SPIKING,
     Add,
     AvgPool2d,
     ClippedReLU,
     Delay,
+    Firing,
     Flatten,
     Input,
     MaxPool2d,
-    Network,
     Node,
     Output,
     SumPool2d,
@@ -33,12 +35,13 @@ class Signal:
     """What travels along an edge.
 
     kind: "spikes" are 0/1; "levels" integers 0..max_level; "analog" pixels, also 0..max_level; "real" sums and membranes.
-    unit: value of one level.
+    unit: value of one level. signed: levels go down to -max_level.
     """
 
     kind: Literal["spikes", "levels", "analog", "real"]
     max_level: int = 1
     unit: float = 1.0
+    signed: bool = False
 
     @property
     def bits(self) -> int:
@@ -55,12 +58,30 @@ _INPUTS = {
 
 
 def sent_signals(network: Network) -> dict[str, Signal]:
-    """The signal behind every node, by its name."""
+    """The signal behind every node, by its name.
+
+    A loop is walked again until nothing changes. Every walk leads past one more delay; what still grows when all are passed, in a
+    loop that no neuron interrupts, has no largest level and is real.
+    """
+    order = network.order()
+    walks = 2 + sum(isinstance(network.nodes[name], Delay) for name in order)
     sent: dict[str, Signal] = {}
-    for name in network.order():
-        node = network.nodes[name]
-        sources = [sent[s] for s in network.inputs_of(name) if s in sent]
-        sent[name] = _INPUTS[node.encoding] if isinstance(node, Input) else _passed(node, _summed(sources))
+    before: dict[str, Signal] | None = None
+    while sent != before:
+        before = dict(sent)
+        walks -= 1
+        for name in order:
+            node = network.nodes[name]
+            sources = [sent[s] for s in network.inputs_of(name) if s in sent]
+            if isinstance(node, Input):
+                found = _INPUTS[node.encoding]
+                if network.arithmetic == "integer":
+                    found = replace(found, unit=1.0)  # a pixel is taken as the integer it is
+            elif not sources and any(s != name for s in network.inputs_of(name)):
+                continue  # behind a delay that is not reached yet
+            else:
+                found = _passed(node, _summed(sources))
+            sent[name] = found if walks >= 0 or before.get(name) == found else REAL
     return sent
 
 
@@ -68,7 +89,7 @@ def received_signals(network: Network) -> dict[str, Signal]:
     """The signal arriving at every synapse, pool and add node, by its name."""
     sent = sent_signals(network)
     return {
-        name: _summed([sent[s] for s in network.inputs_of(name)])
+        name: _summed([sent.get(s, REAL) for s in network.inputs_of(name)])
         for name, node in network.nodes.items()
         if isinstance(node, LAYERS)
     }
@@ -80,14 +101,16 @@ def _summed(arriving: list[Signal]) -> Signal:
         return arriving[0]
     if not arriving or any(s.kind in ("real", "analog") or s.unit != arriving[0].unit for s in arriving):
         return REAL
-    return Signal("levels", sum(s.max_level for s in arriving), arriving[0].unit)
+    signed = any(s.signed for s in arriving)
+    return Signal("levels", sum(s.max_level for s in arriving), arriving[0].unit, signed)
 
 
 def _passed(node: Node, signal: Signal) -> Signal:
     """What ``node`` makes of ``signal``."""
-    if isinstance(node, SPIKING):
-        return Signal("spikes")
-    if isinstance(node, ClippedReLU) and node.levels is not None:
+    if isinstance(node, Firing):
+        graded = node.signed or node.max_level > 1
+        return Signal("levels", node.max_level, signed=node.signed) if graded else Signal("spikes")
+    if isinstance(node, ClippedReLU) and node.levels is not None and not isinstance(node.ceiling, np.ndarray):
         return Signal("levels", node.levels, node.ceiling / node.levels)
     if signal.kind == "real":
         return REAL
@@ -96,5 +119,5 @@ def _passed(node: Node, signal: Signal) -> Signal:
     if isinstance(node, (SumPool2d, AvgPool2d)):
         area = math.prod(node.kernel)
         unit = signal.unit / area if isinstance(node, AvgPool2d) else signal.unit
-        return Signal("analog" if signal.kind == "analog" else "levels", signal.max_level * area, unit)
+        return Signal("analog" if signal.kind == "analog" else "levels", signal.max_level * area, unit, signal.signed)
     return REAL

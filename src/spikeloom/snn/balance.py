@@ -11,7 +11,8 @@ import math
 import torch
 from torch import Tensor
 
-from spikeloom.core.network import IF, LIF, CubaLIF, Network, Synapse
+from spikeloom.core.network import Network
+from spikeloom.core.nodes import IF, LIF, CubaLIF, Synapse
 from spikeloom.snn.build import SpikingModule
 from spikeloom.snn.modules import SpikingNeuron, SynapseModule
 
@@ -50,7 +51,7 @@ def balance(
 def _arriving(module: SpikingModule, name: str, frames: Tensor, num_steps: int, constant: bool) -> Tensor:
     """The sums that reach neuron ``name``, shape (T, N, *shape)."""
     found: list[Tensor] = []
-    module(frames, num_steps, constant, lambda at, arrived: found.append(arrived) if at == name else None)
+    module(frames, num_steps, constant, lambda at, arrived, _: found.append(arrived) if at == name else None)
     return found[0]
 
 

@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from spikeloom.core.network import Input
+from spikeloom.core.nodes import Input
 from spikeloom.errors import NetworkError
 
 #: Largest pixel; a direct-coded level L arrives as L / 255.

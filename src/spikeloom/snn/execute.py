@@ -12,7 +12,8 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from spikeloom.core.network import Input, Network, Synapse
+from spikeloom.core.network import Network
+from spikeloom.core.nodes import Input, Output, Synapse
 from spikeloom.errors import NetworkError
 from spikeloom.snn.build import SpikingModule, build, input_frames
 from spikeloom.snn.encode import Encoded, encode
@@ -21,6 +22,8 @@ from spikeloom.snn.threads import threads, threads_for
 
 #: Frames (T * N) of a batch when the caller does not say: enough to fill the vector units, few enough for the caches.
 _BATCH_FRAMES = 512
+#: Most time steps of a run; more is a mistyped number.
+MAX_STEPS = 1 << 20
 
 
 class Source(Protocol):
@@ -55,6 +58,8 @@ class Execution:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.num_steps > MAX_STEPS:
+            raise NetworkError(f"num_steps must be at most {MAX_STEPS}, got {self.num_steps}")
         if self.num_steps < 1 or (self.batch_size is not None and self.batch_size < 1):
             raise NetworkError(
                 f"num_steps and batch_size must be at least 1, got {self.num_steps} and {self.batch_size}"
@@ -97,10 +102,27 @@ def runnable(network: Network) -> SpikingModule:
     return module
 
 
+def check_classes(network: Network, source: Source) -> None:
+    """Raise NetworkError unless the network's output is one score for each class of ``source``."""
+    name, shape = next((name, node.shape) for name, node in network.nodes.items() if isinstance(node, Output))
+    if len(shape) != 1:
+        raise NetworkError(
+            f"output '{name}' of network '{network.name}' is a map of shape {list(shape)}, expected one score for each class [K]; put "
+            f"a Flatten and a Linear before it"
+        )
+    largest = int(np.max(source.labels, initial=0))
+    if largest >= shape[0]:
+        raise NetworkError(
+            f"output '{name}' of network '{network.name}' has {shape[0]} scores, but the samples have the class {largest}; show it the "
+            f"data it was trained for"
+        )
+
+
 def predict(
     module: SpikingModule, source: Source, execution: Execution, progress: Progress | None = None
 ) -> np.ndarray:
     """The class with the highest score of every sample; int64, shape (N,). Runs in evaluation mode, on the module's device."""
+    check_classes(module.network, source)
     was_training = module.training
     module.eval()
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
@@ -108,7 +130,7 @@ def predict(
     try:
         with torch.no_grad(), threads(threads_for(module.network, execution.samples_at_once * execution.num_steps)):
             for indices, encoded in encoded_batches(source, execution, module.input_node):
-                trajectory = module(input_frames(encoded, device), execution.num_steps, encoded.constant)
+                trajectory = module(input_frames(module, encoded, device), execution.num_steps, encoded.constant)
                 predictions[indices] = module.scores(trajectory).argmax(1).cpu().numpy()
                 if progress is not None:
                     progress("evaluate", int(indices[-1]) + 1, len(source), {})

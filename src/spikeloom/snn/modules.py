@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spikeloom.core.network import (
+from spikeloom.core.nodes import (
     IF,
     LI,
     LIF,
@@ -38,7 +39,7 @@ from spikeloom.core.network import (
 )
 from spikeloom.errors import NetworkError
 from spikeloom.snn.fused import spikes_of
-from spikeloom.snn.neurons import Dynamics, kept_of, leaky_sum
+from spikeloom.snn.neurons import Accumulator, Dynamics, Membranes, checked_bits, integrated, leaky_sum, spike_loop
 from spikeloom.snn.surrogate import Surrogate
 
 
@@ -89,31 +90,45 @@ class NodeModule(nn.Module, ABC):
     def forward(self, arrived: Frames) -> Frames:
         """What the node sends when ``arrived`` arrives."""
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """The node's fields that are arrays, as they are now."""
+    def stepping(self, like: Tensor) -> Callable[[Tensor], Tensor]:
+        """The node one step at a time, from its initial state: (N, *shape) of ``like`` to what it sends."""
+        return lambda x: self(Frames(x, 1, False)).values
+
+    def arrays(self) -> dict[str, Any]:
+        """The node's fields that learn, as they are now."""
         return {}
 
 
 class SynapseModule(NodeModule):
-    """Conv1d, Conv2d or Linear."""
+    """Conv1d, Conv2d or Linear.
+
+    rule: what becomes of the weights before they are used (a mask, a grid); gradients pass through it. None leaves them.
+    """
 
     def __init__(self, node: Conv1d | Conv2d | Linear) -> None:
         super().__init__()
         assert node.weight is not None
         self.node = node
-        self.weight = nn.Parameter(torch.tensor(node.weight, dtype=torch.float32))
-        self.bias = nn.Parameter(torch.tensor(node.bias, dtype=torch.float32)) if node.has_bias else None
+        self.weight = _parameter(node.weight)
+        self.bias = _parameter(node.bias) if node.has_bias else None
+        self.rule: Callable[[Tensor], Tensor] | None = None
+
+    def used_weight(self) -> Tensor:
+        """The weights that multiply."""
+        return self.weight if self.rule is None else self.rule(self.weight)
 
     def forward(self, arrived: Frames) -> Frames:
-        node, x = self.node, arrived.values
+        node, x, weight = self.node, arrived.values, self.used_weight()
         if isinstance(node, Linear):
-            return arrived.with_values(F.linear(x, self.weight, self.bias))
+            return arrived.with_values(F.linear(x, weight, self.bias))
         conv: Callable[..., Tensor] = F.conv2d if isinstance(node, Conv2d) else F.conv1d
-        psum = conv(x, self.weight, self.bias, node.stride, node.padding, node.dilation, node.groups)
-        return arrived.with_values(psum)
+        each = self.bias if self.bias is not None and self.bias.dim() > 1 else None  # one for each neuron
+        shared = self.bias if each is None else None
+        psum = conv(x, weight, shared, node.stride, node.padding, node.dilation, node.groups)
+        return arrived.with_values(psum if each is None else psum + each)
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        found = {"weight": _array(self.weight)}
+    def arrays(self) -> dict[str, Any]:
+        found = {"weight": _array(self.used_weight())}
         return found if self.bias is None else {**found, "bias": _array(self.bias)}
 
 
@@ -135,22 +150,30 @@ class BatchNormModule(NodeModule):
             F.batch_norm(arrived.values, self.mean, self.var, self.gamma, self.beta, self.training, 0.1, self.eps)
         )
 
-    def arrays(self) -> dict[str, np.ndarray]:
+    def arrays(self) -> dict[str, Any]:
         return {key: _array(getattr(self, key)) for key in ("gamma", "beta", "mean", "var")}
 
 
 class SpikingNeuron(NodeModule):
-    """IF, LIF or CubaLIF, all steps in one pass."""
+    """IF, LIF or CubaLIF, all steps in one pass where the compiled kernel knows the neuron."""
 
-    def __init__(self, dynamics: Dynamics, kind: Surrogate, syn_kept: float | None) -> None:
+    def __init__(self, dynamics: Dynamics, kind: Surrogate) -> None:
         super().__init__()
-        self.dynamics, self.kind, self.syn_kept = dynamics, kind, syn_kept
+        self.dynamics, self.kind = dynamics, kind
 
     def forward(self, arrived: Frames) -> Frames:
-        if self.syn_kept is not None:
-            arrived = arrived.at_every_step(leaky_sum(arrived.over_time(), self.syn_kept).flatten(0, 1))
-        spikes = spikes_of(arrived.values, arrived.num_steps, arrived.constant, self.dynamics, self.kind)
-        return arrived.at_every_step(spikes)
+        if not self.dynamics.fusable:
+            return arrived.at_every_step(spike_loop(arrived.over_time(), self.dynamics, self.kind).flatten(0, 1))
+        dtype = arrived.values.dtype
+        if self.dynamics.syn_kept is not None:
+            assert isinstance(self.dynamics.syn_kept, float)
+            arrived = arrived.at_every_step(leaky_sum(arrived.over_time(), self.dynamics.syn_kept).flatten(0, 1))
+        direct = replace(self.dynamics, syn_kept=None)  # what arrives now is the current itself
+        spikes = spikes_of(arrived.values, arrived.num_steps, arrived.constant, direct, self.kind)
+        return arrived.at_every_step(spikes.to(dtype))
+
+    def stepping(self, like: Tensor) -> Callable[[Tensor], Tensor]:
+        return Membranes(like, self.dynamics, self.kind).step
 
     def rate(self, psum_TN: Tensor) -> float:
         """Spikes per neuron and step for given sums, shape (T, N, *shape)."""
@@ -163,10 +186,13 @@ class Integrator(NodeModule):
 
     def __init__(self, node: LI) -> None:
         super().__init__()
-        self.kept = 1.0 if node.leak is None else node.leak.kept
+        self.node = node
 
     def forward(self, arrived: Frames) -> Frames:
-        return arrived.at_every_step(leaky_sum(arrived.over_time(), self.kept).flatten(0, 1))
+        return arrived.at_every_step(integrated(arrived.over_time(), self.node).flatten(0, 1))
+
+    def stepping(self, like: Tensor) -> Callable[[Tensor], Tensor]:
+        return Accumulator(like, self.node).step
 
 
 class DelayModule(NodeModule):
@@ -181,6 +207,9 @@ class DelayModule(NodeModule):
         kept = max(0, arrived.num_steps - self.num_delay)
         late = torch.cat([torch.zeros_like(x_TN[kept:]), x_TN[:kept]])
         return arrived.at_every_step(late.flatten(0, 1))
+
+    def stepping(self, like: Tensor) -> Callable[[Tensor], Tensor]:
+        raise AssertionError("a loop keeps what its delays hold itself")
 
 
 class ScaleModule(NodeModule):
@@ -206,13 +235,30 @@ class FrameByFrame(NodeModule):
         return arrived.with_values(self.function(arrived.values))
 
 
-def staircase(x: Tensor, ceiling: float, levels: int | None) -> Tensor:
+class ClippedReLUModule(NodeModule):
+    """Clipped ramp or QCFS staircase; the ceiling of a staircase learns."""
+
+    def __init__(self, node: ClippedReLU) -> None:
+        super().__init__()
+        self.levels = node.levels
+        self.ceiling = nn.Parameter(
+            torch.tensor(node.ceiling, dtype=torch.float32), requires_grad=node.levels is not None
+        )
+
+    def forward(self, arrived: Frames) -> Frames:
+        return arrived.with_values(staircase(arrived.values, self.ceiling, self.levels))
+
+    def arrays(self) -> dict[str, Any]:
+        return {"ceiling": _array(self.ceiling) if self.ceiling.dim() else float(self.ceiling.detach())}
+
+
+def staircase(x: Tensor, ceiling: float | Tensor, levels: int | None) -> Tensor:
     """``clip(x, 0, ceiling)``, in ``levels`` steps ``ceiling * clip(floor(x*L/ceiling + 1/2)/L, 0, 1)`` (QCFS, Bu et al., ICLR 2022).
 
-    The gradient is that of the clipped ramp (straight through the floor).
+    The gradient is that of the clipped ramp (straight through the floor); that of the ceiling is ``steps - x/ceiling`` below it, 1 above.
     """
     if levels is None:
-        return x.clamp(0, ceiling)
+        return x.clamp(0, ceiling) if isinstance(ceiling, float) else torch.minimum(x.clamp(min=0), ceiling)
     ramp = (x / ceiling).clamp(0, 1)
     steps = (ramp.detach() * levels + 0.5).floor() / levels
     return (ramp + (steps - ramp).detach()) * ceiling
@@ -222,7 +268,7 @@ def node_module(name: str, node: Node, kind: Surrogate, detach_reset: bool) -> N
     """The module of ``node``, whose arrays are all present; None for nodes that pass on what they get.
 
     Raises:
-        NetworkError: a node type that cannot be executed.
+        NetworkError: a node type or a padding that cannot be executed.
     """
     match node:
         case Input() | Output() | Add():
@@ -231,11 +277,10 @@ def node_module(name: str, node: Node, kind: Surrogate, detach_reset: bool) -> N
             return SynapseModule(node)
         case BatchNorm():
             return BatchNormModule(node)
-        case IF() | LIF():
-            return SpikingNeuron(Dynamics.of(name, node, detach_reset=detach_reset), kind, None)
-        case CubaLIF():
-            return SpikingNeuron(Dynamics.of(name, node, detach_reset=detach_reset), kind, kept_of(name, node.syn_leak))
+        case IF() | LIF() | CubaLIF():
+            return SpikingNeuron(Dynamics.of(name, node, detach_reset=detach_reset), kind)
         case LI():
+            checked_bits(name, node)
             return Integrator(node)
         case Delay():
             return DelayModule(node.steps)
@@ -243,6 +288,13 @@ def node_module(name: str, node: Node, kind: Surrogate, detach_reset: bool) -> N
             return ScaleModule(node)
         case Flatten():
             return FrameByFrame(lambda x: x.flatten(1))
+        case SumPool2d() | AvgPool2d() | MaxPool2d() if any(
+            2 * p > k for p, k in zip(node.padding, node.kernel, strict=True)
+        ):
+            raise NetworkError(
+                f"node '{name}' ({type(node).__name__}) has padding {list(node.padding)}, expected at most half its kernel "
+                f"{list(node.kernel)}"
+            )
         case SumPool2d():
             return FrameByFrame(lambda x: F.avg_pool2d(x, node.kernel, node.stride, node.padding, divisor_override=1))
         case AvgPool2d():
@@ -252,10 +304,18 @@ def node_module(name: str, node: Node, kind: Surrogate, detach_reset: bool) -> N
         case ReLU():
             return FrameByFrame(F.relu)
         case ClippedReLU():
-            return FrameByFrame(lambda x: staircase(x, node.ceiling, node.levels))
+            return ClippedReLUModule(node)
     raise NetworkError(f"node '{name}' ({type(node).__name__}) cannot be executed")
 
 
+def _parameter(array: np.ndarray | None) -> nn.Parameter:
+    """float32, of integers float64, which holds them; `SpikingModule` then chooses what all are computed in."""
+    assert array is not None
+    whole = np.issubdtype(array.dtype, np.integer)
+    return nn.Parameter(torch.tensor(array, dtype=torch.float64 if whole else torch.float32))
+
+
 def _array(value: Tensor) -> np.ndarray:
-    array: np.ndarray = value.detach().cpu().float().contiguous().numpy().copy()
+    value = value.detach().cpu()
+    array: np.ndarray = (value if value.dtype == torch.float64 else value.float()).contiguous().numpy().copy()
     return array

@@ -18,7 +18,8 @@ from typing import Literal
 
 import torch
 
-from spikeloom.core.network import Conv1d, Conv2d, Linear, Network
+from spikeloom.core.network import Network
+from spikeloom.core.nodes import Conv1d, Conv2d, Linear
 from spikeloom.errors import NetworkError
 
 Precision = Literal["fp32", "bf16", "auto"]

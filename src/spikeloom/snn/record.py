@@ -6,8 +6,8 @@ the unpacked trace are ever held. Letters: T time steps, N samples, C H W input 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,19 +15,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spikeloom.core.network import (
+from spikeloom.core.network import Network
+from spikeloom.core.nodes import (
     IF,
     LAYERS,
     LI,
     LIF,
-    SPIKING,
     Add,
     BatchNorm,
     Conv1d,
     Conv2d,
     CubaLIF,
     Delay,
-    Network,
+    Firing,
+    Membrane,
     Pool,
     Scale,
     Synapse,
@@ -35,10 +36,9 @@ from spikeloom.core.network import (
 from spikeloom.core.trace import Arrival, Levels, Spikes, SpikeTrace
 from spikeloom.errors import NetworkError
 from spikeloom.snn.arrivals import Signal, received_signals
-from spikeloom.snn.build import SpikingModule, input_frames
-from spikeloom.snn.execute import Execution, Progress, Source, encoded_batches, runnable
-from spikeloom.snn.modules import Frames, SpikingNeuron
-from spikeloom.snn.neurons import Dynamics, kept_of, leaky_sum, touched
+from spikeloom.snn.build import input_frames
+from spikeloom.snn.execute import Execution, Progress, Source, check_classes, encoded_batches, runnable
+from spikeloom.snn.neurons import Dynamics, kept_of, touched
 from spikeloom.snn.threads import threads, threads_for
 
 _MAX_BITS = 16
@@ -74,18 +74,21 @@ def record(
         NetworkError: BatchNorm is left, weights are absent, or real values reach a layer.
     """
     signals = _recordable(network)
+    check_classes(network, source)
     module = runnable(network)
-    recorder = _Recorder(network, module, signals, updates)
+    recorder = _Recorder(network, signals, updates)
     predictions = np.empty(len(source), np.int64)
     number = threads_for(network, execution.samples_at_once * execution.num_steps)
-    with torch.no_grad(), recorder, threads(number):
+    with torch.no_grad(), threads(number):
         for indices, encoded in encoded_batches(source, execution, module.input_node):
-            trajectory = module(input_frames(encoded), execution.num_steps, encoded.constant, recorder.see)
+            trajectory = module(input_frames(module, encoded), execution.num_steps, encoded.constant, recorder.see)
             predictions[indices] = module.scores(trajectory).argmax(1).numpy()
             recorder.end_batch()
             if progress is not None:
                 progress("record", int(indices[-1]) + 1, len(source), {})
-    meta = {} if sample_ids is None else {"sample_ids": [int(i) for i in sample_ids]}
+    meta: dict[str, Any] = {"arithmetic": arithmetic_of(network)}
+    if sample_ids is not None:
+        meta["sample_ids"] = [int(i) for i in sample_ids]
     return SpikeTrace(
         execution.num_steps,
         len(source),
@@ -96,8 +99,27 @@ def record(
         origin,
         np.asarray(source.labels).astype(np.int64),
         predictions,
-        {"meta": meta} if meta else {},
+        {"meta": meta},
     )
+
+
+def arithmetic_of(network: Network) -> str:
+    """What made the spikes, for the trace: "float32", or the integer network's widths and what happens beyond them."""
+    if network.arithmetic == "float32":
+        return "float32"
+    nodes = network.nodes.values()
+    weights = sorted({n.weight_bits for n in nodes if isinstance(n, Synapse)})
+    biases = sorted({n.bias_bits for n in nodes if isinstance(n, Synapse) and n.bias_bits is not None})
+    membranes = [n for n in nodes if isinstance(n, Membrane)]
+    kept = sorted({n.membrane_bits for n in membranes if n.membrane_bits is not None})
+    words = [f"weights {_listed(weights)} bit"] + ([f"biases {_listed(biases)} bit"] if biases else [])
+    if kept:
+        words.append(f"membranes {_listed(kept)} bit {'/'.join(sorted({n.overflow for n in membranes}))}")
+    return f"integer: {', '.join(words)}"
+
+
+def _listed(values: Sequence[int]) -> str:
+    return "/".join(map(str, values))
 
 
 def _recordable(network: Network) -> dict[str, Signal]:
@@ -116,50 +138,42 @@ def _recordable(network: Network) -> dict[str, Signal]:
                 f"layer '{name}' ({type(network.nodes[name]).__name__}) gets real values, a trace holds spikes and levels; "
                 f"put it behind a spiking neuron or a ClippedReLU with levels"
             )
-        if signal.bits > _MAX_BITS:
-            raise NetworkError(f"layer '{name}' gets levels of {signal.bits} bits, a trace holds at most {_MAX_BITS}")
+        most = _MAX_BITS - signal.signed
+        if signal.bits > most:
+            raise NetworkError(f"layer '{name}' gets levels of {signal.bits} bits, a trace holds at most {most}")
     return {name: signals[name] for name in network.layers()}
 
 
 class _Recorder:
-    """Sees maps pass and keeps them packed, batch after batch. A context: inside it, the module's neurons are hooked."""
+    """Sees maps pass and keeps them packed, batch after batch."""
 
-    def __init__(self, network: Network, module: SpikingModule, signals: dict[str, Signal], updates: bool) -> None:
-        self.network, self.module, self.signals = network, module, signals
+    def __init__(self, network: Network, signals: dict[str, Signal], updates: bool) -> None:
+        self.network, self.signals = network, signals
         self.arrivals: dict[str, list[np.ndarray]] = {name: [] for name in signals}
         unseen = [name for name in signals if self._spikes_unseen(name)]
         self.outputs: dict[str, list[np.ndarray]] = {name: [] for name in unseen}
+        self.senders: dict[str, list[str]] = {}
+        for name in unseen:
+            self.senders.setdefault(str(network.layer_neuron(name)), []).append(name)
         neurons = {name: network.layer_neuron(name) for name in signals} if updates else {}
         self.layer_of = {neuron: _source_layer(network, neuron) for neuron in neurons.values() if neuron is not None}
         self.updates: dict[str, list[np.ndarray]] = {name: [] for name in self.layer_of.values()}
         self.reached: dict[str, Tensor] = {}
-        self.hooks: list[Any] = []
 
     def _spikes_unseen(self, name: str) -> bool:
         """True for a spiking layer whose spikes are not, one to one and at their own step, the arrival of another layer."""
         neuron = self.network.layer_neuron(name)
-        if neuron is None or not isinstance(self.network.nodes[neuron], SPIKING):
+        node = None if neuron is None else self.network.nodes[neuron]
+        if not isinstance(node, Firing) or node.signed or node.max_level > 1:
             return False
         if any(isinstance(node, Delay) for node in self.network.nodes.values()):
             return True
         return not any(self.network.layer_inputs(c) == (name,) for c in self.network.layers() if c != name)
 
-    def __enter__(self) -> _Recorder:
-        for name in self.outputs:
-            neuron = self.module.module_of(str(self.network.layer_neuron(name)))
-            assert isinstance(neuron, SpikingNeuron)
-            self.hooks.append(neuron.register_forward_hook(partial(self._sent, name)))
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for hook in self.hooks:
-            hook.remove()
-
-    def _sent(self, name: str, module: torch.nn.Module, args: Any, sent: Frames) -> None:
-        self.outputs[name].append(_packed(sent.over_time()))
-
-    def see(self, name: str, arrived: Tensor) -> None:
-        """Keep what arrives at a layer; at a neuron, where it has work."""
+    def see(self, name: str, arrived: Tensor, sent: Tensor) -> None:
+        """Keep what arrives at a layer; of a neuron what it sends, if nothing else shows it, and where it has work."""
+        for layer in self.senders.get(name, ()):
+            self.outputs[layer].append(_packed(sent))
         if name in self.signals:
             signal = self.signals[name]
             self.arrivals[name].append(_packed(arrived) if signal.kind == "spikes" else _counted(arrived, signal))
@@ -177,14 +191,14 @@ class _Recorder:
         """Bool (T, N, *shape): the neurons of node ``name`` that a step has to touch."""
         node = self.network.nodes[name]
         busy = self.reached[layer].expand(psum.shape)
-        if isinstance(node, CubaLIF):
-            psum = leaky_sum(psum, kept_of(name, node.syn_leak))
-            busy = busy | (psum != 0)
         if isinstance(node, IF | LIF | CubaLIF):
             return busy | touched(psum, Dynamics.of(name, node))
         if isinstance(node, LI):
-            kept = 1.0 if node.leak is None else node.leak.kept
-            return busy | touched(psum, Dynamics(kept, float("inf"), "none"))
+            kept = 1.0 if node.leak is None else kept_of(name, node.leak)
+            silent = Dynamics(
+                kept, math.inf, "none", leak=node.leak, membrane_bits=node.membrane_bits, overflow=node.overflow
+            )
+            return busy | touched(psum, silent)
         return busy
 
 
@@ -210,7 +224,7 @@ def reached(network: Network, name: str, arrived: Tensor) -> Tensor:
         hit = arrived.any(-1, keepdim=True)
     if isinstance(node, Synapse) and node.has_bias and node.bias is not None:
         bias = torch.from_numpy(node.bias != 0)
-        hit = hit | bias.view(-1, *([1] * (arrived.dim() - 3)))
+        hit = hit | (bias if bias.dim() > 1 else bias.view(-1, *([1] * (arrived.dim() - 3))))
     return hit
 
 
@@ -253,7 +267,9 @@ def _counted(values: Tensor, signal: Signal) -> np.ndarray:
     if values.stride(0) == 0:
         values = values[:1]
     levels = values if signal.unit == 1 else (values / signal.unit).round()
-    counted: np.ndarray = levels.numpy().astype(np.uint8 if signal.bits <= 8 else np.uint16)
+    counted: np.ndarray = levels.numpy().astype(
+        np.int16 if signal.signed else np.uint8 if signal.bits <= 8 else np.uint16
+    )
     return counted
 
 
@@ -269,4 +285,4 @@ def _joined(parts: list[np.ndarray], signal: Signal, num_steps: int) -> Arrival:
     levels = np.concatenate(parts, axis=1)
     if len(levels) == 1:
         levels = np.broadcast_to(levels, (num_steps, *levels.shape[1:]))
-    return Levels(levels, signal.bits, analog=signal.kind == "analog")
+    return Levels(levels, signal.bits, signed=signal.signed, analog=signal.kind == "analog")

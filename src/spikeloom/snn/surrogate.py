@@ -28,13 +28,13 @@ class Surrogate:
     name: the word a configuration uses.
     code: number by which the compiled kernel knows it.
     sharpness: 1 / width of the density at threshold 1.
-    density: (distance to the threshold, sharpness) -> slope; any shape, element by element.
+    density: (distance to the threshold, sharpness: a number, or a tensor of one for each neuron) -> slope; element by element.
     """
 
     name: str
     code: int
     sharpness: float
-    density: Callable[[Tensor, float], Tensor]
+    density: Callable[[Tensor, Any], Tensor]
 
 
 def atan(distance: Tensor, sharpness: float) -> Tensor:
@@ -88,7 +88,7 @@ class SurrogateStep(torch.autograd.Function):
     """``[v >= v_threshold]`` (strict: ``>``) forward, the density times the incoming gradient backward."""
 
     @staticmethod
-    def forward(ctx: Any, v: Tensor, v_threshold: float, strict: bool, kind: Surrogate) -> Tensor:
+    def forward(ctx: Any, v: Tensor, v_threshold: float | Tensor, strict: bool, kind: Surrogate) -> Tensor:
         """Spikes as 0.0 / 1.0 in the dtype and shape of ``v``."""
         ctx.save_for_backward(v)
         ctx.v_threshold, ctx.kind = v_threshold, kind

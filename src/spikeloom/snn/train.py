@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,11 +28,14 @@ from spikeloom.snn.build import Watch, build, input_frames
 from spikeloom.snn.encode import encode
 from spikeloom.snn.execute import Execution, Progress, Source, predict
 from spikeloom.snn.loss import loss_named
+from spikeloom.snn.modules import SynapseModule
 from spikeloom.snn.precision import Precision, autocast, resolve_device, uses_bf16, uses_channels_last
 from spikeloom.snn.threads import threads, threads_for
 
 #: What arrives at each synapse, pool and add node (levels as integers), (T, N, *shape) with gradients -> a scalar to add to the loss.
 Penalty = Callable[[Mapping[str, Tensor]], Tensor]
+#: (node name, weights) -> the weights that are used: a mask, a grid; gradients pass through it (see ``SynapseModule.rule``).
+WeightRule = Callable[[str, Tensor], Tensor]
 #: (batch as its source gave it, generator) -> a changed batch of the same shape and dtype.
 Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
@@ -126,6 +130,7 @@ def train(
     validation: Source | None = None,
     penalty: Penalty | None = None,
     augment: Augment | None = None,
+    weight_rule: WeightRule | None = None,
     checkpoint: Path | str | None = None,
     resume: bool = True,
     progress: Progress | None = None,
@@ -139,6 +144,7 @@ def train(
         validation: samples on which accuracy is measured after every epoch; never trained on.
         penalty: what is added to the loss, e.g. a price for spikes.
         augment: random change of every batch.
+        weight_rule: what becomes of each synapse's weights before they are used; the result has the weights that were used.
         checkpoint: file that holds the state after the last finished epoch.
         resume: continue from ``checkpoint`` if it exists; False overwrites it.
         progress: told after every batch and every epoch.
@@ -147,7 +153,7 @@ def train(
         NetworkError: a configuration, network and samples that do not fit together, or a loss that is not finite.
         NetworkFileError: a checkpoint that is damaged or was made by another configuration or network.
     """
-    run = _Run(network, source, config, penalty, augment, progress)
+    run = _Run(network, source, config, penalty, augment, weight_rule, progress)
     path = None if checkpoint is None else Path(checkpoint)
     if path is not None and resume and path.exists():
         run.restore(path)
@@ -178,10 +184,15 @@ class _Run:
         config: TrainConfig,
         penalty: Penalty | None,
         augment: Augment | None,
+        weight_rule: WeightRule | None,
         progress: Progress | None,
     ) -> None:
         if len(source) == 0:
             raise NetworkError("the training set holds no sample")
+        if network.arithmetic == "integer":
+            raise NetworkError(
+                f"network '{network.name}' computes with integers, which have no gradients; train the float network it was made from"
+            )
         self.source, self.config, self.penalty, self.augment, self.progress = source, config, penalty, augment, progress
         self.device = resolve_device(config.device)
         self.bf16 = uses_bf16(config.precision, network, self.device)
@@ -193,6 +204,11 @@ class _Run:
             seed=config.seed,
         )
         self.module = module.arranged(self.device, uses_channels_last(config.channels_last, network))
+        if weight_rule is not None:
+            for name in network.nodes:
+                synapse = self.module.module_of(name)
+                if isinstance(synapse, SynapseModule):
+                    synapse.rule = partial(weight_rule, name)
         self.identity = {"network": network.id, "config": json.dumps(asdict(config), sort_keys=True)}
         self.loss = loss_named(config.loss)
         self.signals = received_signals(network)
@@ -209,7 +225,14 @@ class _Run:
         samples = self.source.batch(np.arange(min(config.batch_size, len(self.source))))
         generator = np.random.default_rng(config.seed)
         encoded = encode(config.encoding, samples, config.num_steps, generator, self.module.input_node)
-        balance(self.module, network, input_frames(encoded, self.device), config.num_steps, encoded.constant, rate)
+        balance(
+            self.module,
+            network,
+            input_frames(self.module, encoded, self.device),
+            config.num_steps,
+            encoded.constant,
+            rate,
+        )
 
     def _rate(self, update: int) -> float:
         """Fraction of the peak learning rate: linear warm-up, then half a cosine to 0."""
@@ -242,7 +265,7 @@ class _Run:
         if self.augment is not None:
             samples = self.augment(samples, generator)
         encoded = encode(config.encoding, samples, config.num_steps, generator, self.module.input_node)
-        frames = input_frames(encoded, self.device)
+        frames = input_frames(self.module, encoded, self.device)
         labels = torch.from_numpy(np.asarray(self.source.labels)[indices].astype(np.int64)).to(self.device)
         arrived: dict[str, Tensor] = {}
         with autocast(self.bf16, self.device):
@@ -270,7 +293,7 @@ class _Run:
         if self.penalty is None:
             return None
 
-        def collect(name: str, values: Tensor) -> None:
+        def collect(name: str, values: Tensor, _: Tensor) -> None:
             signal = self.signals.get(name)
             if signal is not None and signal.kind != "real":
                 arrived[name] = values if signal.unit == 1 else values / signal.unit

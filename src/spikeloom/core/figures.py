@@ -1,0 +1,65 @@
+"""What a network comes to: the figures that a transform changes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One network in figures.
+
+    accuracy: fraction right, or None without samples. spikes, synops: per sample, None for an ANN or without samples.
+    weights: number of them. zeros: fraction of weights that are 0. weight_kib: their size at their bit widths, zeros included.
+    """
+
+    name: str
+    arithmetic: str
+    num_steps: int | None
+    accuracy: float | None
+    spikes: float | None
+    synops: float | None
+    weights: int
+    zeros: float
+    weight_kib: float
+
+    def points_below(self, other: Figures) -> float | None:
+        """Accuracy that ``other`` has more, in percentage points; None where either is unknown."""
+        if self.accuracy is None or other.accuracy is None:
+            return None
+        return 100 * (other.accuracy - self.accuracy)
+
+
+@dataclass(frozen=True)
+class Point:
+    """An SNN at one T. spikes, synops, energy_j, latency_s: per inference; None where no machine or no such data."""
+
+    num_steps: int
+    calibration: str
+    accuracy: float
+    spikes: float
+    synops: float
+    energy_j: float | None
+    latency_s: float | None
+
+    @property
+    def edp_js(self) -> float | None:
+        """Energy times latency."""
+        return None if self.energy_j is None or self.latency_s is None else self.energy_j * self.latency_s
+
+
+@dataclass(frozen=True)
+class LayerError:
+    """Root mean square error of a layer's rates against the ANN's activations, in percent of their root mean square.
+
+    The parts add up, sign by sign, to the total: clipping (activations above the threshold), quantisation (rates have T + 1
+    values), inherited (other inputs than the ANN's, from layers before), unevenness (spikes that come early or late; with hard
+    reset also what it throws away).
+    """
+
+    name: str
+    clipping: float
+    quantisation: float
+    inherited: float
+    unevenness: float
+    total: float
