@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,20 @@ def test_a_bad_file_is_one_clear_line(tmp_path: Path, kind: str, words: str) -> 
         read_checkpoint(path)
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+def test_quantised_tensors_are_refused_without_a_warning(tmp_path: Path) -> None:
+    code = (
+        "import sys, warnings, torch\n"
+        "from spikeloom.errors import NetworkFileError\n"
+        "from spikeloom.files.checkpoint import read_state_dict\n"
+        "try:\n    read_state_dict(sys.argv[1])\nexcept NetworkFileError as error:\n    print(error)\n"
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.save({"w": torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)}, tmp_path / "q.pth")
+    run = subprocess.run([sys.executable, "-c", code, tmp_path / "q.pth"], check=True, capture_output=True, text=True)
+    assert "'w' is no dense real tensor" in run.stdout and run.stderr == ""  # torch warns once a process
 
 
 def test_a_folder_that_is_missing(tmp_path: Path) -> None:

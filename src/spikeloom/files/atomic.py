@@ -16,25 +16,59 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
     Raises FileError where the folder is missing or cannot be written.
     """
-    target = Path(os.path.realpath(path)) if os.path.islink(path) else Path(path)
-    if not target.name:
-        raise FileError(f"{target}: is a folder, expected a file to write; name a file")
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    check_target(path)
+    target, temporary = _places(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        os.replace(temporary, target)
+    except OSError as error:
+        raise _unwritable(target, error) from error
+    finally:
+        with suppress(OSError):  # the folder itself may be what is wrong, and that error is on its way
+            temporary.unlink(missing_ok=True)
+
+
+def check_target(path: str | Path) -> None:
+    """Find out before the work whether its result can be written to ``path``; nothing is left behind.
+
+    Missing folders are not created: the nearest one that is there must be one to write into.
+
+    Raises:
+        FileError: as `replacing`: a folder, no regular file, a place where nothing can be written.
+    """
+    target, temporary = _places(path)
+    try:
         if target.is_dir():
             raise FileError(f"{target}: is a folder, expected a file to write; name a file")
         if target.exists() and not target.is_file():
             raise FileError(f"{target}: is no regular file and would be replaced by one; name a file")
-        yield temporary
-        os.replace(temporary, target)
+        probe = next(folder for folder in target.parents if folder.exists()) / temporary.name
+        probe.touch()
+        probe.unlink()
     except OSError as error:
-        raise FileError(
-            f"{target}: cannot be written ({error.strerror or error}); choose a folder you may write to"
-        ) from error
-    finally:
-        with suppress(OSError):  # the folder itself may be what is wrong, and that error is on its way
-            temporary.unlink(missing_ok=True)
+        raise _unwritable(target, error) from error
+
+
+def _places(path: str | Path) -> tuple[Path, Path]:
+    """The file that ``path`` is or points to, and the temporary one beside it."""
+    target = Path(os.path.realpath(path)) if os.path.islink(path) else Path(path)
+    if target.name in ("", ".."):
+        raise FileError(f"{target}: is a folder, expected a file to write; name a file")
+    return target, target.with_name(f".{target.name}.{os.getpid()}.part")
+
+
+def _unwritable(target: Path, error: OSError) -> FileError:
+    return FileError(f"{target}: cannot be written ({error.strerror or error}); choose a folder you may write to")
+
+
+def keep_sources(target: str | Path, *sources: str | Path) -> None:
+    """Raise FileError when ``target`` is one of the files that are read."""
+    for source in sources:
+        if os.path.realpath(target) == os.path.realpath(source) or (
+            os.path.exists(target) and os.path.exists(source) and os.path.samefile(target, source)
+        ):
+            raise FileError(f"{target}: is read here and would be replaced; name another file with --out")
 
 
 def make_folder(path: str | Path) -> None:

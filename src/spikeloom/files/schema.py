@@ -36,9 +36,17 @@ def first_problem(error: ValidationError) -> tuple[str, str]:
         if isinstance(part, str) and _TYPE_TAG.fullmatch(part):
             continue
         key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else str(part)
+    if problem["type"] == "missing" and not isinstance(problem["loc"][-1], int):
+        return key, "is missing; add it"
     got = repr(problem.get("input"))
     got = got if len(got) <= 80 else got[:77] + "..."
     text = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if problem["type"] == "missing":  # a further value of a tuple
+        text = "one more value"
+    elif problem["type"] in ("too_short", "too_long"):
+        low, high = problem["ctx"].get("min_length"), problem["ctx"].get("max_length")
+        number = high if low is None else low
+        text = f"at {'most' if low is None else 'least'} {number} value{'s' * (number != 1)}"
     return key, f"got {got}, expected: {text}" if key or problem["type"] != "value_error" else text
 
 
@@ -55,6 +63,8 @@ def read_toml(path: str | Path) -> dict[str, Any]:
             return tomllib.load(stream)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; expected a .toml file") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: cannot be read, it is a folder; expected a .toml file") from None
     except (ValueError, RecursionError) as cause:  # TOMLDecodeError, but also numbers too long and tables too deep
         raise ConfigError(f"{path}: not TOML ({cause})") from cause
     except OSError as cause:
