@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spikeloom.core.network import (
+from spikeloom.core.network import Network, chain
+from spikeloom.core.nodes import (
     IF,
     LI,
     LIF,
@@ -26,13 +27,11 @@ from spikeloom.core.network import (
     Leak,
     Linear,
     MaxPool2d,
-    Network,
     Node,
     Output,
     ReLU,
     Scale,
     SumPool2d,
-    chain,
 )
 from spikeloom.core.trace import Arrival, Levels, Spikes, SpikeTrace
 from spikeloom.core.workload import Layer, NeuronRule, RateLayer, RateWorkload, Workload

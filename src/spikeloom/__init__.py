@@ -3,7 +3,8 @@
 from spikeloom.components import load_table
 from spikeloom.core.arch import AbstractArch, LayerMapping, Mapping
 from spikeloom.core.counts import Counts
-from spikeloom.core.network import Leak, Network
+from spikeloom.core.network import Network
+from spikeloom.core.nodes import Leak
 from spikeloom.core.report import LayerReport, Report, Trial
 from spikeloom.core.trace import Levels, Spikes, SpikeTrace
 from spikeloom.core.workload import Layer, NeuronRule, RateLayer, RateWorkload, Workload

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spikeloom.core.network import IF, LI, Conv2d, Flatten, Input, Linear, Network, Output, chain
+from spikeloom.core.network import Network, chain
+from spikeloom.core.nodes import IF, LI, Conv2d, Flatten, Input, Linear, Output
 from spikeloom.core.report import Trial
 from spikeloom.core.trace import Spikes, SpikeTrace
 from spikeloom.evaluate import evaluate, load_machine

@@ -10,7 +10,7 @@ from tests.cli.command import spikeloom
 
 GOOD = {
     "trace.npz": "trace of 2 layers, 2 samples, 6 steps",
-    "network.npz": "network 'tiny' of 7 nodes, 738 weights, output [10]",
+    "network.npz": "network 'tiny' of 7 nodes, 738 float32 weights, output [10]",
     "machine.toml": "machine of model 'spikex'",
     "workload.toml": "workload of 1 layers, 6 steps",
     "experiment.toml": "experiment: mlp on moving-bar, 5 steps",

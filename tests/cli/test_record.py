@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spikeloom.core.network import Linear
+from spikeloom.core.nodes import Linear
 from spikeloom.files.network import read_network, write_network
 from spikeloom.files.store import read_trace
 from spikeloom.lower import lower
@@ -145,3 +145,10 @@ def test_what_cannot_be_trained(
     assert (run.code, run.out) == (code, "")
     assert (run.complaint is None) == (code == 2)
     assert not (files / "runs").exists()
+
+
+def test_the_network_itself_is_not_replaced_by_its_trace(network: Path) -> None:
+    before = network.read_bytes()
+    run = spikeloom("record", network, "--limit", 2, "--out", network)
+    assert run.code == 1 and run.complaint is not None and "is read here and would be replaced" in run.complaint
+    assert network.read_bytes() == before

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from spikeloom.core.network import IF, LI, LIF, Conv2d, Flatten, Input, Leak, Linear, Node, SumPool2d, chain
+from spikeloom.core.network import chain
+from spikeloom.core.nodes import IF, LI, LIF, Conv2d, Flatten, Input, Leak, Linear, Node, SumPool2d
 from spikeloom.core.trace import Levels, Spikes, SpikeTrace
 from spikeloom.core.workload import Workload
 from spikeloom.lower import lower

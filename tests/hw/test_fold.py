@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spikeloom.core.counts import Counts
-from spikeloom.core.network import (
+from spikeloom.core.network import Network, chain
+from spikeloom.core.nodes import (
     IF,
     AvgPool2d,
     Conv2d,
@@ -19,10 +20,8 @@ from spikeloom.core.network import (
     Input,
     Linear,
     MaxPool2d,
-    Network,
     Node,
     SumPool2d,
-    chain,
 )
 from spikeloom.core.trace import Arrival, Levels, Spikes, SpikeTrace
 from spikeloom.core.workload import Layer, NeuronRule, Workload

@@ -15,7 +15,8 @@ import pytest
 from spikeloom.components import load_table
 from spikeloom.core.arch import AbstractArch
 from spikeloom.core.counts import Counts
-from spikeloom.core.network import (
+from spikeloom.core.network import Network, chain
+from spikeloom.core.nodes import (
     IF,
     LI,
     LIF,
@@ -29,10 +30,8 @@ from spikeloom.core.network import (
     Leak,
     Linear,
     MaxPool2d,
-    Network,
     Node,
     SumPool2d,
-    chain,
 )
 from spikeloom.core.report import Report
 from spikeloom.core.trace import Arrival, Levels, Spikes, SpikeTrace

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spikeloom.core.counts import Counts
-from spikeloom.core.network import Leak, window_out
+from spikeloom.core.nodes import Leak, window_out
 from spikeloom.core.trace import Arrival, Levels, Spikes
 from spikeloom.core.workload import Layer, NeuronRule, Workload
 from spikeloom.errors import ConfigError, MappingError
@@ -47,11 +47,11 @@ def layer_of(cases: list[slow.LayerCase]) -> Layer:
     levels = np.array([c.levels for c in cases], dtype=np.int16).transpose(1, 0, 2, 3, 4)  # T N C H W
     if case.constant_steps is not None:
         levels = np.broadcast_to(levels, (case.constant_steps, *levels.shape[1:]))
-        arrival: Arrival = Levels(levels, case.level_bits, signed=True, analog=True)
-    elif case.level_bits == 1 and (levels >= 0).all():
+        arrival: Arrival = Levels(levels, case.level_bits, signed=case.signed, analog=True)
+    elif case.level_bits == 1 and not case.signed:
         arrival = Spikes.pack(levels)
     else:
-        arrival = Levels(levels, case.level_bits, signed=True)
+        arrival = Levels(levels, case.level_bits, signed=case.signed)
     _, _, C, H, W = levels.shape
     P, Q = (window_out((H, W)[a], case.kernel[a], case.stride[a], case.padding[a], case.dilation[a]) for a in (0, 1))
     out = None if case.out is None else Spikes.pack(np.array([c.out for c in cases]).transpose(1, 0, 2, 3, 4))

@@ -66,7 +66,8 @@ def layer_cases(
     density = draw(st.sampled_from((0.0, 1.0, 0.04, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.8)))
     rng = random.Random(draw(st.integers(0, 2**16)))
     levels = _random_levels(rng, (steps, channels, h, w), density, bits)
-    if not binary and draw(st.booleans()):
+    signed = not binary and draw(st.booleans())
+    if signed:
         levels = _random_signs(rng, levels)
     if density not in (0.0, 1.0):
         levels = _silence(
@@ -92,6 +93,7 @@ def layer_cases(
         dilation=dilation,
         groups=groups,
         level_bits=bits,
+        signed=signed,
         weight_bits=draw(st.sampled_from((8, 1, 3, 16))),
         reset=draw(st.sampled_from(("hard", "hard", "soft", "none"))),
         has_bias=draw(st.sampled_from((False,) * 7 + (True,))),

@@ -20,6 +20,7 @@ tile is simulated with absolute start times; nothing is multiplied out. Readings
 13. Re-tagging is free: the known output map is tagged with the window of this layer. The input of the constant analog
     case is a T=1 map, its output a map of `constant_steps` steps.
 14. Stored weight bits choose the code once per filter group and channel set (not per row).
+15. The sign of a signed level is one more bit wherever a level is stored or moved; adding and subtracting cost the same.
 """
 
 from __future__ import annotations
@@ -93,6 +94,7 @@ class LayerCase:
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
     level_bits: int = 1
+    signed: bool = False
     weight_bits: int = 8
     reset: str = "hard"
     has_bias: bool = False
@@ -451,9 +453,13 @@ class _Convolution:
             return bw * self.R * self.S * len(channels) * self.K
         return sum(lbuf_weight_reads)
 
+    def stored_level_bits(self) -> int:
+        """Bits of one input level where it is stored or moved: its magnitude and, where it may be negative, a sign."""
+        return self.case.level_bits + (1 if self.case.signed else 0)
+
     def input_map_bits(self) -> int:
         """Return the size of the input map as the array machine moves it."""
-        b = self.case.level_bits
+        b = self.stored_level_bits()
         if self.dense:
             return self.T * self.C * self.H * self.W * b
         filled = 0
@@ -499,7 +505,7 @@ class _Convolution:
             n["pe.update"] += sum(run.update_steps) * run.rows
             n["pe.leak"] += sum(run.leaks) * run.rows
             lbuf_weight_reads[run.group] += len(run.synapses) * run.rows * self.case.weight_bits
-            n["lbuf_act.read"] += len(run.steps) * window_sum * self.case.level_bits
+            n["lbuf_act.read"] += len(run.steps) * window_sum * self.stored_level_bits()
             membranes = 1 if run.tile.mode == "A" else m
             n["vmem.read"] += membranes * run.rows * knobs.membrane_bit
             n["vmem.write"] += membranes * run.rows * knobs.membrane_bit
@@ -552,6 +558,7 @@ def _split(case: LayerCase) -> list[LayerCase]:
                 dilation=case.dilation,
                 groups=1,
                 level_bits=case.level_bits,
+                signed=case.signed,
                 weight_bits=case.weight_bits,
                 reset=case.reset,
                 has_bias=case.has_bias,

@@ -7,12 +7,12 @@ import sys
 import typer
 
 from spikeloom import __version__
-from spikeloom.cli import check, demo, evaluate, record, show, train
+from spikeloom.cli import check, convert, demo, evaluate, import_, prune, quantize, record, show, train
 from spikeloom.cli.console import complain
 from spikeloom.errors import SpikeloomError
 
-#: Packages of the extra ``train``, by import name.
-TRAINING_PACKAGES = ("torch", "sklearn", "PIL")
+#: Packages of the optional extras, by import name.
+EXTRAS = {"torch": "train", "sklearn": "train", "PIL": "train", "plotly": "figures"}
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,6 +25,10 @@ app.command("train")(train.train)
 app.command("record")(record.record)
 app.command("eval")(evaluate.evaluate)
 app.command("show")(show.show)
+app.command("import")(import_.import_network)
+app.command("convert")(convert.convert)
+app.command("quantize")(quantize.quantize)
+app.command("prune")(prune.prune)
 app.command("check")(check.check)
 app.command("demo")(demo.demo)
 
@@ -60,9 +64,9 @@ def main() -> None:
         complain(f"{type(error).__name__}: {error}")
         sys.exit(1)
     except ModuleNotFoundError as error:
-        if error.name not in TRAINING_PACKAGES:
+        if error.name not in EXTRAS:
             raise
         complain(
-            f"this verb needs the package '{error.name}'; install it with: pip install -c constraints.txt '.[train]'"
+            f"this verb needs the package '{error.name}'; install it with: pip install -c constraints.txt '.[{EXTRAS[error.name]}]'"
         )
         sys.exit(1)

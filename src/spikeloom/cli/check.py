@@ -15,7 +15,9 @@ from spikeloom.studies.check import describe_file
 def check(
     files: Annotated[
         list[Path],
-        typer.Argument(help="traces, networks, machines, workloads, topologies, experiments, tables, reports, trials"),
+        typer.Argument(
+            help="traces, networks, NIR graphs, state dicts, descriptions, machines, workloads, experiments, tables, results"
+        ),
     ],
 ) -> None:
     """Validate files: one line each, exit code 1 when any is wrong."""

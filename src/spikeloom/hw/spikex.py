@@ -23,7 +23,7 @@ from spikeloom.core.workload import Layer, Workload
 from spikeloom.errors import ConfigError, MappingError
 from spikeloom.hw import dispatch as tiles
 from spikeloom.hw.base import AbstractMachine, fold_pools
-from spikeloom.hw.memory import active_channels, stored_weight_bits
+from spikeloom.hw.memory import PRUNED, active_channels, storage_note, stored_weight_bits, zero_share
 from spikeloom.hw.schedule import Rules, Schedule, array_cycles, integrated_once, schedule
 from spikeloom.units import exact_si, from_si
 
@@ -245,7 +245,7 @@ def _refuse_unsupported(layer: Layer) -> None:
             "sum or average pools; replace it before recording or choose another machine"
         )
     if layer.recurrent or layer.name in layer.inputs:
-        raise MappingError(f"layer '{layer.name}': spikex batches time steps and cannot run a recurrent layer")
+        raise MappingError(f"layer '{layer.name}': this machine batches time steps and cannot run a recurrent layer")
     if layer.neuron.kind == "cubalif":
         raise MappingError(
             f"layer '{layer.name}': spikex neurons hold one state (IF, LIF, LI), a CubaLIF also needs a synaptic current"
@@ -287,6 +287,28 @@ def _warnings(workload: Workload, arch: SpikexArch) -> abc.Iterator[str]:
     analog = [layer for layer in workload.layers if isinstance(layer.arrival, Levels) and layer.arrival.analog]
     if analog:
         yield f"analog input of {named(analog)} is added bit-serially from quantised pixels"
+    signed = [layer for layer in workload.layers if _sign_bits(layer)]
+    if signed:
+        yield f"signed levels reach {named(signed)}: a sign is one more bit to store and move, a subtraction costs an addition"
+    yield from _weight_warnings(workload, arch)
+
+
+def _weight_warnings(workload: Workload, arch: SpikexArch) -> abc.Iterator[str]:
+    """What becomes of zero weights."""
+    if arch.weight_skip == "group":
+        known = [layer for layer in workload.layers if layer.weight is not None]
+        if known:
+            yield storage_note((part for layer in known for part in _groups(layer)), arch.rows)
+        unknown = [layer.name for layer in workload.layers if layer.weight is None]
+        if unknown:
+            yield f"weight_skip = 'group' skips nothing in {', '.join(unknown)}: the trace holds no weights"
+        return
+    pruned = [f"{x.name} ({zero_share(x):.0%})" for x in workload.layers if zero_share(x) >= PRUNED]
+    if pruned:
+        yield (
+            f"zero weights of {', '.join(pruned)} are stored, fetched and stepped through like others, only their "
+            "additions do not count; weight_skip = 'group' skips what is zero in a whole filter group"
+        )
 
 
 def _worst_psum_bits(layer: Layer) -> int:
@@ -349,14 +371,11 @@ def _weight_traffic(
     rows, cols = layer.stored_extent
     tailored = arch.tailoring and not dense
     if _skips_weights(layer, arch):
-        whole_G = stored_weight_bits(layer, arch.rows, None)
-        traffic = np.where(whole_G <= usable, whole_G, lbuf_read_NG)
+        whole_G = fetched = stored_weight_bits(layer, arch.rows)
         if tailored:
-            seen_NC = active_channels(layer)
-            for n in range(layer.num_samples):
-                tailored_G = stored_weight_bits(layer, arch.rows, seen_NC[n])
-                traffic[n] = np.where(whole_G <= usable, tailored_G, lbuf_read_NG[n])
-        total: np.ndarray = traffic.sum(axis=1)
+            seen, which = np.unique(active_channels(layer), axis=0, return_inverse=True)
+            fetched = np.stack([stored_weight_bits(layer, arch.rows, channels) for channels in seen])[which.reshape(-1)]
+        total: np.ndarray = np.where(whole_G <= usable, fetched, lbuf_read_NG).sum(axis=1)
         return total
     if arch.rows * layer.C * rows * cols * layer.weight_bits > usable:
         read: np.ndarray = lbuf_read_NG.sum(axis=1)
@@ -381,7 +400,7 @@ def _count_layer(layer: Layer, arch: SpikexArch, choice: LayerMapping, threads: 
     window = choice.window
     rows_G = np.array([min(arch.rows, layer.K - k) for k in range(0, layer.K, arch.rows)], dtype=np.int64)
     groups = len(rows_G)
-    bits = 1 if isinstance(layer.arrival, Spikes) else layer.arrival.bits
+    bits = 1 if isinstance(layer.arrival, Spikes) else layer.arrival.bits + _sign_bits(layer)
     # (N, G, .): one schedule serves all filter groups unless weight skipping made them differ
     totals = np.broadcast_to(found.totals, (layer.num_samples, groups, tiles.NUM_TOTALS))
     array_N = array_cycles(found.totals, rows_G)
@@ -441,6 +460,11 @@ def _count_layer(layer: Layer, arch: SpikexArch, choice: LayerMapping, threads: 
     cycles = sum(max(a, b) for a, b in zip(array_N.tolist(), dram_N, strict=True))
     keyed: dict[Key, int] = {(layer.name, i, a): n for (i, a), n in actions.items()}
     return Counts(keyed, {layer.name: cycles}, cycles, {(layer.name, k): v for k, v in statistics.items()})
+
+
+def _sign_bits(layer: Layer) -> int:
+    """Bits of the sign of every level that arrives: 1 or 0."""
+    return int(isinstance(layer.arrival, Levels) and layer.arrival.signed)
 
 
 def _ones(levels: Levels, steps: int) -> np.ndarray:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from spikeloom.components import load_table
 from spikeloom.core.trace import Spikes
-from spikeloom.errors import ConfigError, FileError, NetworkError, NetworkFileError
+from spikeloom.errors import ConfigError, FileError, NetworkFileError
 from spikeloom.evaluate import load_machine, load_workload
 from spikeloom.files.archive import Archive
+from spikeloom.files.checkpoint import read_state_dict
 from spikeloom.files.network import NETWORK_FORMAT, read_network
 from spikeloom.files.results import read_reports, read_trials
 from spikeloom.files.schema import read_toml
@@ -35,7 +37,25 @@ def describe_file(path: Path) -> str:
         case ".csv":
             workload = load_workload(path, rate=0.0, num_steps=1)
             return f"topology of {len(workload.layers)} layers"
-    raise FileError(f"{path}: cannot tell what this is; expected .npz, .toml, .json, .jsonl or .csv")
+        case ".nir":
+            return _nir(path)
+        case ".pth" | ".pt":
+            arrays = read_state_dict(path)
+            return f"state dict of {len(arrays)} arrays, {sum(array.size for array in arrays.values()):,} values"
+    raise FileError(f"{path}: cannot tell what this is; expected .npz, .toml, .json, .jsonl, .csv, .nir, .pth or .pt")
+
+
+def _nir(path: Path) -> str:
+    """A NIR graph as it stands, and what `import` has to be told besides."""
+    from spikeloom.files.nir_nodes import check_fields, holds_times
+    from spikeloom.files.nir_tree import read_tree
+
+    tree = read_tree(path)
+    for part in tree.parts.values():
+        check_fields(part)
+    kinds = ", ".join(f"{number} {kind}" for kind, number in Counter(part.kind for part in tree.parts.values()).items())
+    needs = tree.stated.get("dt_s") is None and any(holds_times(part) for part in tree.parts.values())
+    return f"NIR graph of {len(tree.parts)} nodes ({kinds}), needs --dt-ms: {'yes' if needs else 'no'}"
 
 
 def _archive(path: Path) -> str:
@@ -43,13 +63,10 @@ def _archive(path: Path) -> str:
         network = read_network(path)
         if not network.nodes:
             raise NetworkFileError(f"{path}: meta.nodes: got none, expected at least an Input")
-        try:
-            shapes = network.shapes()
-        except NetworkError as error:
-            raise NetworkFileError(f"{path}: {error}") from None
+        shapes = network.shapes()
         held = [getattr(node, "weight", None) for node in network.nodes.values()]
         weights = sum(weight.size for weight in held if weight is not None)
-        return f"network '{network.name}' of {len(network.nodes)} nodes, {weights} weights, output {list(shapes[network.order()[-1]])}"
+        return f"network '{network.name}' of {len(network.nodes)} nodes, {weights} {network.arithmetic} weights, output {list(shapes[network.order()[-1]])}"
     network, trace = read_trace(path)
     workload = lower(network, trace)
     spikes = [layer.arrival.density() for layer in workload.layers if isinstance(layer.arrival, Spikes)]
@@ -57,11 +74,13 @@ def _archive(path: Path) -> str:
         f", {100 * sum(spikes) / len(spikes):.3g} % mean firing rate of {len(spikes)} binary inputs" if spikes else ""
     )
     extra = trace.extra
-    # sample_ids is what our own recorder adds
-    unknown = [key for key in (*extra.get("meta", {}), *extra.get("arrays", {})) if key != "sample_ids"]
+    recorded = ("sample_ids", "arithmetic")  # what our own recorder adds
+    unknown = [key for key in (*extra.get("meta", {}), *extra.get("arrays", {})) if key not in recorded]
     unknown += [f"{name}.{key}" for name, keys in extra.get("layers", {}).items() for key in keys]
+    arithmetic = extra.get("meta", {}).get("arithmetic", "float32")
+    made = "" if arithmetic == "float32" else f"; {arithmetic}"
     kept = f"; keys this version does not know: {', '.join(unknown)}" if unknown else ""
-    return f"trace of {len(workload.layers)} layers, {trace.num_samples} samples, {trace.num_steps} steps{rate}{kept}"
+    return f"trace of {len(workload.layers)} layers, {trace.num_samples} samples, {trace.num_steps} steps{rate}{made}{kept}"
 
 
 def _is_network(path: Path) -> bool:
@@ -87,10 +106,15 @@ def _toml(path: Path) -> str:
     if "data" in raw and "network" in raw:
         experiment = read_experiment(path)
         return f"experiment: {experiment.network} on {experiment.data}, {experiment.num_steps} steps"
+    if "in_shape" in raw and "node" in raw:
+        from spikeloom.snn.importers.description import describe_description
+
+        return describe_description(path)
     if "layer" not in raw:
         raise ConfigError(
             f"{path}: cannot tell what this is from its keys {list(raw)}; expected 'model' (a machine), 'layer' (a "
-            "workload), 'data' and 'network' (an experiment) or 'entry' (a component table)"
+            "workload), 'data' and 'network' (an experiment), 'in_shape' and 'node' (the network of a state dict) or 'entry' (a "
+            "component table)"
         )
     workload = load_workload(path)
     return f"workload of {len(workload.layers)} layers, {workload.num_steps} steps"

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spikeloom.core.network import Conv1d, Conv2d, Linear, Network
+from spikeloom.core.network import Network
+from spikeloom.core.nodes import Conv1d, Conv2d, Linear
 from spikeloom.core.trace import SpikeTrace
-from spikeloom.data import DATASETS, Recordings, Samples, load
-from spikeloom.errors import ConfigError
+from spikeloom.data import DATASETS, Augmentation, Recordings, Samples, load, random_flip, random_shift
+from spikeloom.errors import ConfigError, NetworkError
 from spikeloom.files.atomic import make_folder
 from spikeloom.files.network import read_network, write_network
 from spikeloom.files.schema import dataclass_from, nearest, read_toml
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from spikeloom.snn.train import Epoch, TrainConfig
 
 #: Experiments that ship with the package.
-EXPERIMENTS = ("digits", "mnist", "nmnist", "nmnist-300", "cifar10")
+EXPERIMENTS = ("digits", "mnist", "mnist-ann", "nmnist", "nmnist-300", "cifar10", "cifar10-ann")
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Experiment:
     data, network: keys of DATASETS and NETWORKS. data_options, network_options: what these take.
     train: fields of ``snn.train.TrainConfig``. start: network file whose weights training starts from.
     validation: fraction of the training set held out and scored after every epoch.
-    shift: largest random shift of training maps in pixels, 0 for none.
+    shift: largest random shift of training maps in pixels, 0 for none. flip: mirror half of them left to right.
     """
 
     data: str
@@ -46,6 +47,7 @@ class Experiment:
     start: str | None = None
     validation: float = 0.0
     shift: int = 0
+    flip: bool = False
     name: str = ""
 
     @property
@@ -84,18 +86,25 @@ def read_experiment(name_or_path: str | Path, changes: Mapping[str, Any] | None 
     if not isinstance(train, Mapping):
         raise ConfigError(f"{text}: train: got {train!r}, expected a table of fields of the training")
     raw = {**raw, "train": {**train, **(changes or {})}}
-    experiment = replace(dataclass_from(Experiment, raw, text), name=Path(text).stem)
-    for key, known in (("data", DATASETS), ("network", NETWORKS)):
-        if raw[key] not in known:
-            raise ConfigError(
-                f"{text}: {key}: got '{raw[key]}'{nearest(raw[key], known)}, expected one of {', '.join(known)}"
-            )
+    return replace(_experiment_from(raw, text), name=Path(text).stem)
+
+
+def _experiment_from(raw: Mapping[str, Any], where: str) -> Experiment:
+    """An experiment from its keys, every value checked. Raises ConfigError naming file and key."""
+    experiment = dataclass_from(Experiment, raw, where)
+    for key, got, known in (("data", experiment.data, DATASETS), ("network", experiment.network, NETWORKS)):
+        if got not in known:
+            raise ConfigError(f"{where}: {key}: got '{got}'{nearest(got, known)}, expected one of {', '.join(known)}")
     if not 0 <= experiment.validation < 1:
-        raise ConfigError(f"{text}: validation: got {experiment.validation}, expected 0 up to 1")
+        raise ConfigError(f"{where}: validation: got {experiment.validation}, expected 0 up to 1")
     if experiment.shift < 0:
-        raise ConfigError(f"{text}: shift: got {experiment.shift}, expected 0 or more pixels")
-    train_config(experiment, text)
-    dataclass_from(NetOptions, dict(experiment.network_options), f"{text}: network_options")
+        raise ConfigError(f"{where}: shift: got {experiment.shift}, expected 0 or more pixels")
+    train_config(experiment, where)
+    try:
+        _execution(experiment)
+    except NetworkError as error:
+        raise ConfigError(f"{where}: train: {error}") from None
+    dataclass_from(NetOptions, dict(experiment.network_options), f"{where}: network_options")
     return experiment
 
 
@@ -128,14 +137,13 @@ def train_experiment(
 
     A checkpoint in the folder is continued, and removed when the network is written. Returns (network, history).
     """
-    from spikeloom.data import random_shift
     from spikeloom.snn.execute import evaluate
     from spikeloom.snn.train import train
     from spikeloom.transform import fold
 
     config = train_config(experiment)
     everything = samples(experiment, "train", data_dir)
-    fit, held = _split(everything, experiment.validation, config.seed)
+    fit, held = split(everything, experiment.validation, config.seed)
     encoding = "analog" if experiment.encoding == "direct" else "spikes"
     dt_s = everything.dt_s if isinstance(everything, Recordings) else None
     options = {"encoding": encoding, "dt_s": dt_s, **experiment.network_options}
@@ -149,7 +157,7 @@ def train_experiment(
         fit,
         config,
         validation=held,
-        augment=random_shift(experiment.shift) if experiment.shift else None,
+        augment=augmentation(experiment),
         checkpoint=checkpoint,
         resume=resume,
         progress=progress,
@@ -175,7 +183,7 @@ def experiment_of(network: Network, where: str) -> Experiment:
         raise ConfigError(
             f"{where}: the network does not say what it was trained on; name an experiment with --experiment"
         )
-    return dataclass_from(Experiment, raw, f"{where}: metadata.experiment")
+    return _experiment_from(raw, f"{where}: metadata.experiment")
 
 
 def record_network(
@@ -212,7 +220,19 @@ def _execution(experiment: Experiment) -> Any:
     return Execution(experiment.num_steps, experiment.encoding, seed=int(experiment.train.get("seed", 0)))
 
 
-def _split(everything: Samples, fraction: float, seed: int) -> tuple[Samples, Samples | None]:
+def augmentation(experiment: Experiment) -> Augmentation | None:
+    steps = [random_shift(experiment.shift)] if experiment.shift else []
+    steps += [random_flip] if experiment.flip else []
+
+    def augment(batch: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        for step in steps:
+            batch = step(batch, generator)
+        return batch
+
+    return augment if steps else None
+
+
+def split(everything: Samples, fraction: float, seed: int) -> tuple[Samples, Samples | None]:
     if not fraction:
         return everything, None
     order = np.random.default_rng(seed).permutation(len(everything))

@@ -1,0 +1,158 @@
+"""``spikeloom convert``"""
+
+from __future__ import annotations
+
+import importlib
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from spikeloom.cli.console import err, out
+from spikeloom.cli.progress import bars
+from spikeloom.files.atomic import check_target, keep_sources
+
+
+class Method(StrEnum):
+    """How thresholds are chosen."""
+
+    max = "max"
+    percentile = "percentile"
+    mse = "mse"
+
+
+class Per(StrEnum):
+    """What shares a threshold."""
+
+    layer = "layer"
+    channel = "channel"
+
+
+class Calibrate(StrEnum):
+    """What is calibrated."""
+
+    none = "none"
+    bias = "bias"
+    weights = "weights"
+
+
+class Reset(StrEnum):
+    """What a spike does to the membrane."""
+
+    soft = "soft"
+    hard = "hard"
+
+
+class MaxPool(StrEnum):
+    """What becomes of max pools."""
+
+    refuse = "refuse"
+    average = "average"
+    or_ = "or"
+
+
+class Bias(StrEnum):
+    """When biases act."""
+
+    steps = "steps"
+    start = "start"
+
+
+def convert(
+    ann: Annotated[Path, typer.Argument(help="network.npz of an ANN: from 'train', or from 'import'")],
+    steps: Annotated[str, typer.Option(help="numbers of time steps to try, as 2,4,8")] = "2,4,8,16,32",
+    max_loss: Annotated[
+        float | None, typer.Option(help="keep the smallest T that loses at most so many points [keep the last T]")
+    ] = None,
+    method: Annotated[Method, typer.Option(help="how thresholds are chosen")] = Method.mse,
+    per: Annotated[Per, typer.Option(help="one threshold for each")] = Per.channel,
+    percentile: Annotated[float, typer.Option(help="of activations, for method percentile")] = 99.9,
+    calibrate: Annotated[
+        Calibrate | None, typer.Option(help="what is adjusted to the ANN [bias; none for recordings]")
+    ] = None,
+    reset: Annotated[Reset, typer.Option(help="soft subtracts the threshold")] = Reset.soft,
+    threshold_to_input: Annotated[float, typer.Option(help="factor on thresholds; 8 is usual with hard reset")] = 1.0,
+    signed: Annotated[bool, typer.Option("--signed", help="also negative spikes")] = False,
+    max_level: Annotated[int, typer.Option(min=1, help="largest graded spike")] = 1,
+    max_pool: Annotated[MaxPool, typer.Option(help="what becomes of max pools")] = MaxPool.refuse,
+    bias: Annotated[Bias, typer.Option(help="biases at every step, or all at the start")] = Bias.steps,
+    ann_frames: Annotated[
+        int | None, typer.Option(min=1, help="frames of a recording that the ANN sees, one after the other [10]")
+    ] = None,
+    qcfs: Annotated[int, typer.Option(min=0, help="epochs of QCFS fine-tuning before conversion")] = 0,
+    levels: Annotated[int, typer.Option(min=1, help="levels of QCFS")] = 8,
+    learning_rate: Annotated[float, typer.Option(help="peak of the fine-tuning")] = 5e-4,
+    exit_margin: Annotated[
+        float | None, typer.Option(help="also stop a sample once its class leads by so much a step")
+    ] = None,
+    machine: Annotated[str, typer.Option(help="price each T on this machine, or on 'none'")] = "spikex",
+    experiment: Annotated[
+        str | None, typer.Option(help="another experiment's data [the one it was trained on]")
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="calibration samples")] = 256,
+    limit: Annotated[int | None, typer.Option(min=1, help="only the first samples of a split")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="folder of data sets [SPIKELOOM_DATA]")] = None,
+    out_file: Annotated[Path | None, typer.Option("--out", help="SNN to write [snn.npz beside the ANN]")] = None,
+    figure: Annotated[Path | None, typer.Option(help="also write the table as an HTML figure")] = None,
+    json: Annotated[Path | None, typer.Option(help="also write the figures as JSON")] = None,
+) -> None:
+    """Turn a trained ANN into a spiking network, and say what that costs and why."""
+    from spikeloom.files.network import read_network
+    from spikeloom.report.conversion import errors_table, steps_table, write_steps_figure
+    from spikeloom.studies.convert import RECORDING_FRAMES, run_conversion, step_numbers, write_conversion
+    from spikeloom.studies.experiment import experiment_of, read_experiment
+    from spikeloom.transform.convert import Conversion
+
+    if figure is not None:
+        importlib.import_module("plotly")  # absent, it is better missed before the work than after
+    numbers, priced = step_numbers(steps), None if machine == "none" else machine
+    loaded = read_network(ann)
+    chosen = read_experiment(experiment) if experiment else experiment_of(loaded, str(ann))
+    choices: dict[str, Any] = {
+        "num_steps": numbers[-1],
+        "method": method.value,
+        "percentile": percentile,
+        "by_channel": per is Per.channel,
+        "reset": reset.value,
+        "threshold_to_input": threshold_to_input,
+        "signed": signed,
+        "max_level": max_level,
+        "max_pool": max_pool.value,
+        "bias": bias.value,
+        "ann_frames": ann_frames or (RECORDING_FRAMES if chosen.encoding == "events" else 1),
+    }
+    target = out_file or ann.with_name("snn.npz")
+    check_target(target)
+    keep_sources(target, ann)
+    with bars() as progress:
+        result = run_conversion(
+            loaded,
+            chosen,
+            Conversion(**choices),
+            numbers,
+            effort=None if calibrate is None else calibrate.value,
+            max_loss=max_loss,
+            qcfs_epochs=qcfs,
+            qcfs_levels=levels,
+            learning_rate=learning_rate,
+            exit_margin=exit_margin,
+            machine=priced,
+            calibration=samples,
+            limit=limit,
+            checkpoint=target.with_suffix(".checkpoint.pt"),
+            data_dir=data_dir,
+            progress=progress,
+        )
+    write_conversion(target, result)
+    out.print(steps_table(result.points, result.ann_accuracy, priced))
+    out.print(errors_table(result.errors, result.num_steps))
+    for line in result.lines():
+        out.print(line, markup=False)
+    out.print(f"wrote {target}", markup=False, soft_wrap=True)
+    if json is not None:
+        result.write_json(json)
+        err.print(f"wrote {json}", markup=False, soft_wrap=True)
+    if figure is not None:
+        write_steps_figure(figure, result.points, result.ann_accuracy, priced)
+        err.print(f"wrote {figure}", markup=False, soft_wrap=True)

@@ -1,0 +1,329 @@
+"""Pruning a trained network: at once or by and by with fine-tuning, what it changes, and what the zeros save in storage.
+
+Gradual pruning raises the sparsity by the cubic schedule of Zhu & Gupta (2017, arXiv 1710.01878, eq. 1),
+``s_t = s_f + (s_0 - s_f) (1 - t/n)^3``: much is cut while much is superfluous, little at the end.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from spikeloom.core.figures import Figures
+from spikeloom.core.network import Network
+from spikeloom.core.nodes import Synapse
+from spikeloom.errors import ConfigError, NetworkError, NetworkFileError
+from spikeloom.files.atomic import check_target, make_folder
+from spikeloom.files.network import read_network, write_network
+from spikeloom.hw.memory import PRUNED, code_bits
+from spikeloom.studies.change import figures
+from spikeloom.studies.experiment import Experiment, augmentation, samples, split, train_config
+from spikeloom.transform.fold import fold
+from spikeloom.transform.prune import Criterion, Scope, mask_rule, prune_channels, prune_magnitude
+
+if TYPE_CHECKING:
+    from spikeloom.data import Augmentation
+    from spikeloom.snn.execute import Progress, Source
+    from spikeloom.snn.train import TrainConfig
+
+#: Fine-tuning starts at this part of the learning rate that the network was trained with.
+GENTLE = 0.1
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """What to prune and how.
+
+    sparsity: fraction of weights (or of each layer's channels) that is gone at the end, 0..1.
+    channels: remove whole channels by ``criterion`` instead of single weights over ``scope``.
+    keep: layers that are left as they are.
+    stages: steps of the cubic schedule; more than one needs epochs. epochs: of fine-tuning after each.
+    """
+
+    sparsity: float
+    channels: bool = False
+    scope: Scope = "global"
+    criterion: Criterion = "l1"
+    keep: tuple[str, ...] = ()
+    stages: int = 1
+    epochs: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.sparsity <= 1:
+            raise ConfigError(f"sparsity: got {self.sparsity}, expected a fraction of 0..1")
+        if self.stages < 1 or self.epochs < 0:
+            raise ConfigError(
+                f"stages and epochs: got {self.stages} and {self.epochs}, expected at least 1 stage and no negative epochs"
+            )
+        if self.stages > 1 and not self.epochs:
+            raise ConfigError(
+                f"{self.stages} stages without fine-tuning prune what one does; give the epochs after each with --fine-tune, or "
+                f"leave --stages out"
+            )
+
+    def cut(self, network: Network, sparsity: float, of: Network) -> Network:
+        """``network`` pruned to ``sparsity``, which for channels is a fraction of those of ``of``."""
+        if self.channels:
+            return prune_channels(network, sparsity, criterion=self.criterion, keep=self.keep, of=of)
+        return prune_magnitude(network, sparsity, scope=self.scope, keep=self.keep)
+
+    def begins(self, network: Network) -> float:
+        """Sparsity before the first stage: the share of zeros among the weights to prune, or no channel."""
+        return 0.0 if self.channels else zero_fraction(network, self.keep)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of gradual pruning; loss and accuracy are those of the last epoch on the training set, None without."""
+
+    number: int
+    sparsity: float
+    loss: float | None = None
+    accuracy: float | None = None
+
+
+@dataclass(frozen=True)
+class StoredLayer:
+    """Bits that a layer's weights take, each code counted over the whole layer (see ``hw.memory.code_bits``)."""
+
+    name: str
+    weights: int
+    zeros: int
+    plain: int
+    bitmask: int
+    run_length: int
+
+    @property
+    def code(self) -> Literal["plain", "bitmask", "run length"]:
+        """What is smallest."""
+        if self.plain <= min(self.bitmask, self.run_length):
+            return "plain"
+        return "bitmask" if self.bitmask <= self.run_length else "run length"
+
+    @property
+    def smallest(self) -> int:
+        """Bits in that code."""
+        return min(self.plain, self.bitmask, self.run_length)
+
+
+@dataclass(frozen=True, eq=False)
+class Pruned:
+    """A pruned network, what it was and what it is. stored: of the pruned network, by layer."""
+
+    network: Network
+    before: Figures
+    after: Figures
+    stages: tuple[Stage, ...]
+    stored: tuple[StoredLayer, ...]
+    left_alone: Mapping[str, str]
+
+
+def sparsity_at(stage: int, stages: int, start: float, end: float) -> float:
+    """``end + (start - end) (1 - stage/stages)^3``; exactly ``end`` at the last stage."""
+    return end if stage == stages else end + (start - end) * (1 - stage / stages) ** 3
+
+
+def zero_fraction(network: Network, keep: tuple[str, ...] = ()) -> float:
+    """Fraction of weights that are 0, over the layers that have weights and are not in ``keep``."""
+    nodes = [n for name, n in network.nodes.items() if isinstance(n, Synapse) and name not in keep]
+    arrays = [n.weight for n in nodes if n.weight is not None]
+    return sum(int((a == 0).sum()) for a in arrays) / max(1, sum(a.size for a in arrays))
+
+
+def shows_zeros(network: Network) -> bool:
+    """True when so many weights are zero that a trace of the network should hold them: without, no machine can skip any."""
+    return zero_fraction(network) >= PRUNED
+
+
+def stored_layers(network: Network) -> tuple[StoredLayer, ...]:
+    """What the weights of each layer take in storage; float weights at 32 bits."""
+    found = []
+    for name, node in network.nodes.items():
+        if not isinstance(node, Synapse) or node.weight is None:
+            continue
+        bits = 32 if network.arithmetic == "float32" else node.weight_bits
+        bitmask, run_length = code_bits(node.weight, bits, len(node.weight))
+        zeros = int((node.weight == 0).sum())
+        size = node.weight.size
+        found.append(StoredLayer(name, size, zeros, size * bits, int(bitmask.sum()), int(run_length.sum())))
+    return tuple(found)
+
+
+def prune_gradually(
+    network: Network,
+    plan: Pruning,
+    source: Source,
+    config: TrainConfig,
+    folder: Path,
+    *,
+    augment: Augmentation | None = None,
+    resume: bool = True,
+    progress: Progress | None = None,
+) -> tuple[Network, tuple[Stage, ...]]:
+    """Prune in stages and fine-tune after each; zeros stay zero.
+
+    Every finished stage is a network in ``folder``, the one under way a checkpoint beside them, so that an interrupted run
+    goes on where it stopped and ends with the same weights.
+
+    Args:
+        network: float, without BatchNorm.
+        plan: with at least one epoch.
+        source: training samples.
+        config: of the fine-tuning; its epochs and seed give way to those of the stage.
+        folder: of this run alone.
+        augment: random change of every batch.
+        resume: False drops what the folder holds.
+        progress: told after every batch and stage.
+
+    Raises:
+        NetworkFileError: the folder holds stages of another pruning.
+    """
+    from spikeloom.snn.train import train
+
+    make_folder(folder)
+    if not resume:
+        _forget(folder)
+    config = replace(config, epochs=plan.epochs, initial_rate=None)
+    identity = json.dumps({"network": network.id, **asdict(plan), **asdict(config)}, sort_keys=True)
+    original, start = network, plan.begins(network)
+    done, network, stages = _resumed(folder, network, plan.stages, identity)
+    for number in range(done + 1, plan.stages + 1):
+        sparsity = sparsity_at(number, plan.stages, start, plan.sparsity)
+        cut = plan.cut(network, sparsity, original)
+        checkpoint = folder / f"stage-{number}.pt"
+        trained = train(
+            cut,
+            source,
+            replace(config, seed=config.seed + number),
+            augment=augment,
+            weight_rule=mask_rule(cut),
+            checkpoint=checkpoint,
+            progress=progress,
+        )
+        last = trained.history[-1]
+        stages = (*stages, Stage(number, sparsity, last.loss, last.accuracy))
+        told = {"pruning_run": {"identity": identity, "stages": [asdict(stage) for stage in stages]}}
+        network = replace(trained.network, metadata={**trained.network.metadata, **told})
+        write_network(_stage_file(folder, number), network)
+        checkpoint.unlink(missing_ok=True)
+        if progress is not None:
+            progress("stage", number, plan.stages, {"sparsity": sparsity, "accuracy": last.accuracy})
+    return replace(network, metadata=_without(network.metadata, "pruning_run")), stages
+
+
+def prune_network(
+    network: Network,
+    plan: Pruning,
+    out: Path,
+    *,
+    experiment: Experiment | None = None,
+    learning_rate: float | None = None,
+    limit: int | None = None,
+    data_dir: Path | None = None,
+    resume: bool = True,
+    progress: Progress | None = None,
+) -> Pruned:
+    """Prune, fine-tune, measure before and after on the test set, and write the result to ``out``.
+
+    BatchNorm is folded first. Stages of a run with fine-tuning lie in ``out`` + ".stages" until the result is written.
+
+    Args:
+        network: trained.
+        plan: what to prune.
+        out: network file to write; its metadata name the parent's id, the plan and the accuracy.
+        experiment: whose data measure and fine-tune; None only compares sizes.
+        learning_rate: peak of the fine-tuning; None for GENTLE times the experiment's.
+        limit: measure on the first test samples only.
+
+    Raises:
+        ConfigError: fine-tuning without an experiment. NetworkError: fine-tuning of integer weights.
+        FileError: ``out`` cannot be written, found out before the work.
+    """
+    from spikeloom.snn.execute import Execution
+
+    check_target(out)
+    parent, folder = fold(network), out.with_name(out.name + ".stages")
+    if plan.epochs and experiment is None:
+        raise ConfigError("fine-tuning needs the data the network was trained on; name an experiment with --experiment")
+    if plan.epochs and parent.arithmetic == "integer":
+        raise NetworkError(
+            f"network '{parent.name}' has integer weights, which gradients cannot fine-tune; prune before quantising"
+        )
+    test = execution = None
+    if experiment is not None:
+        test = samples(experiment, "test", data_dir)
+        test = test if limit is None or limit >= len(test) else test.take(np.arange(limit))
+        execution = Execution(experiment.num_steps, experiment.encoding, seed=int(experiment.train.get("seed", 0)))
+    stages: tuple[Stage, ...] = ()
+    if plan.epochs:
+        assert experiment is not None
+        config = train_config(experiment)
+        fit, _ = split(samples(experiment, "train", data_dir), experiment.validation, config.seed)
+        rate = GENTLE * config.learning_rate if learning_rate is None else learning_rate
+        config = replace(config, learning_rate=rate)
+        augment = augmentation(experiment)
+        pruned, stages = prune_gradually(
+            parent, plan, fit, config, folder, augment=augment, resume=resume, progress=progress
+        )
+    else:
+        pruned = plan.cut(parent, plan.sparsity, parent)
+    before = figures("before", parent, test, execution, progress)
+    after = figures("after", pruned, test, execution, progress)
+    left_alone = dict(said) if isinstance(said := pruned.metadata.get("channels_left_alone"), dict) else {}
+    metadata = _without(pruned.metadata, "test_accuracy", "channels_left_alone") | {
+        "parent": network.id,
+        "pruning": {
+            **asdict(plan),
+            "keep": list(plan.keep),
+            "channels_left_alone": left_alone,
+            "fine_tuning": [asdict(stage) for stage in stages],
+            "accuracy_before": before.accuracy,
+            "accuracy": after.accuracy,
+            "samples": None if test is None else len(test),
+        },
+    }
+    if limit is None and after.accuracy is not None:
+        metadata["test_accuracy"] = after.accuracy
+    done = replace(pruned, metadata=metadata)
+    write_network(out, done)
+    if plan.epochs:
+        _forget(folder)
+        with suppress(OSError):  # somebody else's files lie there
+            folder.rmdir()
+    return Pruned(done, before, after, stages, stored_layers(done), left_alone)
+
+
+def _stage_file(folder: Path, number: int) -> Path:
+    return folder / f"stage-{number}.npz"
+
+
+def _forget(folder: Path) -> None:
+    """Remove the files of all stages."""
+    for path in folder.glob("stage-*"):
+        path.unlink(missing_ok=True)
+
+
+def _resumed(folder: Path, network: Network, stages: int, identity: str) -> tuple[int, Network, tuple[Stage, ...]]:
+    """The last finished stage in ``folder``: its number, its network, its history; (0, ``network``, ()) at the start."""
+    for number in range(stages, 0, -1):
+        path = _stage_file(folder, number)
+        if path.exists():
+            found = read_network(path)
+            run = found.metadata.get("pruning_run")
+            if not isinstance(run, dict) or run.get("identity") != identity:
+                raise NetworkFileError(
+                    f"{path} was made by another network, pruning or training; name another --out, or pass --fresh to start "
+                    f"over"
+                )
+            return number, found, tuple(Stage(**stage) for stage in run["stages"])
+    return 0, network, ()
+
+
+def _without(metadata: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in metadata.items() if key not in keys}
