@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from spikeloom.core.network import IF, Conv2d, Input, Linear, Network, Node, Output
+from spikeloom.core.network import Network
+from spikeloom.core.nodes import IF, Conv2d, Input, Linear, Node, Output
 from spikeloom.core.trace import Levels, Spikes, SpikeTrace
 from spikeloom.files.store import write_trace
 
