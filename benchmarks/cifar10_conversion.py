@@ -61,7 +61,7 @@ METHODS = (
     "sj-ltb@20",
     "sj-ltb@20+delay",
 )
-#: Images that every method is calibrated on, and SpikingJelly's batch of them (that of its examples).
+#: Images that every method is calibrated on, and the batch of them that SpikingJelly gets.
 CALIBRATION, BATCH = 256, 64
 QCFS_EPOCHS, QCFS_RATE = 2, 1e-3
 MISSING = "SpikingJelly's ann2snn is missing ({}); install it with scripts/frameworks and 'pip install requests', or name only methods of spikeloom"
