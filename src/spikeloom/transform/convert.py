@@ -28,7 +28,8 @@ from spikeloom.transform.thresholds import Method, choose, collect
 class Conversion:
     """How an ANN becomes an SNN.
 
-    num_steps: T that thresholds by "mse" and calibration are made for; the SNN runs at any T.
+    num_steps: T that thresholds by "mse" and calibration are made for; the SNN runs at any T. Thresholds by "mse" are those of T/2:
+        behind the first layer spikes come unevenly and tell rates only about that finely.
     method, percentile, by_channel: how thresholds are chosen, see `spikeloom.transform.thresholds.choose`.
     reset: "soft" (exact, needs a subtraction) or "hard" (cheaper; what a spike leaves over is lost).
     v_init: membrane at the start as a fraction of the threshold.
