@@ -26,7 +26,8 @@ def cifar10(split: str, data_dir: Path | None = None, *, limit: int | None = Non
     """3 x 32 x 32 images, 10 classes, 50,000 for training and 10,000 for testing.
 
     Read from ``cifar10/<split>/<class>/*`` or from one archive of such folders in ``cifar10/`` (.tar, .tar.gz, .zip). Decoded
-    images stay in memory for the next call; nothing is written.
+    images stay in memory for the next call; nothing is written. Training images are in the order of classes and names, which their
+    ids count, test images in a fixed order that mixes classes.
 
     Args:
         split: "train" or "test".
@@ -42,12 +43,12 @@ def cifar10(split: str, data_dir: Path | None = None, *, limit: int | None = Non
     folder = dataset_folder(data_dir, "cifar10")
     origin = folder if (folder / split).is_dir() else _archive(folder, split)
     pixels, labels = _decoded(origin, origin.stat().st_mtime_ns, split, limit)
-    return Images("cifar10", split, pixels, labels, np.arange(len(labels), dtype=np.int64), len(CLASSES))
+    return Images("cifar10", split, pixels, labels, _order(split, len(labels)), len(CLASSES))
 
 
 @lru_cache(maxsize=4)
 def _decoded(origin: Path, changed_ns: int, split: str, limit: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels (N, 3, 32, 32) and labels of all images, by class and name; ``changed_ns`` makes a changed file another key."""
+    """Pixels (N, 3, 32, 32) and labels of all images, as `_order` says; ``changed_ns`` makes a changed file another key."""
     per_class = None if limit is None else [limit // 10 + (c < limit % 10) for c in range(10)]
     wanted: dict[str, int] = {}
     for label, name in enumerate(CLASSES):
@@ -61,8 +62,16 @@ def _decoded(origin: Path, changed_ns: int, split: str, limit: int | None) -> tu
     position = {name: n for n, name in enumerate(wanted)}
     for name, raw in _contents(origin, set(wanted)):
         pixels[position[name]] = decode_image(f"{origin}: {name}", raw).transpose(2, 0, 1)
+    order = _order(split, len(wanted))
+    pixels = pixels if split == "train" else pixels[order]
     pixels.setflags(write=False)  # shared by all callers
-    return pixels, np.array(list(wanted.values()), np.int64)
+    return pixels, np.array(list(wanted.values()), np.int64)[order]
+
+
+def _order(split: str, number: int) -> np.ndarray:
+    """Which image, counted by class and name, stands where: training shuffles, so only test images are mixed here."""
+    ids = np.arange(number, dtype=np.int64)
+    return np.random.default_rng(0).permutation(ids) if split == "test" else ids
 
 
 def decode_image(where: str, raw: bytes) -> np.ndarray:

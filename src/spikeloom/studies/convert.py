@@ -236,7 +236,7 @@ def splits(experiment: Experiment, calibration: int, limit: int | None = None, d
     chosen = order[number:] if limit is None else order[number : number + limit]
     return Splits(
         held.take(np.sort(order[:number])),
-        held.take(np.sort(chosen)),
+        held.take(chosen),  # mixed, so that the first of them are of every class
         test if limit is None or limit >= len(test) else test.take(np.arange(limit)),
     )
 
