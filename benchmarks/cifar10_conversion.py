@@ -64,7 +64,9 @@ METHODS = (
 #: Images that every method is calibrated on, and the batch of them that SpikingJelly gets.
 CALIBRATION, BATCH = 256, 64
 QCFS_EPOCHS, QCFS_RATE = 2, 1e-3
-MISSING = "SpikingJelly's ann2snn is missing ({}); install it with scripts/frameworks and 'pip install requests', or name only methods of spikeloom"
+MISSING = (
+    "SpikingJelly's ann2snn is missing ({}); install it with scripts/frameworks, or name only methods of spikeloom"
+)
 
 
 @dataclass(frozen=True)
