@@ -33,7 +33,7 @@ def test_a_row_for_each_network() -> None:
     ])  # fmt: skip
     text = [" ".join(line.split()) for line in lines]
     assert "a title" in text[0]
-    assert "network arithmetic T right spikes synops weights zero size" in text
+    assert "network numbers T right spikes synops weights zero size" in text
     assert "float float32 4 98.77 % 15.9 k 1.61 M 39.6 k 0.0 % 154.6 KiB" in text
     assert "ann [8] float32 - - - - 100 25.5 % 0.5 KiB" in text
 

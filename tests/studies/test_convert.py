@@ -16,7 +16,7 @@ import torch
 from spikeloom.core.figures import LayerError, Point
 from spikeloom.core.network import Network, chain
 from spikeloom.core.nodes import IF, LI, Firing, Input, Linear, Output
-from spikeloom.errors import ConfigError, NetworkError
+from spikeloom.errors import ConfigError, FileError, NetworkError
 from spikeloom.files.network import read_network
 from spikeloom.lower import lower
 from spikeloom.nets import create
@@ -24,6 +24,7 @@ from spikeloom.snn.execute import Execution, evaluate, predict, runnable
 from spikeloom.snn.record import record
 from spikeloom.snn.train import train
 from spikeloom.studies.change import spikes_sent
+from spikeloom.studies.check import describe_file
 from spikeloom.studies.convert import (
     Conversions,
     Splits,
@@ -446,3 +447,13 @@ def test_recordings_are_not_fine_tuned(tmp_path: Path) -> None:
         run_conversion(
             bars(), BARS, Conversion(), [4], qcfs_epochs=1, calibration=4, limit=4, checkpoint=tmp_path / "c.pt"
         )
+
+
+def test_check_knows_the_figures_of_a_conversion(tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    result = study()
+    result.write_json(path)
+    assert describe_file(path) == f"conversion at {len(result.points)} numbers of time steps"
+    path.write_text(path.read_text().replace('"version": 1', '"version": 2'))
+    with pytest.raises(FileError, match="got 2, expected 1"):
+        describe_file(path)

@@ -109,7 +109,12 @@ class Archive:
         """The JSON header of a known format, not from the future."""
         meta = self.header()
         if meta.get("format") != format_:
-            raise self.fail("meta.format", f"got {meta.get('format')!r}, expected '{format_}'")
+            advice = (
+                "; record the network first"
+                if format_ == "spikeloom-trace" and meta.get("format") == "spikeloom-network"
+                else ""
+            )
+            raise self.fail("meta.format", f"got {meta.get('format')!r}, expected '{format_}'{advice}")
         got = meta.get("version")
         if not isinstance(got, int) or isinstance(got, bool) or not 1 <= got <= version:
             raise self.fail(

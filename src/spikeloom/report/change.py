@@ -15,7 +15,7 @@ def figures_table(measured: Sequence[Figures], title: str | None = None) -> Tabl
     """One row per network; a dash where nothing was measured (an ANN has no spikes). Fits 80 columns."""
     table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("network", overflow="fold", min_width=10)
-    for heading in ("arithmetic", "T", "right", "spikes", "synops", "weights", "zero", "size"):
+    for heading in ("numbers", "T", "right", "spikes", "synops", "weights", "zero", "size"):
         table.add_column(heading, justify="right", no_wrap=True)
     for one in measured:
         table.add_row(

@@ -93,7 +93,7 @@ def _measured(
     progress: Progress | None,
 ) -> Figures:
     from spikeloom.snn.execute import Execution
-    from spikeloom.studies.convert import ann_accuracy
+    from spikeloom.studies.convert import RECORDING_FRAMES, ann_accuracy
 
     test = samples(experiment, "test", data_dir)
     if limit is not None and limit < len(test):
@@ -101,4 +101,7 @@ def _measured(
     execution = Execution(experiment.num_steps, experiment.encoding, seed=int(experiment.train.get("seed", 0)))
     if any(isinstance(node, Firing) for node in network.nodes.values()):
         return figures(name, network, test, execution, progress)
-    return replace(figures(name, network), accuracy=ann_accuracy(network, test, execution))
+    frames = (
+        RECORDING_FRAMES if execution.encoding == "events" else 1
+    )  # as `spikeloom convert` shows recordings to an ANN
+    return replace(figures(name, network), accuracy=ann_accuracy(network, test, execution, frames))

@@ -16,6 +16,7 @@ from spikeloom.files.results import read_reports, read_trials
 from spikeloom.files.schema import read_toml
 from spikeloom.files.store import read_trace
 from spikeloom.lower import lower
+from spikeloom.studies.convert import read_conversion
 from spikeloom.studies.experiment import read_experiment
 
 
@@ -27,6 +28,8 @@ def describe_file(path: Path) -> str:
         case ".toml":
             return _toml(path)
         case ".json":
+            if (points := read_conversion(path)) is not None:
+                return f"conversion at {points} numbers of time steps"
             reports = read_reports(path)
             return f"report of {len(reports)} machine(s), {len(reports[0].layers) if reports else 0} layers"
         case ".jsonl":

@@ -16,7 +16,7 @@ import numpy as np
 from spikeloom.core.figures import LayerError, Point
 from spikeloom.core.network import Network
 from spikeloom.data import Recordings, Samples
-from spikeloom.errors import ConfigError
+from spikeloom.errors import ConfigError, FileError
 from spikeloom.evaluate import evaluate as evaluate_machine
 from spikeloom.evaluate import load_machine
 from spikeloom.files.atomic import replacing
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 #: Samples whose every spike is counted for spikes, energy and latency; accuracy is measured on all.
 COUNTED_SAMPLES = 20
+CONVERSION_FORMAT = "spikeloom-conversion"
 #: Frames into which a recording is cut for the ANN.
 RECORDING_FRAMES = 10
 #: Samples over which the error of each layer is split.
@@ -93,7 +94,7 @@ class Conversions:
     def write_json(self, path: Path) -> None:
         """The figures as JSON."""
         content = {
-            "format": "spikeloom-conversion",
+            "format": CONVERSION_FORMAT,
             "version": 1,
             "ann_accuracy": self.ann_accuracy,
             "num_steps": self.num_steps,
@@ -105,6 +106,22 @@ class Conversions:
         }
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def read_conversion(path: Path) -> int | None:
+    """How many numbers of time steps a conversion file holds; None for what is no such file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None  # left to the reader of reports, which says what is wrong
+    if not isinstance(content, dict) or content.get("format") != CONVERSION_FORMAT:
+        return None
+    points = content.get("points")
+    if content.get("version") != 1 or not isinstance(points, list):
+        raise FileError(
+            f"{path}: version: got {content.get('version')!r}, expected 1 and a list of points; update spikeloom or the file"
+        )
+    return len(points)
 
 
 def step_numbers(text: str) -> list[int]:
