@@ -44,9 +44,8 @@ def mse(converted: Converted, num_steps: int) -> float:
 @pytest.mark.parametrize("num_steps", [4, 16])
 def test_biases_remove_the_mean_error_of_every_channel(num_steps: int) -> None:
     """Of the read-out all of it: it adds up. Of neurons most: what a changed bias does is rounded to whole spikes and clipped."""
-    before = made(
-        deep(), num_steps, v_init=0.0, method="max"
-    )  # without a half threshold at the start rates are half a level too low
+    # without a half threshold at the start rates are half a level too low
+    before = made(deep(), num_steps, v_init=0.0, method="max")
     after = calibrate(before, IMAGES, Execution(num_steps), "bias")
     for name in ("a", "b", "c"):
         errors = [np.abs(mean_error(one, name, num_steps)) for one in (before, after)]

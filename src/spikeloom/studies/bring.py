@@ -101,7 +101,6 @@ def _measured(
     execution = Execution(experiment.num_steps, experiment.encoding, seed=int(experiment.train.get("seed", 0)))
     if any(isinstance(node, Firing) for node in network.nodes.values()):
         return figures(name, network, test, execution, progress)
-    frames = (
-        RECORDING_FRAMES if execution.encoding == "events" else 1
-    )  # as `spikeloom convert` shows recordings to an ANN
+    # as `spikeloom convert` shows recordings to an ANN
+    frames = RECORDING_FRAMES if execution.encoding == "events" else 1
     return replace(figures(name, network), accuracy=ann_accuracy(network, test, execution, frames))
