@@ -101,7 +101,7 @@ def test_a_topology_takes_its_rate_and_steps_from_the_command_line(files: Path) 
         (("none.npz", "spikex"), "no such file"),
         (("trace.npz", "spikey"), "did you mean 'spikex'?"),
         (("trace.npz", "none.toml"), "no such file"),
-        (("trace.npz", "spikex:window=0"), "window must be 1..64"),
+        (("trace.npz", "spikex:window=0"), "window: got 0, expected: greater than or equal to 1"),
         (("trace.npz", "spikex:window={conv=2}"), "missing ['fc']"),
         (("trace.npz", "spikex:lbuf_kib=0.5"), "no read"),
         (("trace.npz", "spikex:table=nope"), "nope"),

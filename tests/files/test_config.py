@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spikeloom.core.arch import AbstractArch, Charge, Part, knob
+from spikeloom.core.arch import AbstractArch, Charge, Part, PerLayer, check_knobs, knob
 from spikeloom.core.workload import RateLayer
 from spikeloom.errors import ConfigError
 from spikeloom.evaluate import ARCH_TYPES, PRESETS, load_machine, load_workload
@@ -32,7 +32,8 @@ class ToyArch(AbstractArch):
     model: ClassVar[str] = "toy"
     count: int = knob(3, "how many", low=1, high=9)
     share: float = knob(0.5, "how much", low=0, high=1)
-    window: int | abc.Mapping[str, int] = knob(4, "steps", low=1, high=64)
+    window: PerLayer[int] = knob(4, "steps", low=1, high=64, per_layer=True)
+    way: PerLayer[str] = knob("x", "how", choices=("x", "y"), per_layer=True)
     word: str = knob("a", "which", choices=("a", "b"))
     fast: bool = knob(True, "whether")
     psum_bit: int = knob(16, "width", suffix="bit", low=4, high=32)
@@ -40,6 +41,9 @@ class ToyArch(AbstractArch):
     bandwidth: float = knob(8e9, "speed", suffix="gb_s", low=0.1, high=100)
     clock: float = knob(5e8, "clock", suffix="mhz", low=1, high=1000)
     table: str = knob("cacti32", "prices")
+
+    def __post_init__(self) -> None:
+        check_knobs(self)
 
     def inventory(self) -> tuple[Part, ...]:
         return ()
@@ -67,20 +71,22 @@ def machine_files(draw: st.DrawFn, arch_type: type[Any]) -> dict[str, Any]:
         if draw(st.booleans()):
             continue
         low, high = meta["low"] or 0, meta["high"] if meta["high"] is not None else 10**6
-        value: Any
+        values: st.SearchStrategy[Any]
+        if meta["per_layer"]:
+            kind = type(item.default)
         if meta["choices"]:
-            value = draw(st.sampled_from(meta["choices"]))
+            values = st.sampled_from(meta["choices"])
         elif kind is bool:
-            value = draw(st.booleans())
+            values = st.booleans()
         elif kind is int:
-            value = draw(st.integers(int(low), int(high)))
+            values = st.integers(int(low), int(high))
         elif kind is float:
-            value = draw(st.floats(low, high) | st.integers(int(low) + 1, int(high)))
-        elif kind is str:
-            value = draw(st.text())
+            values = st.floats(low, high) | st.integers(int(low) + 1, int(high))
         else:
-            value = draw(st.integers(1, 64) | st.dictionaries(st.text(max_size=5), st.integers(1, 64), min_size=1))
-        keys[file_key(item)] = value
+            values = st.text()
+        if meta["per_layer"]:
+            values |= st.dictionaries(st.text(max_size=5), values, min_size=1)
+        keys[file_key(item)] = draw(values)
     return keys
 
 
@@ -157,9 +163,11 @@ def read_toy(path: Path) -> AbstractArch:
     return machine_from(read_toml(path), TOYS, TOY_PRESETS, str(path))
 
 
-def test_a_window_table_is_read_from_a_file(tmp_path: Path) -> None:
+def test_a_table_by_layer_is_read_from_a_file(tmp_path: Path) -> None:
     text = 'model = "toy"\nclock_mhz = 2\n[window]\nconv1 = 8\n"a b" = 1\n'
     assert read_toy(toml_file(tmp_path, text)) == ToyArch(clock=2e6, window={"conv1": 8, "a b": 1})
+    text = 'model = "toy"\nway = {conv1 = "y", fc1 = "x"}\n'
+    assert read_toy(toml_file(tmp_path, text)) == ToyArch(way={"conv1": "y", "fc1": "x"})
 
 
 @pytest.mark.parametrize(
@@ -174,7 +182,7 @@ def test_a_window_table_is_read_from_a_file(tmp_path: Path) -> None:
         ("preset = 3", ": preset: got 3"),
         ("preset = ['small']", ": preset: got ['small']"),
         ("preset = {}", ": preset: got {}"),
-        ("counts = 3", ": counts: unknown key (did you mean 'count'?); known keys: count, share, window"),
+        ("counts = 3", ": counts: unknown key (did you mean 'count'?); known keys: count, share, window, way"),
         ("buffer = 3", ": buffer: unknown key (did you mean 'buffer_kib'?)"),
         ("buffer_mib = 3", ": buffer_mib: unknown key (did you mean 'buffer_kib'?)"),
         ("clock_ghz = 3", ": clock_ghz: unknown key (did you mean 'clock_mhz'?)"),
@@ -201,6 +209,13 @@ def test_a_window_table_is_read_from_a_file(tmp_path: Path) -> None:
         ("window = {conv1 = true}", ": window.conv1: got True, expected: "),
         ("window = {conv1 = 'x'}", ": window.conv1: got 'x', expected: "),
         ("window = {conv1 = {a = 1}}", ": window.conv1: got {'a': 1}, expected: "),
+        ("window = {conv1 = 65}", ": window.conv1: got 65, expected: less than or equal to 64"),
+        ("window = {}", ": window: got an empty table, expected one value or an entry for every layer"),
+        ("way = 3", ": way: got 3, expected: 'x' or 'y'"),
+        ("way = {conv1 = 'z'}", ": way.conv1: got 'z', expected: 'x' or 'y'"),
+        ("way = {conv1 = 'x', fc1 = ['y']}", ": way.fc1: got ['y'], expected: 'x' or 'y'"),
+        ("word = {conv1 = 'a'}", ": word: got {'conv1': 'a'}, expected: 'a' or 'b'"),
+        ("count = {conv1 = 3}", ": count: got {'conv1': 3}, expected: "),
         ("psum_bit = 3", ": psum_bit: got 3, expected: "),
         ("psum_bit = 8.5", ": psum_bit: got 8.5, expected: "),
         ("buffer_kib = 0.4", ": buffer_kib: got 0.4, expected: greater than or equal to 0.5"),
@@ -226,8 +241,8 @@ def test_what_the_machine_itself_refuses_names_the_file(tmp_path: Path) -> None:
     assert "zskip" in complaint(
         path, lambda path: machine_from(read_toml(path), ARCH_TYPES, PRESETS, str(path)), ConfigError
     )
-    path = toml_file(tmp_path, 'model = "spikex"\nwindow = {a = 3, b = 65}')
-    assert ": window must be" in complaint(
+    path = toml_file(tmp_path, 'model = "spikex"\nstep = "zskip"\ndispatch = {a = "agile", b = "dense"}')
+    assert "zskip" in complaint(
         path, lambda path: machine_from(read_toml(path), ARCH_TYPES, PRESETS, str(path)), ConfigError
     )
 
@@ -251,6 +266,9 @@ def test_what_is_no_toml_file(tmp_path: Path) -> None:
         ("ptb:merge=3,clock_mhz=1e3", SpikexArch(dispatch="ptb", merge=3, clock=1e9)),
         ("spikex:preset=ptb", SpikexArch(dispatch="ptb", merge=2)),
         ("spikex:window={a=1,b=2},rows=4", SpikexArch(window={"a": 1, "b": 2}, rows=4)),
+        ('spikex:dispatch={conv1="agile",fc1="ptb"},merge={conv1=1,fc1=8},order={conv1="interleave",fc1="raster"}',
+         SpikexArch(dispatch={"conv1": "agile", "fc1": "ptb"}, merge={"conv1": 1, "fc1": 8},
+                    order={"conv1": "interleave", "fc1": "raster"})),
     ],
 )  # fmt: skip
 def test_a_machine_on_the_command_line(spec: str, arch: SpikexArch) -> None:
@@ -275,13 +293,14 @@ def test_a_machine_file_on_the_command_line(tmp_path: Path) -> None:
         ("x" * 5000, "x" * 5000 + ": no such machine; expected a preset"),
         ("none.toml", "none.toml: no such file"),
         ("spikex:window", "spikex:window: got 'window' behind the colon, expected field=value"),
-        ("spikex:window=65", "spikex:window=65: window must be 1..64"),
+        ("spikex:window=65", "spikex:window=65: window: got 65, expected: less than or equal to 64"),
         ("spikex:windw=8", "spikex:windw=8: windw: unknown key (did you mean 'window'?)"),
         ("spikex:window=eight", "spikex:window=eight: window: got 'eight'"),
         ("spikex:window=8=9", "spikex:window=8=9: window: got '8=9'"),
         ("spikex:=8", "spikex:=8: : unknown key"),
         ("spikex:model=nope", "spikex:model=nope: model: got 'nope'"),
-        ("spikex:window={a=1,b=99}", "spikex:window={a=1,b=99}: window must be 1..64"),
+        ("spikex:window={a=1,b=99}", "spikex:window={a=1,b=99}: window.b: got 99, expected: less than or equal to 64"),
+        ('spikex:dispatch={a="agle"}', "spikex:dispatch={a=\"agle\"}: dispatch.a: got 'agle', expected: "),
         ("spikex:window={a=1,b=2", "spikex:window={a=1,b=2: window: got '{a=1,b=2'"),
     ],
     ids=lambda text: text[:30],
@@ -467,5 +486,5 @@ def test_a_topology_needs_a_rate_and_steps(
 
 
 def test_replaced_fields_are_checked_as_well() -> None:
-    with pytest.raises(ConfigError, match="window must be"):
+    with pytest.raises(ConfigError, match=r"window: got 0, expected 1\.\.64"):
         replace(SpikexArch(), window=0)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spikeloom.core.arch import LayerMapping
 from spikeloom.core.counts import Counts
 from spikeloom.core.nodes import Leak, window_out
 from spikeloom.core.trace import Arrival, Levels, Spikes
@@ -197,19 +199,83 @@ def test_unsupported_layers_are_refused_by_name(layer: Layer, word: str) -> None
         Spikex().map(Workload((layer,), 4, 1), SpikexArch())
 
 
-def test_window_table_names_every_layer() -> None:
-    workload = Workload((binary_layer(),), 4, 1)
-    assert Spikex().map(workload, SpikexArch(window={"conv1": 2})).layers["conv1"].window == 2
-    with pytest.raises(MappingError, match=r"missing \['conv1'\], unknown \['conv2'\]"):
-        Spikex().map(workload, SpikexArch(window={"conv2": 2}))
+def arch_with(knob: str, value: Any) -> SpikexArch:
+    fields: dict[str, Any] = {knob: value}
+    return SpikexArch(**fields)
+
+
+@pytest.mark.parametrize(("knob", "value"), [("window", 2), ("dispatch", "ptb"), ("order", "interleave"), ("merge", 3)])
+def test_a_table_names_every_layer(knob: str, value: Any) -> None:
+    workload = Workload((binary_layer(), binary_layer(name="conv2")), 4, 1)
+    table = {"conv1": value, "conv2": getattr(SpikexArch(), knob)}
+    layers = Spikex().map(workload, arch_with(knob, table)).layers
+    assert layers == {
+        "conv1": LayerMapping(**{"window": 4, "dispatch": "agile", knob: value}),
+        "conv2": LayerMapping(4, "agile"),
+    }
+    with pytest.raises(
+        MappingError,
+        match=rf"the {knob} table must name every layer once: missing \['conv2'\], unknown \['conv3', 'x'\] "
+        r"\(did you mean 'conv2'\?\); layers are \['conv1', 'conv2'\]",
+    ):
+        Spikex().map(workload, arch_with(knob, {"conv1": value, "conv3": value, "x": value}))
+
+
+def test_dense_layers_never_merge_and_say_so() -> None:
+    workload = Workload((binary_layer(), binary_layer(name="conv2", has_bias=True)), 4, 1)
+    arch = SpikexArch(dispatch={"conv1": "dense", "conv2": "ptb"}, merge=2)
+    mapping = Spikex().map(workload, arch)
+    assert (mapping.layers["conv1"].merge, mapping.layers["conv2"].merge) == (1, 2)
+    warnings = Spikex().count(workload, arch, mapping).warnings
+    assert "merge = 2 does not apply to dispatch = 'dense' of conv1" in warnings
+    assert "no silent window is skipped in conv2: a bias acts in every step" in warnings
+    quiet = dataclasses.replace(arch, merge={"conv1": 1, "conv2": 2})
+    assert not any("dense" in text for text in Spikex().count(workload, quiet, Spikex().map(workload, quiet)).warnings)
+
+
+@settings(max_examples=30, deadline=None)
+@given(layer_cases(), st.lists(knob_sets(dispatches=("agile", "temporal", "ptb")), min_size=2, max_size=2))
+def test_layers_with_tables_count_like_machines_of_their_own(case: slow.LayerCase, knobs: list[slow.Knobs]) -> None:
+    layers = [dataclasses.replace(layer_of([case]), name=name) for name in ("a", "b")]
+    arch = arch_of(knobs[0])
+    own = {
+        name: dataclasses.replace(arch, window=k.window, dispatch=k.dispatch, order=k.order, merge=k.merge)
+        for name, k in zip(("a", "b"), knobs, strict=True)
+    }
+    tables = {
+        knob: {name: getattr(one, knob) for name, one in own.items()}
+        for knob in ("window", "dispatch", "order", "merge")
+    }
+    both = dataclasses.replace(arch, **tables)  # type: ignore[arg-type]
+    workload = Workload(tuple(layers), layers[0].num_steps, layers[0].num_samples)
+    counts = Spikex().count(workload, both, Spikex().map(workload, both), threads=1)
+    for layer in layers:
+        alone = Workload((layer,), layer.num_steps, layer.num_samples)
+        single = own[layer.name]
+        assert counts.of(layer.name) == Spikex().count(alone, single, Spikex().map(alone, single), threads=1).of(
+            layer.name
+        )
+    assert both.inventory() == dataclasses.replace(arch, window=max(k.window for k in knobs)).inventory()
 
 
 @pytest.mark.parametrize(
-    "fields", [{"dispatch": "dense", "step": "zskip"}, {"window": 65}, {"window": 0}, {"cols": 65}]
+    "fields",
+    [
+        {"dispatch": "dense", "step": "zskip"},
+        {"dispatch": {"a": "agile", "b": "dense"}, "step": "zskip"},
+        {"window": 65},
+        {"window": 0},
+        {"window": {"a": 65}},
+        {"merge": {"a": True}},
+        {"order": {"a": "sideways"}},
+        {"dispatch": {}},
+        {"step": {"a": "serial"}},
+        {"cols": 65},
+    ],
 )
-def test_impossible_machines_are_refused(fields: dict[str, object]) -> None:
+def test_impossible_machines_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
-        SpikexArch(**fields)  # type: ignore[arg-type]
+        SpikexArch(**fields)
 
 
 def test_presets_are_machines() -> None:

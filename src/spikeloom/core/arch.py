@@ -6,10 +6,24 @@ import math
 from abc import ABC, abstractmethod
 from collections import abc
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
 from spikeloom.errors import ConfigError
 from spikeloom.units import from_si
+
+V = TypeVar("V")
+#: A knob that may differ from layer to layer: one value for all, or a table with an entry for every layer.
+PerLayer: TypeAlias = V | abc.Mapping[str, V]
+
+
+def of_layer(value: PerLayer[V], layer: str) -> V:
+    """What a per-layer knob says for one layer."""
+    return value[layer] if isinstance(value, abc.Mapping) else value
+
+
+def values_of(value: PerLayer[V]) -> tuple[V, ...]:
+    """Every value that a per-layer knob takes, at least one."""
+    return tuple(value.values()) if isinstance(value, abc.Mapping) else (value,)
 
 
 @dataclass(frozen=True)
@@ -52,15 +66,27 @@ def knob(
     choices: tuple[str, ...] = (),
     low: float | None = None,
     high: float | None = None,
+    per_layer: bool = False,
 ) -> Any:
     """A field of an Arch: its default (SI), what it means, and what a machine file may say.
 
     suffix: unit suffix of the key in a file (``lbuf`` with suffix ``kib`` is ``lbuf_kib``); low, high: inclusive
-    range in the unit of the suffix.
+    range in the unit of the suffix. per_layer: the field is a ``PerLayer``, in a file one value or a table; it has no
+    suffix.
     """
+    assert not (per_layer and suffix), "units of a table's entries are not converted"
+    if per_layer:
+        meaning = f"{meaning}: one value, or a table layer -> value"
     return field(
         default=default,
-        metadata={"meaning": meaning, "suffix": suffix, "choices": choices, "low": low, "high": high},
+        metadata={
+            "meaning": meaning,
+            "suffix": suffix,
+            "choices": choices,
+            "low": low,
+            "high": high,
+            "per_layer": per_layer,
+        },
     )
 
 
@@ -70,25 +96,33 @@ def check_knobs(arch: Any) -> None:
     Files are checked at the border; this is for machines built in Python.
     """
     for item in fields(arch):
-        meta = item.metadata
         value: Any = getattr(arch, item.name)
-        default: Any = item.default
-        if isinstance(value, abc.Mapping):
-            continue
-        if meta["choices"] and value not in meta["choices"]:
-            raise ConfigError(f"{item.name}: got {value!r}, expected one of {', '.join(meta['choices'])}")
-        numeric = isinstance(default, int | float) and not isinstance(default, bool)
-        kinds: tuple[type, ...] = (int, float) if isinstance(default, float) else (type(default),)
-        if not isinstance(value, kinds) or (numeric and isinstance(value, bool)):
-            raise ConfigError(f"{item.name}: got {value!r}, expected a {type(default).__name__}")
-        if meta["low"] is not None:
-            shown = float(getattr(arch, item.name))
-            if meta["suffix"] not in ("", "bit") and math.isfinite(shown):
-                shown = from_si(shown, meta["suffix"])
-            if not meta["low"] <= shown <= meta["high"]:
-                raise ConfigError(
-                    f"{item.name}: got {shown:g} {meta['suffix']}, expected {meta['low']:g}..{meta['high']:g}"
-                )
+        if item.metadata["per_layer"] and isinstance(value, abc.Mapping):
+            if not value:
+                raise ConfigError(f"{item.name}: got an empty table, expected one value or an entry for every layer")
+            for layer, entry in value.items():
+                _check_knob(f"{item.name}.{layer}", item, entry)
+        else:
+            _check_knob(item.name, item, value)
+
+
+def _check_knob(key: str, item: Any, value: Any) -> None:
+    """Check one value of the field ``item``, called ``key`` in the error."""
+    meta, default = item.metadata, item.default
+    if meta["choices"]:
+        if not isinstance(value, str) or value not in meta["choices"]:
+            raise ConfigError(f"{key}: got {value!r}, expected one of {', '.join(meta['choices'])}")
+        return
+    numeric = isinstance(default, int | float) and not isinstance(default, bool)
+    kinds: Any = (int, float) if isinstance(default, float) else (type(default),)
+    if not isinstance(value, kinds) or (numeric and isinstance(value, bool)):
+        raise ConfigError(f"{key}: got {value!r}, expected a {type(default).__name__}")
+    if meta["low"] is not None:
+        shown, unit = float(value), meta["suffix"]
+        if unit not in ("", "bit") and math.isfinite(shown):
+            shown = from_si(shown, unit)
+        if not meta["low"] <= shown <= meta["high"]:
+            raise ConfigError(f"{key}: got {f'{shown:g} {unit}'.strip()}, expected {meta['low']:g}..{meta['high']:g}")
 
 
 class AbstractArch(ABC):

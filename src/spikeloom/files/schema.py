@@ -108,25 +108,33 @@ def file_key(item: Any) -> str:
 
 
 @cache
-def _knob_adapter(cls: type) -> TypeAdapter[Any]:
-    """Checks the file keys of a dataclass of knobs."""
+def _knob_adapter(cls: type, tables: frozenset[str]) -> TypeAdapter[Any]:
+    """Checks the file keys of a dataclass of knobs; ``tables`` are the per-layer keys that hold a table.
+
+    Not a union of value and table for every per-layer knob: a wrong value would draw two complaints.
+    """
     hints = get_type_hints(cls)
     schema: dict[str, Any] = {}
     for item in fields(cls):
-        meta = item.metadata
-        kind: Any = hints[item.name]
+        meta, key = item.metadata, file_key(item)
+        kind: Any = type(item.default) if meta.get("per_layer") else hints[item.name]
         if meta.get("choices"):
             kind = Literal[meta["choices"]]
         elif kind in (int, float):
             kind = Annotated[kind, Field(ge=meta.get("low"), le=meta.get("high"), allow_inf_nan=False)]
-        schema[file_key(item)] = (kind, None)
+        schema[key] = (dict[str, kind] if key in tables else kind, None)
     return TypeAdapter(create_model(cls.__name__, __config__=ConfigDict(extra="forbid", strict=True), **schema))
 
 
 def knobs_from(cls: type[T], raw: Mapping[str, Any], where: str) -> T:
     """Build a dataclass of ``core.arch.knob`` fields from file keys with units. Raises ConfigError naming the key."""
     items = {file_key(item): item for item in fields(cls)}  # type: ignore[arg-type]
-    found = validated(_knob_adapter(cls), raw, where, items)  # type: ignore[arg-type]  # a type is hashable
+    tables = frozenset(
+        key
+        for key, value in raw.items()
+        if isinstance(value, Mapping) and key in items and items[key].metadata.get("per_layer")
+    )
+    found = validated(_knob_adapter(cls, tables), raw, where, items)  # type: ignore[arg-type]  # a type is hashable
     values: dict[str, Any] = {}
     for key in raw:
         value, suffix = getattr(found, key), items[key].metadata.get("suffix", "")

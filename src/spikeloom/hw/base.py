@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import abc
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -13,6 +13,8 @@ from spikeloom.core.arch import AbstractArch, Mapping
 from spikeloom.core.counts import Counts
 from spikeloom.core.trace import Arrival, Spikes
 from spikeloom.core.workload import Layer, Workload
+from spikeloom.errors import MappingError
+from spikeloom.files.schema import nearest
 
 ArchT = TypeVar("ArchT", bound=AbstractArch)
 
@@ -45,6 +47,22 @@ class AbstractMachine(ABC, Generic[ArchT]):
     @abstractmethod
     def utilisation(self, counts: Counts, arch: ArchT, layer: str) -> dict[str, float]:
         """How well the parts were used in one layer, each 0..1, by name."""
+
+
+def check_layer_tables(arch: AbstractArch, layers: abc.Sequence[str]) -> None:
+    """Raises MappingError unless every per-layer table of the machine names every layer once, and nothing else."""
+    for item in fields(arch):  # type: ignore[arg-type]  # final Archs are dataclasses
+        table = getattr(arch, item.name)
+        if not (item.metadata["per_layer"] and isinstance(table, abc.Mapping)):
+            continue
+        missing = [name for name in layers if name not in table]
+        unknown = [name for name in table if name not in layers]
+        if missing or unknown:
+            meant = nearest(str(unknown[0]), missing) if unknown else ""
+            raise MappingError(
+                f"the {item.name} table must name every layer once: missing {missing}, unknown {unknown}{meant}; "
+                f"layers are {list(layers)}"
+            )
 
 
 def fold_pools(workload: Workload) -> Workload:

@@ -16,13 +16,25 @@ from typing import Any, ClassVar, final
 
 import numpy as np
 
-from spikeloom.core.arch import AbstractArch, Charge, Component, LayerMapping, Mapping, Part, check_knobs, knob
+from spikeloom.core.arch import (
+    AbstractArch,
+    Charge,
+    Component,
+    LayerMapping,
+    Mapping,
+    Part,
+    PerLayer,
+    check_knobs,
+    knob,
+    of_layer,
+    values_of,
+)
 from spikeloom.core.counts import Counts, Key
 from spikeloom.core.trace import Levels, Spikes
 from spikeloom.core.workload import Layer, Workload
 from spikeloom.errors import ConfigError, MappingError
 from spikeloom.hw import dispatch as tiles
-from spikeloom.hw.base import AbstractMachine, fold_pools
+from spikeloom.hw.base import AbstractMachine, check_layer_tables, fold_pools
 from spikeloom.hw.memory import PRUNED, active_channels, storage_note, stored_weight_bits, zero_share
 from spikeloom.hw.schedule import Rules, Schedule, array_cycles, integrated_once, schedule
 from spikeloom.units import exact_si, from_si
@@ -42,12 +54,12 @@ class SpikexArch(AbstractArch):
 
     rows: int = knob(8, "PE rows: output channels computed side by side", low=1, high=4096)
     cols: int = knob(8, "PE columns: time windows or positions side by side", low=1, high=MAX_COLS)
-    window: int | abc.Mapping[str, int] = knob(
-        4, "time steps per window L: one number, or a table layer -> number", low=1, high=MAX_WINDOW
+    window: PerLayer[int] = knob(4, "time steps per window L", low=1, high=MAX_WINDOW, per_layer=True)
+    dispatch: PerLayer[str] = knob("agile", "how windows become tiles", choices=tuple(DISPATCHES), per_layer=True)
+    order: PerLayer[str] = knob("raster", "order of mode A tiles", choices=("raster", "interleave"), per_layer=True)
+    merge: PerLayer[int] = knob(
+        1, "most synapses merged into one step (StSAP), 1 = off, dense never merges", low=1, high=64, per_layer=True
     )
-    dispatch: str = knob("agile", "how windows become tiles", choices=tuple(DISPATCHES))
-    order: str = knob("raster", "order of mode A tiles", choices=("raster", "interleave"))
-    merge: int = knob(1, "most synapses merged into one step (StSAP); 1 = off; dense never merges", low=1, high=64)
     step: str = knob("serial", "cost of a step: every time step, or only spikes", choices=("serial", "zskip"))
     adders: int = knob(1, "levels added per PE and cycle", low=1, high=64)
     decay: str = knob(
@@ -73,12 +85,8 @@ class SpikexArch(AbstractArch):
     table: str = knob("cacti32-hp", "component table that prices the counts")
 
     def __post_init__(self) -> None:
-        windows = self.window.values() if isinstance(self.window, abc.Mapping) else [self.window]
-        for value in windows:
-            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_WINDOW:
-                raise ConfigError(f"window must be 1..{MAX_WINDOW} time steps, got {value!r}")
         check_knobs(self)
-        if self.dispatch == "dense" and self.step == "zskip":
+        if "dense" in values_of(self.dispatch) and self.step == "zskip":
             raise ConfigError(
                 "step = 'zskip' does not go with dispatch = 'dense', which adds every step; use step = 'serial'"
             )
@@ -109,11 +117,10 @@ class SpikexArch(AbstractArch):
         """PEs with one accumulator, one comparator, psum registers of the longest window and Vmem; two buffers; DRAM."""
         part = self._parts()
         pes = self.rows * self.cols
-        windows = self.window.values() if isinstance(self.window, abc.Mapping) else [self.window]
         return (
             Part("pe", part["psum_adder"], pes * self.adders),
             Part("pe", part["comparator"], pes),
-            Part("pe", part["psum_register"], pes * max(windows)),
+            Part("pe", part["psum_register"], pes * max(values_of(self.window))),
             Part("vmem", part["vmem"], pes),
             Part("lbuf", part["lbuf"]),
             Part("glb", part["glb"]),
@@ -180,40 +187,21 @@ class Spikex(AbstractMachine[SpikexArch]):
         )
 
     def map(self, workload: Workload, arch: SpikexArch) -> Mapping:
-        """Give every layer its window; refuse what the array cannot run."""
+        """Give every layer its window, dispatch, order and merging; refuse what the array cannot run."""
         layers = self.runs(workload, arch).layers
         if not layers:
             raise MappingError("spikex found no convolution and no linear layer to run in this workload")
         for layer in layers:
             _refuse_unsupported(layer)
-        windows = arch.window
-        if isinstance(windows, abc.Mapping):
-            names = [layer.name for layer in layers]
-            missing = [name for name in names if name not in windows]
-            unknown = [name for name in windows if name not in names]
-            if missing or unknown:
-                raise MappingError(
-                    f"the window table must name every layer once: missing {missing}, unknown {unknown}; layers are {names}"
-                )
-        merge = 1 if arch.dispatch == "dense" else arch.merge
-        return Mapping(
-            "spikex",
-            {
-                layer.name: LayerMapping(
-                    windows[layer.name] if isinstance(windows, abc.Mapping) else windows,
-                    arch.dispatch,
-                    arch.order,
-                    merge,
-                )
-                for layer in layers
-            },
-        )
+        names = [layer.name for layer in layers]
+        check_layer_tables(arch, names)
+        return Mapping("spikex", {name: _layer_mapping(arch, name) for name in names})
 
     def count(self, workload: Workload, arch: SpikexArch, mapping: Mapping, *, threads: int | None = None) -> Counts:
         """Count every layer of every sample; samples run in parallel over ``threads`` (default: all cores)."""
         run = self.runs(workload, arch)
         threads = threads or os.cpu_count() or 1
-        total = Counts(warnings=(*run.warnings, *_warnings(run, arch)))
+        total = Counts(warnings=(*run.warnings, *_warnings(run, arch, mapping)))
         for layer in run.layers:
             for part in _groups(layer):
                 total = total.then(_count_layer(part, arch, mapping.layers[layer.name], threads))
@@ -235,6 +223,16 @@ class Spikex(AbstractMachine[SpikexArch]):
             "row_use": ratio(stat["filters"], stat["filter_slots"]),
             "pe_use": ratio(adds, cycles * arch.rows * arch.cols * arch.adders),
         }
+
+
+def _layer_mapping(arch: SpikexArch, layer: str) -> LayerMapping:
+    dispatch = of_layer(arch.dispatch, layer)
+    return LayerMapping(
+        of_layer(arch.window, layer),
+        dispatch,
+        of_layer(arch.order, layer),
+        1 if dispatch == "dense" else of_layer(arch.merge, layer),
+    )
 
 
 def _refuse_unsupported(layer: Layer) -> None:
@@ -261,19 +259,23 @@ def _every_window(layer: Layer) -> bool:
     return layer.has_bias or (_fires_silently(layer) and layer.out is None)
 
 
-def _warnings(workload: Workload, arch: SpikexArch) -> abc.Iterator[str]:
+def _warnings(workload: Workload, arch: SpikexArch, mapping: Mapping) -> abc.Iterator[str]:
     def named(layers: abc.Iterable[Layer]) -> str:
         return ", ".join(layer.name for layer in layers)
 
-    biased = [layer for layer in workload.layers if layer.has_bias]
-    residue = [layer for layer in workload.layers if not layer.has_bias and _every_window(layer)]
-    if arch.dispatch != "dense":
-        if biased:
-            yield f"no silent window is skipped in {named(biased)}: a bias acts in every step"
-        if residue:
-            yield f"no silent window is skipped in {named(residue)}: soft reset and unknown output spikes"
-    elif arch.merge > 1:
-        yield f"merge = {arch.merge} does not apply to dispatch = 'dense'"
+    dense = [layer for layer in workload.layers if mapping.layers[layer.name].dispatch == "dense"]
+    skipping = [layer for layer in workload.layers if layer not in dense]
+    biased = [layer for layer in skipping if layer.has_bias]
+    residue = [layer for layer in skipping if not layer.has_bias and _every_window(layer)]
+    if biased:
+        yield f"no silent window is skipped in {named(biased)}: a bias acts in every step"
+    if residue:
+        yield f"no silent window is skipped in {named(residue)}: soft reset and unknown output spikes"
+    unmerged = [layer for layer in dense if of_layer(arch.merge, layer.name) > 1]
+    if unmerged:
+        where = "" if len(unmerged) == len(workload.layers) else f" of {named(unmerged)}"
+        merges = ", ".join(str(merge) for merge in sorted({of_layer(arch.merge, layer.name) for layer in unmerged}))
+        yield f"merge = {merges} does not apply to dispatch = 'dense'{where}"
     leaky = [layer for layer in workload.layers if layer.neuron.leaky]
     if arch.decay == "free" and leaky:
         yield f"decay = 'free' leaves the leak of {named(leaky)} uncounted"
