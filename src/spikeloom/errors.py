@@ -8,6 +8,7 @@
     |   `-- DataError        a data set is absent or malformed
     |-- NetworkError         a network whose nodes do not fit together
     |-- MappingError         a machine cannot run a layer
+    |-- SearchError          a search cannot start, go on or be resumed
     `-- CostError            a quantity has no sourced price, or lies outside its valid range
 
 Every message is one line and says what was got, what was expected, where, and what to do.
@@ -49,6 +50,10 @@ class NetworkError(SpikeloomError):
 
 class MappingError(SpikeloomError):
     """A machine cannot run a layer; names the layer and what the machine supports."""
+
+
+class SearchError(SpikeloomError):
+    """A search cannot start, go on or be resumed; names the setting or the folder."""
 
 
 class CostError(SpikeloomError):
