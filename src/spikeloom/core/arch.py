@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections import abc
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, TypeAlias, TypeVar
+from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from spikeloom.errors import ConfigError
 from spikeloom.units import from_si
@@ -67,12 +67,14 @@ def knob(
     low: float | None = None,
     high: float | None = None,
     per_layer: bool = False,
+    search: tuple[Any, ...] = (),
 ) -> Any:
     """A field of an Arch: its default (SI), what it means, and what a machine file may say.
 
     suffix: unit suffix of the key in a file (``lbuf`` with suffix ``kib`` is ``lbuf_kib``); low, high: inclusive
     range in the unit of the suffix. per_layer: the field is a ``PerLayer``, in a file one value or a table; it has no
-    suffix.
+    suffix. search: what a search tries unless it is told otherwise, in the unit of the suffix; none where it leaves the
+    field alone.
     """
     assert not (per_layer and suffix), "units of a table's entries are not converted"
     if per_layer:
@@ -86,6 +88,7 @@ def knob(
             "low": low,
             "high": high,
             "per_layer": per_layer,
+            "search": search,
         },
     )
 
@@ -125,10 +128,25 @@ def _check_knob(key: str, item: Any, value: Any) -> None:
             raise ConfigError(f"{key}: got {f'{shown:g} {unit}'.strip()}, expected {meta['low']:g}..{meta['high']:g}")
 
 
+@dataclass(frozen=True)
+class Joint:
+    """Two fields that a search trades against each other at a budget: one choice of pairs such as "8x8" or "2+54".
+
+    keys: as in a machine file. sign: "x" where the budget is their product, "+" where it is their sum. total: the budget
+    unless a search says otherwise; parts: equal parts of a sum that are shared out.
+    """
+
+    keys: tuple[str, str]
+    sign: Literal["x", "+"]
+    total: float
+    parts: int = 8
+
+
 class AbstractArch(ABC):
     """A machine's fields. Final subclasses are frozen dataclasses; quantities are SI (bit, s, Hz, bit/s)."""
 
     model: ClassVar[str]  # key in HARDWARE
+    joints: ClassVar[abc.Mapping[str, Joint]] = {}  # by the name of the choice
     table: str  # name of the component table that prices this machine
     clock: float  # cycles (or ticks) per second, Hz
 

@@ -20,6 +20,7 @@ from spikeloom.core.arch import (
     AbstractArch,
     Charge,
     Component,
+    Joint,
     LayerMapping,
     Mapping,
     Part,
@@ -51,24 +52,49 @@ class SpikexArch(AbstractArch):
     """Fields of the array. Quantities are SI: bits, hertz, bit/s."""
 
     model: ClassVar[str] = "spikex"
+    joints: ClassVar[abc.Mapping[str, Joint]] = {
+        "shape": Joint(("rows", "cols"), "x", total=64),
+        "buffers": Joint(("lbuf_kib", "glb_kib"), "+", total=56, parts=14),
+    }
 
-    rows: int = knob(8, "PE rows: output channels computed side by side", low=1, high=4096)
-    cols: int = knob(8, "PE columns: time windows or positions side by side", low=1, high=MAX_COLS)
-    window: PerLayer[int] = knob(4, "time steps per window L", low=1, high=MAX_WINDOW, per_layer=True)
-    dispatch: PerLayer[str] = knob("agile", "how windows become tiles", choices=tuple(DISPATCHES), per_layer=True)
-    order: PerLayer[str] = knob("raster", "order of mode A tiles", choices=("raster", "interleave"), per_layer=True)
+    rows: int = knob(8, "PE rows: output channels computed side by side", low=1, high=4096, search=(4, 8, 16, 32))
+    cols: int = knob(
+        8, "PE columns: time windows or positions side by side", low=1, high=MAX_COLS, search=(2, 4, 8, 16)
+    )
+    window: PerLayer[int] = knob(
+        4, "time steps per window L", low=1, high=MAX_WINDOW, per_layer=True, search=(1, 2, 4, 8, 16, 32)
+    )
+    dispatch: PerLayer[str] = knob(
+        "agile",
+        "how windows become tiles",
+        choices=tuple(DISPATCHES),
+        per_layer=True,
+        search=("agile", "temporal", "ptb"),
+    )
+    order: PerLayer[str] = knob(
+        "raster",
+        "order of mode A tiles",
+        choices=("raster", "interleave"),
+        per_layer=True,
+        search=("raster", "interleave"),
+    )
     merge: PerLayer[int] = knob(
-        1, "most synapses merged into one step (StSAP), 1 = off, dense never merges", low=1, high=64, per_layer=True
+        1,
+        "most synapses merged into one step (StSAP), 1 = off, dense never merges",
+        low=1,
+        high=64,
+        per_layer=True,
+        search=(1, 2, 8),
     )
     step: str = knob("serial", "cost of a step: every time step, or only spikes", choices=("serial", "zskip"))
-    adders: int = knob(1, "levels added per PE and cycle", low=1, high=64)
+    adders: int = knob(1, "levels added per PE and cycle", low=1, high=64, search=(1, 2, 4))
     decay: str = knob(
         "auto",
         "leak of a skipped gap: step = one cycle a step, table = one cycle a gap, free = none; "
         "auto = step for leaky neurons, free for IF",
         choices=("auto", *DECAYS),
     )
-    tag_width: int = knob(64, "activity tags scanned per cycle", low=1, high=65536)
+    tag_width: int = knob(64, "activity tags scanned per cycle", low=1, high=65536, search=(32, 64, 128))
     tailoring: bool = knob(True, "fetch only the weights of input channels that spike in the sample")
     weight_skip: str = knob(
         "off", "drop synapses whose weights are zero for a whole filter group", choices=("off", "group")
@@ -77,9 +103,16 @@ class SpikexArch(AbstractArch):
     psum_bit: int = knob(16, "width of partial sums", suffix="bit", low=4, high=32)
     membrane_bit: int = knob(16, "width of membranes", suffix="bit", low=4, high=32)
     lbuf: float = knob(
-        2 * 8192.0, "L1 buffer, half weights, half activations, double-buffered", suffix="kib", low=0.001, high=1e6
+        2 * 8192.0,
+        "L1 buffer, half weights, half activations, double-buffered",
+        suffix="kib",
+        low=0.001,
+        high=1e6,
+        search=(1.0, 2.0, 4.0, 8.0),
     )
-    glb: float = knob(54 * 8192.0, "global buffer, split likewise", suffix="kib", low=0.001, high=1e6)
+    glb: float = knob(
+        54 * 8192.0, "global buffer, split likewise", suffix="kib", low=0.001, high=1e6, search=(16.0, 32.0, 54.0, 96.0)
+    )
     dram_bandwidth: float = knob(2.4e11, "DRAM bandwidth", suffix="gb_s", low=1e-6, high=1e6)
     clock: float = knob(5e8, "clock (assumed; the paper does not say)", suffix="mhz", low=1e-3, high=1e5)
     table: str = knob("cacti32-hp", "component table that prices the counts")
