@@ -30,18 +30,40 @@ from spikeloom.core.arch import (
     of_layer,
     values_of,
 )
-from spikeloom.core.counts import Counts, Key
+from spikeloom.core.counts import Counts
 from spikeloom.core.trace import Levels, Spikes
 from spikeloom.core.workload import Layer, Workload
 from spikeloom.errors import ConfigError, MappingError
 from spikeloom.hw import dispatch as tiles
-from spikeloom.hw.base import AbstractMachine, check_layer_tables, fold_pools
-from spikeloom.hw.memory import PRUNED, active_channels, storage_note, stored_weight_bits, zero_share
-from spikeloom.hw.schedule import Rules, Schedule, array_cycles, integrated_once, schedule
+from spikeloom.hw.base import AbstractMachine, CountCache, check_layer_tables, fold_pools
+from spikeloom.hw.closed_form import ArrayCounts, transfer_cycles
+from spikeloom.hw.memory import PRUNED, storage_note, zero_share
+from spikeloom.hw.schedule import Rules, ScheduleKey, schedule
 from spikeloom.units import exact_si, from_si
 
 DISPATCHES = {"agile": tiles.AGILE, "temporal": tiles.TEMPORAL, "ptb": tiles.PTB, "dense": tiles.DENSE}
 DECAYS = {"step": tiles.DECAY_STEP, "table": tiles.DECAY_TABLE, "free": tiles.DECAY_FREE}
+#: What is counted, in the order of reports.
+ACTIONS = (
+    ("array", "cycles"),
+    ("dram", "cycles"),
+    ("pe", "add"),
+    ("pe", "update"),
+    ("pe", "leak"),
+    ("vmem", "read"),
+    ("vmem", "write"),
+    ("lbuf_weight", "read"),
+    ("lbuf_weight", "write"),
+    ("lbuf_act", "read"),
+    ("lbuf_act", "write"),
+    ("glb_weight", "read"),
+    ("glb_weight", "write"),
+    ("glb_act", "read"),
+    ("glb_act", "write"),
+    ("dram_weight", "read"),
+    ("dram_act", "read"),
+    ("dram_out", "write"),
+)
 MAX_WINDOW = 64
 MAX_COLS = 64
 
@@ -54,7 +76,7 @@ class SpikexArch(AbstractArch):
     model: ClassVar[str] = "spikex"
     joints: ClassVar[abc.Mapping[str, Joint]] = {
         "shape": Joint(("rows", "cols"), "x", total=64),
-        "buffers": Joint(("lbuf_kib", "glb_kib"), "+", total=56, parts=14),
+        "buffers": Joint(("lbuf_kib", "glb_kib"), "+", total=56, parts=28),
     }
 
     rows: int = knob(8, "PE rows: output channels computed side by side", low=1, high=4096, search=(4, 8, 16, 32))
@@ -108,10 +130,10 @@ class SpikexArch(AbstractArch):
         suffix="kib",
         low=0.001,
         high=1e6,
-        search=(1.0, 2.0, 4.0, 8.0),
+        search=(2.0, 4.0, 8.0, 16.0),
     )
     glb: float = knob(
-        54 * 8192.0, "global buffer, split likewise", suffix="kib", low=0.001, high=1e6, search=(16.0, 32.0, 54.0, 96.0)
+        54 * 8192.0, "global buffer, split likewise", suffix="kib", low=0.001, high=1e6, search=(16.0, 32.0, 48.0, 54.0)
     )
     dram_bandwidth: float = knob(2.4e11, "DRAM bandwidth", suffix="gb_s", low=1e-6, high=1e6)
     clock: float = knob(5e8, "clock (assumed; the paper does not say)", suffix="mhz", low=1e-3, high=1e5)
@@ -230,15 +252,52 @@ class Spikex(AbstractMachine[SpikexArch]):
         check_layer_tables(arch, names)
         return Mapping("spikex", {name: _layer_mapping(arch, name) for name in names})
 
-    def count(self, workload: Workload, arch: SpikexArch, mapping: Mapping, *, threads: int | None = None) -> Counts:
+    def count(
+        self,
+        workload: Workload,
+        arch: SpikexArch,
+        mapping: Mapping,
+        *,
+        threads: int | None = None,
+        cache: CountCache | None = None,
+    ) -> Counts:
         """Count every layer of every sample; samples run in parallel over ``threads`` (default: all cores)."""
         run = self.runs(workload, arch)
-        threads = threads or os.cpu_count() or 1
         total = Counts(warnings=(*run.warnings, *_warnings(run, arch, mapping)))
         for layer in run.layers:
-            for part in _groups(layer):
-                total = total.then(_count_layer(part, arch, mapping.layers[layer.name], threads))
+            choice = mapping.layers[layer.name]
+            for counts in self.scheduled(layer, arch, (choice,), threads=threads, cache=cache):
+                total = total.then(_counts(counts, arch))
         return total
+
+    def scheduled(
+        self,
+        layer: Layer,
+        arch: SpikexArch,
+        choices: abc.Sequence[LayerMapping],
+        *,
+        threads: int | None = None,
+        cache: CountCache | None = None,
+    ) -> tuple[ArrayCounts, ...]:
+        """One layer of ``runs`` scheduled under each of ``choices``, group by group of a grouped convolution.
+
+        cache: schedules are taken from it and put into it by `ScheduleKey`.
+        """
+        threads = threads or os.cpu_count() or 1
+        found = []
+        for group, part in enumerate(_groups(layer)):
+            schedules = []
+            for choice in choices:
+                rules = _rules(part, arch, choice)
+                key = None if cache is None else ScheduleKey(layer.id, group, rules)
+                known = None if cache is None else cache.get(key)
+                if known is None:
+                    known = schedule(part, rules, threads)
+                    if cache is not None:
+                        cache[key] = known
+                schedules.append(known)
+            found.append(ArrayCounts(part, choices, schedules, arch.rows, arch.tailoring))
+        return tuple(found)
 
     def utilisation(self, counts: Counts, arch: SpikexArch, layer: str) -> dict[str, float]:
         """column_sharing: mean share of a tile's columns that use a fetched synapse; spike_slot_use: additions per
@@ -322,7 +381,7 @@ def _warnings(workload: Workload, arch: SpikexArch, mapping: Mapping) -> abc.Ite
     analog = [layer for layer in workload.layers if isinstance(layer.arrival, Levels) and layer.arrival.analog]
     if analog:
         yield f"analog input of {named(analog)} is added bit-serially from quantised pixels"
-    signed = [layer for layer in workload.layers if _sign_bits(layer)]
+    signed = [layer for layer in workload.layers if isinstance(layer.arrival, Levels) and layer.arrival.signed]
     if signed:
         yield f"signed levels reach {named(signed)}: a sign is one more bit to store and move, a subtraction costs an addition"
     yield from _weight_warnings(workload, arch)
@@ -378,8 +437,9 @@ def _groups(layer: Layer) -> abc.Iterator[Layer]:
 
 def _rules(layer: Layer, arch: SpikexArch, choice: LayerMapping) -> Rules:
     decay = arch.decay if arch.decay != "auto" else "step" if layer.neuron.leaky else "free"
+    skip_weights = arch.weight_skip == "group" and layer.weight is not None
     return Rules(
-        rows=arch.rows,
+        rows=arch.rows if skip_weights else 0,
         cols=arch.cols,
         window=choice.window,
         dispatch=DISPATCHES[choice.dispatch],
@@ -389,121 +449,31 @@ def _rules(layer: Layer, arch: SpikexArch, choice: LayerMapping) -> Rules:
         adders=arch.adders,
         decay=DECAYS[decay],
         tag_width=arch.tag_width,
-        skip_weights=_skips_weights(layer, arch),
+        skip_weights=skip_weights,
         fires_silently=_fires_silently(layer),
         every_window=_every_window(layer),
     )
 
 
-def _skips_weights(layer: Layer, arch: SpikexArch) -> bool:
-    return arch.weight_skip == "group" and layer.weight is not None
-
-
-def _weight_traffic(
-    layer: Layer, arch: SpikexArch, dense: bool, found: Schedule, lbuf_read_NG: np.ndarray, usable: float
-) -> np.ndarray:
-    """Weight bits read into the level whose usable part is ``usable``; int64 (N,)."""
-    rows, cols = layer.stored_extent
-    tailored = arch.tailoring and not dense
-    if _skips_weights(layer, arch):
-        whole_G = fetched = stored_weight_bits(layer, arch.rows)
-        if tailored:
-            seen, which = np.unique(active_channels(layer), axis=0, return_inverse=True)
-            fetched = np.stack([stored_weight_bits(layer, arch.rows, channels) for channels in seen])[which.reshape(-1)]
-        total: np.ndarray = np.where(whole_G <= usable, fetched, lbuf_read_NG).sum(axis=1)
-        return total
-    if arch.rows * layer.C * rows * cols * layer.weight_bits > usable:
-        read: np.ndarray = lbuf_read_NG.sum(axis=1)
-        return read
-    channels = found.channels if tailored else np.full_like(found.channels, layer.C)
-    tailored_bits: np.ndarray = layer.weight_bits * rows * cols * layer.K * channels
-    return tailored_bits
-
-
 @functools.lru_cache(maxsize=64)
-def _cycles_per_bit(clock: float, bandwidth: float) -> Fraction:
+def cycles_per_bit(clock: float, bandwidth: float) -> Fraction:
     """Cycles per DRAM bit, exact in the decimals of the machine file."""
     return exact_si(from_si(clock, "mhz"), "mhz") / exact_si(from_si(bandwidth, "gb_s"), "gb_s")
 
 
-def _count_layer(layer: Layer, arch: SpikexArch, choice: LayerMapping, threads: int) -> Counts:
-    """Counts of section 6 of the model card, summed over samples."""
-    found = schedule(layer, _rules(layer, arch, choice), threads)
-    dense = choice.dispatch == "dense"
-    once = integrated_once(layer)
-    steps = 1 if once else layer.num_steps
-    window = choice.window
-    rows_G = np.array([min(arch.rows, layer.K - k) for k in range(0, layer.K, arch.rows)], dtype=np.int64)
-    groups = len(rows_G)
-    bits = 1 if isinstance(layer.arrival, Spikes) else layer.arrival.bits + _sign_bits(layer)
-    # (N, G, .): one schedule serves all filter groups unless weight skipping made them differ
-    totals = np.broadcast_to(found.totals, (layer.num_samples, groups, tiles.NUM_TOTALS))
-    array_N = array_cycles(found.totals, rows_G)
-    lbuf_weight_NG = totals[:, :, tiles.SYNAPSES] * rows_G * layer.weight_bits
-    pixels = layer.C * layer.H * layer.W
-    if dense:
-        map_bits_N = np.full(layer.num_samples, steps * pixels * bits, dtype=np.int64)
-    else:
-        map_bits_N = -(-steps // window) * pixels + found.filled * window * bits
-    outputs = layer.K * layer.P * layer.Q
-    if dense or found.filled_out is None:
-        out_N = np.full(layer.num_samples, layer.num_steps * outputs, dtype=np.int64)
-    else:
-        out_N = -(-layer.num_steps // choice.window) * outputs + found.filled_out * choice.window
-    glb_weight_N = _weight_traffic(layer, arch, dense, found, lbuf_weight_NG, arch.usable_lbuf)
-    dram_weight_N = _weight_traffic(layer, arch, dense, found, lbuf_weight_NG, arch.usable_glb)
-    dram_act_N = np.where(map_bits_N <= arch.usable_glb, map_bits_N, map_bits_N * groups)
-    per_bit = _cycles_per_bit(arch.clock, arch.dram_bandwidth)
-    dram_bits_N = (dram_weight_N + dram_act_N + out_N).tolist()
-    dram_N = [-(-bits_n * per_bit.numerator // per_bit.denominator) for bits_n in dram_bits_N]
-
-    sums = totals.sum(axis=(0, 1)).tolist()
-    sums_by_rows = (totals * rows_G[:, None]).sum(axis=(0, 1)).tolist()
-
-    vmem_bits = (sums_by_rows[tiles.TILES_A] + sums_by_rows[tiles.COLUMNS_B]) * arch.membrane_bit
-    lbuf_act = sums[tiles.STEP_LEVELS] * bits
-    actions: dict[tuple[str, str], int] = {
-        ("array", "cycles"): int(array_N.sum()),
-        ("dram", "cycles"): sum(dram_N),
-        ("pe", "add"): layer.synops if isinstance(layer.arrival, Spikes) else layer.met(_ones(layer.arrival, steps)),
-        ("pe", "update"): sums_by_rows[tiles.UPDATES],
-        ("pe", "leak"): sums_by_rows[tiles.LEAKS],
-        ("vmem", "read"): vmem_bits,
-        ("vmem", "write"): vmem_bits,
-        ("lbuf_weight", "read"): int(lbuf_weight_NG.sum()),
-        ("lbuf_weight", "write"): int(glb_weight_N.sum()),
-        ("lbuf_act", "read"): lbuf_act,
-        ("lbuf_act", "write"): int(map_bits_N.sum()) * groups,
-        ("glb_weight", "read"): int(glb_weight_N.sum()),
-        ("glb_weight", "write"): int(dram_weight_N.sum()),
-        ("glb_act", "read"): int(map_bits_N.sum()) * groups,
-        ("glb_act", "write"): int(dram_act_N.sum()),
-        ("dram_weight", "read"): int(dram_weight_N.sum()),
-        ("dram_act", "read"): int(dram_act_N.sum()),
-        ("dram_out", "write"): int(out_N.sum()),
-    }
-    statistics = {
-        "tiles": sums[tiles.TILES],
-        "synapses": sums[tiles.SYNAPSES],
-        "steps": sums[tiles.STEPS],
-        "tags": sums[tiles.TAGS],
-        "slots": sums[tiles.SLOTS],
-        "busy_row_slots": sums_by_rows[tiles.BUSY],
-        "filters": layer.K,
-        "filter_slots": groups * arch.rows,
-    }
-    cycles = sum(max(a, b) for a, b in zip(array_N.tolist(), dram_N, strict=True))
-    keyed: dict[Key, int] = {(layer.name, i, a): n for (i, a), n in actions.items()}
-    return Counts(keyed, {layer.name: cycles}, cycles, {(layer.name, k): v for k, v in statistics.items()})
-
-
-def _sign_bits(layer: Layer) -> int:
-    """Bits of the sign of every level that arrives: 1 or 0."""
-    return int(isinstance(layer.arrival, Levels) and layer.arrival.signed)
-
-
-def _ones(levels: Levels, steps: int) -> np.ndarray:
-    """Ones of all magnitudes per input pixel over steps and samples; int64 (C, H, W)."""
-    magnitude = np.abs(levels.values[:steps].astype(np.int32))
-    ones: np.ndarray = np.bitwise_count(magnitude).sum(axis=(0, 1), dtype=np.int64)
-    return ones
+def _counts(found: ArrayCounts, arch: SpikexArch) -> Counts:
+    """Counts of one layer under its one choice, summed over samples."""
+    name = found.layer.name
+    dram_N = transfer_cycles(found.dram_bits_ON(arch.usable_glb), cycles_per_bit(arch.clock, arch.dram_bandwidth))[0]
+    array_N = found.array_ON[0]
+    by_action = found.of_rows() | found.of_lbuf(arch.usable_lbuf) | found.of_glb(arch.usable_glb)
+    by_action["dram", "cycles"] = dram_N.sum(keepdims=True)
+    for action in ("read", "write"):
+        by_action["vmem", action] = by_action["vmem", action] * arch.membrane_bit
+    cycles = int(np.maximum(array_N, dram_N).sum())
+    return Counts(
+        {(name, *pair): int(by_action[pair][0]) for pair in ACTIONS},
+        {name: cycles},
+        cycles,
+        {(name, key): int(value[0]) for key, value in found.statistics().items()},
+    )
