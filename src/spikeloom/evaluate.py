@@ -17,6 +17,7 @@ from spikeloom.files.config import machine_from, machine_keys, read_topology, re
 from spikeloom.files.schema import nearest, read_toml
 from spikeloom.files.store import read_trace
 from spikeloom.hw import HARDWARE
+from spikeloom.hw.base import CountCache
 from spikeloom.lower import draw, lower
 
 ARCH_TYPES: dict[str, type[AbstractArch]] = {name: machine.arch_type for name, machine in HARDWARE.items()}
@@ -109,6 +110,7 @@ def evaluate(
     label: str = "",
     mapping: Mapping | None = None,
     threads: int | None = None,
+    cache: CountCache | None = None,
 ) -> Report:
     """Map, count and price a workload on a machine.
 
@@ -118,6 +120,7 @@ def evaluate(
         label: what tables call this machine.
         mapping: decisions made elsewhere; by default the machine's own.
         threads: samples in parallel; by default all cores.
+        cache: what counting may take over from earlier counts of the same spikes, e.g. a dict; the report is the same.
 
     Raises:
         MappingError: the machine cannot run a layer.
@@ -125,7 +128,7 @@ def evaluate(
     """
     machine = HARDWARE[arch.model]
     run = machine.runs(workload, arch)
-    counts = machine.count(workload, arch, mapping or machine.map(workload, arch), threads=threads)
+    counts = machine.count(workload, arch, mapping or machine.map(workload, arch), threads=threads, cache=cache)
     return price(
         counts,
         arch,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import abc
 from dataclasses import fields, replace
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -17,6 +18,15 @@ from spikeloom.errors import MappingError
 from spikeloom.files.schema import nearest
 
 ArchT = TypeVar("ArchT", bound=AbstractArch)
+
+
+class CountCache(Protocol):
+    """What counting takes over from an earlier count of the same spikes, by a key that names all it depends on; a dict will do."""
+
+    def get(self, key: Any, /) -> Any:
+        """What was kept under ``key``, or None."""
+
+    def __setitem__(self, key: Any, value: Any, /) -> None: ...
 
 
 class AbstractMachine(ABC, Generic[ArchT]):
@@ -37,8 +47,16 @@ class AbstractMachine(ABC, Generic[ArchT]):
         """Decide everything that can be decided without spikes. Raises MappingError naming a layer it cannot run."""
 
     @abstractmethod
-    def count(self, workload: Workload, arch: ArchT, mapping: Mapping, *, threads: int | None = None) -> Counts:
-        """Count every action and cycle over all samples."""
+    def count(
+        self,
+        workload: Workload,
+        arch: ArchT,
+        mapping: Mapping,
+        *,
+        threads: int | None = None,
+        cache: CountCache | None = None,
+    ) -> Counts:
+        """Count every action and cycle over all samples; a cache saves work and changes no number."""
 
     @abstractmethod
     def runs(self, workload: Workload, arch: ArchT) -> Workload:
@@ -65,6 +83,10 @@ def check_layer_tables(arch: AbstractArch, layers: abc.Sequence[str]) -> None:
             )
 
 
+#: Folded layers are kept as long as their workload: with them live the content ids that schedules are looked up by.
+_folded_workloads: WeakKeyDictionary[Workload, Workload] = WeakKeyDictionary()
+
+
 def fold_pools(workload: Workload) -> Workload:
     """Fold each sum or average pool into the convolution or linear layer behind it; exact.
 
@@ -74,6 +96,8 @@ def fold_pools(workload: Workload) -> Workload:
     (``Layer.stored_kernel`` keeps the original extent). A linear layer is a convolution over its whole map. Pools
     that overlap, are padded, or feed something else stay in the workload, and the layer behind keeps its levels.
     """
+    if workload in _folded_workloads:
+        return _folded_workloads[workload]
     by_name = {layer.name: layer for layer in workload.layers}
     folded: dict[str, Layer] = {}
     gone: set[str] = set()
@@ -90,7 +114,8 @@ def fold_pools(workload: Workload) -> Workload:
     consumers = {pool: [x.name for x in workload.layers if pool in x.inputs] for pool in gone}
     kept = {pool for pool, users in consumers.items() if any(user not in folded for user in users)}
     layers = tuple(folded.get(layer.name, layer) for layer in workload.layers if layer.name not in gone - kept)
-    return replace(workload, layers=layers)
+    _folded_workloads[workload] = done = replace(workload, layers=layers)
+    return done
 
 
 def _cropped(arrival: Arrival, height: int, width: int) -> Arrival:

@@ -20,13 +20,18 @@ from spikeloom.hw.bits import (
     tag_levels,
     tag_spikes,
 )
+from spikeloom.hw.memory import active_channels, stored_weight_bits
 from spikeloom.hw.merge import COMPATIBLE
+
+#: Part of every `ScheduleKey`; goes up when a kernel counts differently, so that kept schedules are not taken for current.
+SCHEDULE_VERSION = 1
 
 
 @dataclass(frozen=True)
 class Rules:
     """How a time-batched array schedules one layer; integers are those of ``dispatch``.
 
+    rows: PE rows where weights are skipped, which makes filter groups differ; else 0, for any number of them.
     fires_silently: silent windows of the layer may fire. every_window: no window may be skipped.
     """
 
@@ -80,19 +85,59 @@ def _geometry(
     )
 
 
+@dataclass(frozen=True)
+class ScheduleKey:
+    """What a schedule depends on: the content of a layer, which of its convolution groups, and the rules."""
+
+    layer_id: str
+    group: int
+    rules: Rules
+    version: int = SCHEDULE_VERSION
+
+
+@dataclass(frozen=True, eq=False)
+class CodedWeights:
+    """Bits of coded weights by filter group G: all of them, int64 (G,), and those of a sample's active channels, int64 (N, G)."""
+
+    stored: np.ndarray
+    fetched: np.ndarray
+
+
 @dataclass(frozen=True, eq=False)
 class Schedule:
-    """What the kernels found for one layer: int64 arrays over samples (and filter-group schedules)."""
+    """Everything the spikes decide about one layer; int64 arrays over samples (and filter-group schedules).
+
+    filled, filled_out: non-zero words of the input and, where it is known, of the output. channels: that spike at all.
+    steps: integrated (one for a constant input). level_bits: of one stored level, with its sign.
+    additions: of single ones, over all samples. coded: None where weights are not skipped.
+    """
 
     totals: np.ndarray  # (N, schedules, NUM_TOTALS)
     filled: np.ndarray  # (N,)
     channels: np.ndarray  # (N,)
     filled_out: np.ndarray | None  # (N,)
+    steps: int
+    level_bits: int
+    additions: int
+    coded: CodedWeights | None = None
 
 
 def integrated_once(layer: Layer) -> bool:
     """A constant direct-coded input is integrated in one step and its sum reused."""
     return isinstance(layer.arrival, Levels) and layer.arrival.analog and layer.arrival.constant()
+
+
+def _ones(levels: Levels, steps: int) -> np.ndarray:
+    """Ones of all magnitudes per input pixel over steps and samples; int64 (C, H, W)."""
+    magnitude = np.abs(levels.values[:steps].astype(np.int32))
+    ones: np.ndarray = np.bitwise_count(magnitude).sum(axis=(0, 1), dtype=np.int64)
+    return ones
+
+
+def _coded_weights(layer: Layer, rows: int) -> CodedWeights:
+    seen, which = np.unique(active_channels(layer), axis=0, return_inverse=True)
+    fetched = np.stack([stored_weight_bits(layer, rows, channels) for channels in seen])[which.reshape(-1)]
+    return CodedWeights(stored_weight_bits(layer, rows), fetched)
 
 
 def _masks(layer: Layer, rows: int, num_words: int) -> np.ndarray:
@@ -206,11 +251,16 @@ def schedule(layer: Layer, rules: Rules, threads: int) -> Schedule:
     geometry = _geometry(layer.C, extents, layer.stride, layer.padding, layer.dilation)
     masks = _masks(layer, rules.rows, geometry.num_words) if rules.skip_weights else np.empty((0, 0, 0), np.uint64)
     num_samples = layer.num_samples
+    arrival, steps = layer.arrival, 1 if integrated_once(layer) else layer.num_steps
     found = Schedule(
         np.zeros((num_samples, max(1, masks.shape[0]), tiles.NUM_TOTALS), np.int64),
         np.zeros(num_samples, np.int64),
         np.zeros(num_samples, np.int64),
         None if layer.out is None else np.zeros(num_samples, np.int64),
+        steps,
+        1 if isinstance(arrival, Spikes) else arrival.bits + int(arrival.signed),
+        layer.synops if isinstance(arrival, Spikes) else layer.met(_ones(arrival, steps)),
+        _coded_weights(layer, rules.rows) if rules.skip_weights else None,
     )
 
     def run(samples: range) -> None:
@@ -225,13 +275,3 @@ def schedule(layer: Layer, rules: Rules, threads: int) -> Schedule:
         with ThreadPoolExecutor(workers) as pool:
             list(pool.map(run, [range(k, num_samples, workers) for k in range(workers)]))
     return found
-
-
-def array_cycles(totals_NGX: np.ndarray, rows_G: np.ndarray) -> np.ndarray:
-    """Array cycles of every sample: filter groups follow one another, row r ends r cycles after row 0."""
-    groups = len(rows_G)
-    period = np.broadcast_to(totals_NGX[:, :, tiles.PERIOD], (len(totals_NGX), groups))
-    makespan = np.broadcast_to(totals_NGX[:, :, tiles.MAKESPAN], (len(totals_NGX), groups))
-    start = np.cumsum(period, axis=1) - period
-    cycles: np.ndarray = np.where(makespan >= 0, start + makespan + rows_G - 1, 0).max(axis=1)
-    return cycles

@@ -1,0 +1,60 @@
+"""Small workloads and machines of the co-design tests."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+
+import numpy as np
+from hypothesis import strategies as st
+
+from spikeloom.core.nodes import Leak
+from spikeloom.core.trace import Spikes
+from spikeloom.core.workload import Layer, NeuronRule, Workload
+from tests.hw.test_spikex import arch_of, layer_of
+from tests.reference import spikex as slow
+from tests.reference.cases import layer_cases, membrane_cases
+
+__all__ = ["arch_of", "shuffled", "tiny_workload", "workloads"]
+
+
+def shuffled(case: slow.LayerCase, seed: int) -> slow.LayerCase:
+    """Another sample of the same layer: its steps in another order."""
+    rng = random.Random(seed)
+    levels = list(case.levels)
+    rng.shuffle(levels)
+    return dataclasses.replace(case, levels=levels)
+
+
+@st.composite
+def workloads(draw: st.DrawFn, *, max_layers: int = 3) -> Workload:
+    """Up to three layers on one to three samples: grouped, graded, constant, biased, with and without known outputs."""
+    samples = draw(st.integers(1, 3))
+    layers = []
+    for k in range(draw(st.integers(1, max_layers))):
+        case = draw(layer_cases() | membrane_cases())
+        cases = [shuffled(case, seed) for seed in range(samples)]
+        layers.append(dataclasses.replace(layer_of(cases), name=f"layer{k}"))
+    return Workload(tuple(layers), max(layer.num_steps for layer in layers), samples)
+
+
+def tiny_workload(seed: int = 0, *, samples: int = 2, steps: int = 12) -> Workload:
+    """A convolution and a linear layer with leaky neurons and pruned weights; some channels and steps are silent."""
+    rng = np.random.default_rng(seed)
+
+    def spikes(*shape: int) -> Spikes:
+        silent = rng.random((steps, samples, shape[0], 1, 1)) < 0.5
+        return Spikes.pack((rng.random((steps, samples, *shape)) < 0.3) & ~silent)
+
+    def weight(*shape: int) -> np.ndarray:
+        return rng.integers(-7, 8, shape) * (rng.random(shape) < 0.4)
+
+    hidden = spikes(5, 4, 4)
+    neuron = NeuronRule("lif", Leak(shift=2), "hard")
+    conv = Layer("conv1", "conv2d", 3, 5, 6, 6, 3, 3, 4, 4, spikes(3, 6, 6), neuron=neuron, out=hidden,
+                 weight=weight(5, 3, 3, 3))  # fmt: skip
+    flat = hidden.reshape((80, 1, 1))
+    linear = Layer(
+        "fc1", "linear", 80, 7, 1, 1, 1, 1, 1, 1, flat, neuron=neuron, inputs=("conv1",), weight=weight(7, 80, 1, 1)
+    )
+    return Workload((conv, linear), steps, samples)
