@@ -114,6 +114,13 @@ class Layer:
         fanout: np.ndarray = grouped.sum(axis=1, dtype=np.int64).reshape(self.C, self.R, self.S)
         return fanout
 
+    def fanout_CHW(self) -> np.ndarray:
+        """(Output, non-zero weight) pairs that each input pixel meets in one step; int64, (C, H, W)."""
+        reach_HR = _reach(self.H, self.P, self.R, self.stride[0], self.padding[0], self.dilation[0])
+        reach_WS = _reach(self.W, self.Q, self.S, self.stride[1], self.padding[1], self.dilation[1])
+        fanout: np.ndarray = np.einsum("crs,hr,ws->chw", self.fanout_CRS(), reach_HR, reach_WS, optimize=True)
+        return fanout
+
     @cached_property
     def id(self) -> str:
         """SHA-256 over the geometry and every spike."""

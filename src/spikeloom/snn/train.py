@@ -142,7 +142,7 @@ def train(
         source: training samples.
         config: see `TrainConfig`; T, encoding, seed and the last validation accuracy go into the metadata of the result.
         validation: samples on which accuracy is measured after every epoch; never trained on.
-        penalty: what is added to the loss, e.g. a price for spikes.
+        penalty: what is added to the loss, e.g. a price for spikes; the state of one that is a module goes into the checkpoint.
         augment: random change of every batch.
         weight_rule: what becomes of each synapse's weights before they are used; the result has the weights that were used.
         checkpoint: file that holds the state after the last finished epoch.
@@ -315,6 +315,7 @@ class _Run:
                 "optimiser": self.optimiser.state_dict(),
                 "schedule": {"last_epoch": self.schedule.last_epoch},
                 "torch_rng": torch.get_rng_state(),  # a penalty may draw from it
+                "penalty": self.penalty.state_dict() if isinstance(self.penalty, nn.Module) else {},
                 "history": json.dumps([asdict(epoch) for epoch in self.history]),
             },
         )
@@ -333,6 +334,8 @@ class _Run:
             self.optimiser.load_state_dict(state["optimiser"])
             self.schedule.load_state_dict(self.schedule.state_dict() | state["schedule"])
             torch.set_rng_state(state["torch_rng"])
+            if isinstance(self.penalty, nn.Module):
+                self.penalty.load_state_dict(state["penalty"])
             self.history = [Epoch(**epoch) for epoch in json.loads(state["history"])]
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise NetworkFileError(f"checkpoint {path} is incomplete: {error}".splitlines()[0]) from error

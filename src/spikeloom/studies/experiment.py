@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 #: Experiments that ship with the package.
 EXPERIMENTS = ("digits", "mnist", "mnist-ann", "nmnist", "nmnist-300", "cifar10", "cifar10-ann")
 
+#: State of an unfinished training run in its folder.
+CHECKPOINT = "checkpoint.pt"
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -138,42 +141,59 @@ def train_experiment(
     A checkpoint in the folder is continued, and removed when the network is written. Returns (network, history).
     """
     from spikeloom.snn.execute import evaluate
+
+    folded, history = fit_experiment(
+        experiment, *training_samples(experiment, data_dir), folder, resume=resume, progress=progress
+    )
+    accuracy = evaluate(folded, samples(experiment, "test", data_dir), _execution(experiment), progress)
+    done = replace(folded, metadata={**folded.metadata, "test_accuracy": accuracy})
+    write_network(folder / "network.npz", done)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+    return done, history
+
+
+def training_samples(experiment: Experiment, data_dir: Path | None = None) -> tuple[Samples, Samples | None]:
+    """The training set as (what is trained on, what is held out)."""
+    everything = samples(experiment, "train", data_dir)
+    return split(everything, experiment.validation, train_config(experiment).seed)
+
+
+def fit_experiment(
+    experiment: Experiment,
+    fit: Samples,
+    held: Samples | None,
+    folder: Path,
+    *,
+    resume: bool = True,
+    progress: Progress | None = None,
+) -> tuple[Network, tuple[Epoch, ...]]:
+    """Train on ``fit`` and fold normalisation; the test set stays closed. The checkpoint stays in ``folder``."""
     from spikeloom.snn.train import train
     from spikeloom.transform import fold
 
-    config = train_config(experiment)
-    everything = samples(experiment, "train", data_dir)
-    fit, held = split(everything, experiment.validation, config.seed)
     encoding = "analog" if experiment.encoding == "direct" else "spikes"
-    dt_s = everything.dt_s if isinstance(everything, Recordings) else None
+    dt_s = fit.dt_s if isinstance(fit, Recordings) else None
     options = {"encoding": encoding, "dt_s": dt_s, **experiment.network_options}
-    network = create(experiment.network, everything.in_shape, everything.num_classes, **options)
+    network = create(experiment.network, fit.in_shape, fit.num_classes, **options)
     if experiment.start is not None:
         network = _started(network, read_network(experiment.start), experiment.start)
     make_folder(folder)
-    checkpoint = folder / "checkpoint.pt"
     trained = train(
         network,
         fit,
-        config,
+        train_config(experiment),
         validation=held,
         augment=augmentation(experiment),
-        checkpoint=checkpoint,
+        checkpoint=folder / CHECKPOINT,
         resume=resume,
         progress=progress,
     )
-    folded = fold(trained.network)
-    accuracy = evaluate(folded, samples(experiment, "test", data_dir), _execution(experiment), progress)
     metadata = {
         "experiment": {key: value for key, value in asdict(experiment).items() if value is not None},
-        "test_accuracy": accuracy,
         "seconds": sum(epoch.seconds for epoch in trained.history),
         "history": [asdict(epoch) for epoch in trained.history],
     }
-    done = replace(folded, metadata=metadata)
-    write_network(folder / "network.npz", done)
-    checkpoint.unlink(missing_ok=True)
-    return done, trained.history
+    return replace(fold(trained.network), metadata=metadata), trained.history
 
 
 def experiment_of(network: Network, where: str) -> Experiment:
