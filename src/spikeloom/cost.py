@@ -53,9 +53,9 @@ def price(
             the range of its source, or layers that do not match the counts.
     """
     _check(counts, arch, num_samples, layer_synops)
-    joules, sources = _unit_prices(counts, arch, table)
-    watts, leakage_sources, not_leaking = _standing(arch.inventory(), table.leakage, "leakage")
-    area, area_sources, without_area = _standing(arch.inventory(), table.area, "area")
+    joules, sources = unit_prices(((instance, action) for _, instance, action in counts.actions), arch, table)
+    watts, leakage_sources, not_leaking = standing(arch.inventory(), table.leakage, "leakage")
+    area, area_sources, without_area = standing(arch.inventory(), table.area, "area")
     latency_s = counts.cycles / arch.clock
     in_layers = sum(counts.layer_cycles.values())
     overlap = 1.0 if counts.cycles == in_layers else counts.cycles / in_layers
@@ -119,12 +119,14 @@ def _by_layer(counts: Counts) -> dict[str, dict[_Pair, int]]:
     return actions
 
 
-def _unit_prices(counts: Counts, arch: AbstractArch, table: Table) -> tuple[dict[_Pair, float], dict[str, str]]:
-    """Joules per counted event, and the source, of every (instance, action) in the counts."""
+def unit_prices(
+    actions: Iterable[_Pair], arch: AbstractArch, table: Table
+) -> tuple[dict[_Pair, float], dict[str, str]]:
+    """Joules per counted event, and the source, of every (instance, action). Raises CostError as `price`."""
     charges = arch.charges()
     joules: dict[_Pair, float] = {}
     sources: dict[str, str] = {}
-    for _, instance, action in counts.actions:
+    for instance, action in actions:
         if (instance, action) in joules:
             continue
         if (instance, action) not in charges:
@@ -164,7 +166,7 @@ def _joined(pairs: Iterable[_Pair]) -> str:
     return "; ".join(f"{' + '.join(dict.fromkeys(whats))}: {source}" for source, whats in by_source.items())
 
 
-def _standing(
+def standing(
     inventory: tuple[Part, ...], ask: Callable[[Component], Quote | Excluded], what: str
 ) -> tuple[dict[str, float], dict[str, str], list[str]]:
     """Sum over the copies of each instance, its source, and one warning per reason for the parts left out."""

@@ -36,12 +36,13 @@ from spikeloom.core.workload import Layer, Workload
 from spikeloom.errors import ConfigError, MappingError
 from spikeloom.hw import dispatch as tiles
 from spikeloom.hw.base import AbstractMachine, CountCache, check_layer_tables, fold_pools
-from spikeloom.hw.closed_form import ArrayCounts, transfer_cycles
+from spikeloom.hw.closed_form import Actions, ArrayCounts, transfer_cycles
 from spikeloom.hw.memory import PRUNED, storage_note, zero_share
 from spikeloom.hw.schedule import Rules, ScheduleKey, schedule
 from spikeloom.units import exact_si, from_si
 
 DISPATCHES = {"agile": tiles.AGILE, "temporal": tiles.TEMPORAL, "ptb": tiles.PTB, "dense": tiles.DENSE}
+ORDERS = ("raster", "interleave")
 DECAYS = {"step": tiles.DECAY_STEP, "table": tiles.DECAY_TABLE, "free": tiles.DECAY_FREE}
 #: What is counted, in the order of reports.
 ACTIONS = (
@@ -96,7 +97,7 @@ class SpikexArch(AbstractArch):
     order: PerLayer[str] = knob(
         "raster",
         "order of mode A tiles",
-        choices=("raster", "interleave"),
+        choices=ORDERS,
         per_layer=True,
         search=("raster", "interleave"),
     )
@@ -461,19 +462,27 @@ def cycles_per_bit(clock: float, bandwidth: float) -> Fraction:
     return exact_si(from_si(clock, "mhz"), "mhz") / exact_si(from_si(bandwidth, "gb_s"), "gb_s")
 
 
+def action_counts(found: ArrayCounts, arch: SpikexArch) -> tuple[Actions, np.ndarray]:
+    """Everything in ACTIONS and the cycles of the layer, over all samples; int64 (O,) each.
+
+    found: scheduled for this machine. In each sample array and memory work side by side.
+    """
+    per_bit = cycles_per_bit(arch.clock, arch.dram_bandwidth)
+    dram_ON = transfer_cycles(found.dram_bits_ON(arch.usable_glb), per_bit)
+    counts = found.of_rows() | found.of_lbuf(arch.usable_lbuf) | found.of_glb(arch.usable_glb)
+    counts["dram", "cycles"] = dram_ON.sum(axis=1)
+    for action in ("read", "write"):
+        counts["vmem", action] = counts["vmem", action] * arch.membrane_bit
+    return {pair: counts[pair] for pair in ACTIONS}, np.maximum(found.array_ON, dram_ON).sum(axis=1)
+
+
 def _counts(found: ArrayCounts, arch: SpikexArch) -> Counts:
     """Counts of one layer under its one choice, summed over samples."""
     name = found.layer.name
-    dram_N = transfer_cycles(found.dram_bits_ON(arch.usable_glb), cycles_per_bit(arch.clock, arch.dram_bandwidth))[0]
-    array_N = found.array_ON[0]
-    by_action = found.of_rows() | found.of_lbuf(arch.usable_lbuf) | found.of_glb(arch.usable_glb)
-    by_action["dram", "cycles"] = dram_N.sum(keepdims=True)
-    for action in ("read", "write"):
-        by_action["vmem", action] = by_action["vmem", action] * arch.membrane_bit
-    cycles = int(np.maximum(array_N, dram_N).sum())
+    actions, cycles = action_counts(found, arch)
     return Counts(
-        {(name, *pair): int(by_action[pair][0]) for pair in ACTIONS},
-        {name: cycles},
-        cycles,
+        {(name, *pair): int(count[0]) for pair, count in actions.items()},
+        {name: int(cycles[0])},
+        int(cycles[0]),
         {(name, key): int(value[0]) for key, value in found.statistics().items()},
     )
