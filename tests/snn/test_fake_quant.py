@@ -29,7 +29,7 @@ def test_training_and_storing_round_to_the_same_grid(seed: int, largest: int, sc
     weight = drawn(seed).astype(np.float32)
     step = chosen_step(weight.astype(np.float64), largest, scale)[:, None]
     levels = grid_levels(weight, step, largest)
-    used = FakeQuant({"fc": step}, largest)("fc", torch.from_numpy(weight)).numpy()
+    used = FakeQuant({"fc": step}, {"fc": largest})("fc", torch.from_numpy(weight)).numpy()
     assert used.dtype == np.float32
     assert np.array_equal(used, (levels * step).astype(np.float32))
     assert np.array_equal(levels, np.rint(levels))
@@ -128,7 +128,7 @@ def test_rows_of_zeros_have_the_largest_step_of_the_others() -> None:
 
 def test_gradients_pass_straight_through() -> None:
     weight = torch.tensor([[0.4, 9.0], [-0.1, 0.0]], requires_grad=True)
-    rule = FakeQuant({"fc": np.array([[0.25], [0.5]])}, 3)
+    rule = FakeQuant({"fc": np.array([[0.25], [0.5]])}, {"fc": 3})
     used = rule("fc", weight)
     assert used.detach().tolist() == [[0.5, 0.75], [0.0, 0.0]]
     used.backward(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))  # type: ignore[no-untyped-call]
@@ -138,4 +138,4 @@ def test_gradients_pass_straight_through() -> None:
 
 def test_a_synapse_without_a_grid_is_named() -> None:
     with pytest.raises(NetworkError, match="no grid for the weights of 'conv'; expected one of fc"):
-        FakeQuant({"fc": np.ones((1, 1))}, 7)("conv", torch.zeros(1, 1))
+        FakeQuant({"fc": np.ones((1, 1))}, {"fc": 7})("conv", torch.zeros(1, 1))

@@ -251,6 +251,24 @@ def test_one_channel_does_not_change_another_but_for_a_tensor() -> None:
         assert np.array_equal(one[:2], other[:2]) is same
 
 
+def test_layers_may_have_bits_of_their_own() -> None:
+    network = fold(train(tiny_cnn(norm=False), stripes(32), TrainConfig(num_steps=4, epochs=1)).network)
+    mixed = quantize(network, Widths(weight_bits=8, layer_bits={"conv2": 3}))
+    for name, bits in (("conv1", 8), ("conv2", 3), ("fc", 8)):
+        alone = quantize(network, Widths(weight_bits=bits)).nodes[name]
+        node = mixed.nodes[name]
+        assert isinstance(node, Synapse) and isinstance(alone, Synapse)
+        assert node.weight_bits == bits and int(np.abs(_weight(mixed, name)).max()) <= 2 ** (bits - 1) - 1
+        np.testing.assert_array_equal(node.weight, alone.weight)
+    _, rule = on_grid(network, Widths(weight_bits=8, layer_bits={"conv2": 3}))
+    assert rule.largest == {"conv1": 127, "conv2": 3, "fc": 127}
+    with pytest.raises(NetworkError, match="layer_bits names 'conv3', expected one of conv1, conv2, fc"):
+        quantize(network, Widths(layer_bits={"conv3": 4}))
+    with pytest.raises(NetworkError, match="'conv2' must be"):
+        Widths(layer_bits={"conv2": 9})
+    assert Widths(layer_bits={"conv2": 3}).label == "8/3 bit"
+
+
 def test_scores_at_the_output_have_one_unit() -> None:
     generator = np.random.default_rng(5)
     weight = (generator.normal(size=(4, 9)) * np.array([[0.1], [1], [1], [3]])).astype(np.float32)

@@ -59,11 +59,11 @@ class FakeQuant:
     Steps stay as they are during training, so that thresholds in whole steps (see ``transform.quantize.on_grid``) stay whole.
 
     steps: value of one level of each synapse's weights, by its name; float64, positive, broadcasts to them.
-    largest: largest level.
+    largest: largest level of each.
     """
 
     steps: Mapping[str, np.ndarray]
-    largest: int
+    largest: Mapping[str, int]
 
     def __call__(self, name: str, weight: Tensor) -> Tensor:
         """The weights of synapse ``name`` on its grid; the shape and dtype of ``weight``.
@@ -74,7 +74,7 @@ class FakeQuant:
         if name not in self.steps:
             raise NetworkError(f"no grid for the weights of '{name}'; expected one of {', '.join(self.steps)}")
         step = torch.from_numpy(np.asarray(self.steps[name], np.float64)).to(weight.device)
-        used: Tensor = _OnGrid.apply(weight, step, self.largest)  # type: ignore[no-untyped-call]
+        used: Tensor = _OnGrid.apply(weight, step, self.largest[name])  # type: ignore[no-untyped-call]
         return used
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -67,6 +67,8 @@ class Widths:
 
     weight_bits: 2..8, the sign counts; levels are symmetric, -(2**(b-1) - 1)..2**(b-1) - 1.
     ternary: weights -1, 0, 1, stored in 2 bits; ``weight_bits`` and ``scale`` then do not matter.
+    layer_bits: weight bits of single synapses, by name, instead; 2 bits with steps by squared error are ternary. Synapses that
+        share a step share the coarsest of their grids.
     per: one step for each output channel or for the whole tensor.
     bias_bits: 2..48; biases beyond saturate, which the notes of the result say.
     bias_fit: take steps so coarse that all biases fit instead (as the tool chain of Loihi does, at the cost of weight levels).
@@ -78,6 +80,7 @@ class Widths:
 
     weight_bits: int = 8
     ternary: bool = False
+    layer_bits: Mapping[str, int] = field(default_factory=dict)
     per: Literal["tensor", "channel"] = "channel"
     bias_bits: int = 16
     bias_fit: bool = False
@@ -90,6 +93,9 @@ class Widths:
         for name, most in (("weight_bits", 8), ("bias_bits", 48), ("membrane_bits", 48), ("readout_bits", 48)):
             if not 2 <= getattr(self, name) <= most:
                 raise NetworkError(f"{name} must be 2..{most}, got {getattr(self, name)}")
+        for layer, bits in self.layer_bits.items():
+            if not 2 <= bits <= 8:
+                raise NetworkError(f"layer_bits of '{layer}' must be 2..8, got {bits}")
         for name, known in (
             ("per", ("tensor", "channel")),
             ("overflow", ("saturate", "wrap")),
@@ -98,15 +104,13 @@ class Widths:
             if getattr(self, name) not in known:
                 raise NetworkError(f"{name} must be {' or '.join(known)}, got '{getattr(self, name)}'")
 
-    @property
-    def stored_bits(self) -> int:
-        """Bits of one stored weight."""
-        return 2 if self.ternary else self.weight_bits
+    def stored_bits(self, layer: str) -> int:
+        """Bits of one stored weight of a synapse."""
+        return self.layer_bits.get(layer, 2 if self.ternary else self.weight_bits)
 
-    @property
-    def largest(self) -> int:
-        """Largest level of a weight."""
-        return int(2 ** (self.stored_bits - 1) - 1)
+    def largest(self, *layers: str) -> int:
+        """Largest level of a weight in synapses that share a step."""
+        return int(min(2 ** (self.stored_bits(layer) - 1) - 1 for layer in layers))
 
     @property
     def step_rule(self) -> Scaling:
@@ -116,7 +120,10 @@ class Widths:
     @property
     def label(self) -> str:
         """For tables: "8 bit", "ternary"."""
-        return "ternary" if self.ternary else f"{self.weight_bits} bit"
+        if not self.layer_bits:
+            return "ternary" if self.ternary else f"{self.weight_bits} bit"
+        widths = {*self.layer_bits.values(), 2 if self.ternary else self.weight_bits}
+        return f"{'/'.join(str(bits) for bits in sorted(widths, reverse=True))} bit"
 
 
 def quantize(network: Network, widths: Widths | None = None) -> Network:
@@ -211,7 +218,7 @@ def on_grid(network: Network, widths: Widths) -> tuple[Network, FakeQuant]:
             whole = grid.whole_values(name, node, [])
             nodes[name] = _changed(node, {key: _plain(value * unit) for key, value in whole.items()})
     steps = {name: grid.weight_step(name, node) for name, node in network.nodes.items() if isinstance(node, Synapse)}
-    return replace(network, nodes=nodes), FakeQuant(steps, widths.largest)
+    return replace(network, nodes=nodes), FakeQuant(steps, {name: grid.largest(name) for name in steps})
 
 
 class _Grid:
@@ -221,6 +228,10 @@ class _Grid:
         self.network, self.widths = network, widths
         self.shapes = network.shapes()
         _check(network)
+        for name in widths.layer_bits:
+            if not isinstance(network.nodes.get(name), Synapse):
+                synapses = [other for other, node in network.nodes.items() if isinstance(node, Synapse)]
+                raise NetworkError(f"layer_bits names '{name}', expected one of {', '.join(synapses)}")
         self.arriving = flows(network)
         self.groups = step_groups(network, self.arriving)
         self.word: dict[str, Any] = {"membrane_bits": widths.membrane_bits, "overflow": widths.overflow}
@@ -252,7 +263,7 @@ class _Grid:
                 least = np.max([np.abs(bias).max(1) / most for bias in loose] or [least], axis=0)
             rule = self.widths.step_rule
             with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # what comes of it is refused below
-                step = chosen_step(weights, self.widths.largest, rule, (firm + loose, firm, []), least)
+                step = chosen_step(weights, self.widths.largest(*group), rule, (firm + loose, firm, []), least)
             for name, factor in group.items():
                 found[name] = np.broadcast_to(step * factor, (len(self._synapse(name).weight),))
                 if not ((found[name] > 0) & np.isfinite(found[name])).all():
@@ -261,6 +272,10 @@ class _Grid:
                         f"steps; train it again"
                     )
         return found
+
+    def largest(self, name: str) -> int:
+        """Largest level of the weights of a synapse."""
+        return self.widths.largest(*next(group for group in self.groups if name in group))
 
     def _scaled_weight(self, name: str) -> np.ndarray:
         """Weights times the value of one level that arrives; float64, shape (K, all others)."""
@@ -308,7 +323,7 @@ class _Grid:
         """The synapse in integers; notes where few levels are left of its weights and where biases saturate."""
         assert node.weight is not None
         widths = self.widths
-        weight = grid_levels(node.weight, self.weight_step(name, node), widths.largest)
+        weight = grid_levels(node.weight, self.weight_step(name, node), self.largest(name))
         notes += self.losses(name, node.weight / self.weight_step(name, node), weight)
         bias = None
         if node.bias is not None:
@@ -325,7 +340,7 @@ class _Grid:
                     f"or coarser steps (bias_fit)"
                 )
             bias = _smallest(held)
-        bits = {"weight_bits": widths.stored_bits, "bias_bits": widths.bias_bits if node.has_bias else None}
+        bits = {"weight_bits": widths.stored_bits(name), "bias_bits": widths.bias_bits if node.has_bias else None}
         return replace(node, weight=_smallest(weight), bias=bias, **bits)  # type: ignore[arg-type]
 
     def losses(self, name: str, exact: np.ndarray, levels: np.ndarray) -> list[str]:
@@ -347,7 +362,7 @@ class _Grid:
         found = [f"{dead.sum()} of {len(dead)} channels of '{name}' become 0: {why}"] if dead.any() else []
         if self.per_tensor(group):
             size, left = size.reshape(1, -1), left.reshape(1, -1)
-        most, largest = left.max(1), self.widths.largest
+        most, largest = left.max(1), self.largest(name)
         coarse = (most > 0) & (most < 2.0 ** (largest.bit_length() - _NOTED_BITS)) & ~is_whole(size).all(1)
         if coarse.all():
             found.append(f"'{name}' keeps only {most.max():.0f} of {largest} levels: {why}")
