@@ -58,28 +58,28 @@ def fill_density(code: int, sharpness: np.float32, distance: np.ndarray, slope: 
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _load(source: np.ndarray, t: int, start: int, half: bool, row: np.ndarray, bits: np.ndarray) -> None:
-    """Read ``row.size`` sums of step ``t``; ``bits`` is ``row`` seen as uint32."""
+def _load(source: np.ndarray, half: bool, row: np.ndarray, bits: np.ndarray) -> None:
+    """Read the sums of one step of a chunk, all of shape (chunk,); ``bits`` is ``row`` seen as uint32."""
     if half:
         for i in range(row.size):
-            bits[i] = np.uint32(source[t, start + i]) << np.uint32(16)
+            bits[i] = np.uint32(source[i]) << np.uint32(16)
     else:
         for i in range(row.size):
-            row[i] = source[t, start + i]
+            row[i] = source[i]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _store(row: np.ndarray, bits: np.ndarray, half: bool, target: np.ndarray, t: int, start: int) -> None:
-    """Write ``row`` to step ``t``, rounding to the nearest even bfloat16 when ``half``."""
+def _store(row: np.ndarray, bits: np.ndarray, half: bool, target: np.ndarray) -> None:
+    """Write ``row`` to one step of a chunk, rounding to the nearest even bfloat16 when ``half``."""
     if half:
         for i in range(row.size):
             word = bits[i]
             rounded = (word + np.uint32(0x7FFF) + ((word >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
             # Rounding up the payload of a NaN could turn it into a number.
-            target[t, start + i] = np.uint32(0x7FC0) if row[i] != row[i] else rounded
+            target[i] = np.uint32(0x7FC0) if row[i] != row[i] else rounded
     else:
         for i in range(row.size):
-            target[t, start + i] = row[i]
+            target[i] = row[i]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -132,10 +132,11 @@ def _forward(
         u[:] = v_init
         for t in range(num_steps):
             if t == 0 or not constant:
-                _load(x, t, first, half, row, bits)
+                _load(x[t, first : first + size], half, row, bits)
             _advance(u, v, row, kept, theta, reset, strict)
+            fired = spikes[t, first : first + size]
             for i in range(size):
-                spikes[t, first + i] = one if v[i] >= theta_fire else 0
+                fired[i] = one if v[i] >= theta_fire else 0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -182,13 +183,13 @@ def _backward(
         u[:] = v_init
         for t in range(num_steps):
             if t == 0 or not constant:
-                _load(x, t, first, half, row, bits)
+                _load(x[t, first : first + size], half, row, bits)
             _advance(u, v_all[t, :size], row, kept, theta, reset, strict)
         gv[:] = zero
         total[:] = zero
         for t in range(num_steps - 1, -1, -1):
             v = v_all[t, :size]
-            _load(grad_spikes, t, first, half, row, bits)
+            _load(grad_spikes[t, first : first + size], half, row, bits)
             for i in range(size):
                 u[i] = v[i] - theta
             fill_density(code, sharpness, u, slope)
@@ -211,11 +212,11 @@ def _backward(
             else:
                 for i in range(size):
                     row[i] = gv[i]
-                _store(row, bits, half, grad_x, t, first)
+                _store(row, bits, half, grad_x[t, first : first + size])
         if constant:
             for i in range(size):
                 row[i] = total[i]
-            _store(row, bits, half, grad_x, 0, first)
+            _store(row, bits, half, grad_x[0, first : first + size])
 
 
 @lru_cache(maxsize=1)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from spikeloom.core.nodes import (
     IF,
@@ -235,6 +236,42 @@ class FrameByFrame(NodeModule):
         return arrived.with_values(self.function(arrived.values))
 
 
+class MeanOfWindows(torch.autograd.Function):
+    """Average pool; ``divisor`` instead of the window's size makes it a sum.
+
+    As `torch.nn.functional.avg_pool2d`, which keeps its whole input for a backward pass that needs no more than its shape. Maps of
+    spikes before a pool are among the largest of a network and nobody else reads them.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, node: AvgPool2d | SumPool2d, divisor: int | None) -> Tensor:
+        """``x`` (frames, C, H, W)."""
+        ctx.shape, ctx.node, ctx.divisor = x.shape, node, divisor
+        ctx.last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+        return F.avg_pool2d(x, node.kernel, node.stride, node.padding, divisor_override=divisor)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        """Gradient with respect to ``x``."""
+        (grad,), node = grads, ctx.node
+        # Only the shape and the memory order of what stands for x are read; its memory is never touched.
+        layout = torch.channels_last if ctx.last else torch.contiguous_format
+        like = torch.empty(ctx.shape, dtype=grad.dtype, device=grad.device, memory_format=layout)
+        pooled = torch.ops.aten.avg_pool2d_backward.default
+        return pooled(grad, like, node.kernel, node.stride, node.padding, False, True, ctx.divisor), None, None
+
+
+def window_means(node: AvgPool2d | SumPool2d, divisor: int | None) -> FrameByFrame:
+    """The module of an average pool, or with ``divisor`` 1 of a sum pool."""
+
+    def pool(x: Tensor) -> Tensor:
+        pooled: Tensor = MeanOfWindows.apply(x, node, divisor)  # type: ignore[no-untyped-call]
+        return pooled
+
+    return FrameByFrame(pool)
+
+
 class ClippedReLUModule(NodeModule):
     """Clipped ramp or QCFS staircase; the ceiling of a staircase learns."""
 
@@ -296,9 +333,9 @@ def node_module(name: str, node: Node, kind: Surrogate, detach_reset: bool) -> N
                 f"{list(node.kernel)}"
             )
         case SumPool2d():
-            return FrameByFrame(lambda x: F.avg_pool2d(x, node.kernel, node.stride, node.padding, divisor_override=1))
+            return window_means(node, 1)
         case AvgPool2d():
-            return FrameByFrame(lambda x: F.avg_pool2d(x, node.kernel, node.stride, node.padding))
+            return window_means(node, None)
         case MaxPool2d():
             return FrameByFrame(lambda x: F.max_pool2d(x, node.kernel, node.stride, node.padding))
         case ReLU():
