@@ -118,7 +118,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     for trial in result.front:
-        print(trial.id)
+        sys.stdout.write(f"{trial.id}\n")
 
 
 if __name__ == "__main__":

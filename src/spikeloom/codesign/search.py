@@ -11,6 +11,7 @@ when the one before is told, so the outcome does not depend on which worker is f
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -328,7 +329,9 @@ class _Loop:
                 "stop it and resume"
             )
         self.asked[number] = asked
-        return self.space.suggest(Suggester(asked))
+        with warnings.catch_warnings():  # gp clips the infinite costs of designs that do not fit, as it should
+            warnings.filterwarnings("ignore", message="Clip non-finite values")
+            return self.space.suggest(Suggester(asked))
 
     def _take(self, job: Job, answer: Answer) -> None:
         """What a worker answered, for every number that asked for the same trial."""

@@ -16,12 +16,14 @@ from __future__ import annotations
 
 import logging
 import queue
+import signal
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from spikeloom.codesign.space import Params
@@ -365,7 +367,9 @@ def _client(workers: int | None, cluster: str | None) -> Iterator[Client]:
         raise SearchError("workers: Dask is not installed; run: pip install 'spikeloom[cluster]'") from None
     if cluster is None:
         assert workers is not None
-        with _local_cluster(workers) as local, distributed.Client(local, timeout=PATIENCE_S) as client:
+        with _unbroken():
+            local = _local_cluster(workers)
+        with local, distributed.Client(local, timeout=PATIENCE_S) as client:
             yield client
         return
     try:
@@ -386,18 +390,36 @@ def _local_cluster(workers: int) -> LocalCluster:
 
     Without them anyone with an account on the machine could have a worker run code. A worker that dies is replaced.
     """
+    import dask
     from distributed import LocalCluster
 
-    return LocalCluster(
-        n_workers=workers,
-        threads_per_worker=1,
-        processes=True,
-        host="127.0.0.1",
-        security=True,
-        dashboard_address=None,
-        memory_limit=0,  # a trial may need what it needs; the system decides
-        silence_logs=logging.CRITICAL,
-    )
+    pages: dict[str, list[str]] = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
+    with dask.config.set(pages):
+        return LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            security=True,
+            dashboard_address="127.0.0.1:0",  # without pages; None would mean port 8787 on every address
+            scheduler_kwargs={"dashboard": False},
+            memory_limit=0,  # a trial may need what it needs; the system decides
+            silence_logs=logging.CRITICAL,
+        )
+
+
+@contextmanager
+def _unbroken() -> Iterator[None]:
+    """Keep Ctrl-C from threads and processes started meanwhile, for good: it is this thread's to end them in order."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # starting it later would lift the block
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

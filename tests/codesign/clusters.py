@@ -1,0 +1,69 @@
+"""A Dask scheduler and its workers as processes on loopback, which a test may kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class DaskCluster:
+    address: str
+    scheduler: subprocess.Popen[bytes]
+    workers: tuple[subprocess.Popen[bytes], ...]
+
+
+def python(*arguments: str | Path, **options: object) -> subprocess.Popen[bytes]:
+    """A Python process that can import the tests, in a session of its own."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
+        [sys.executable, *map(str, arguments)], cwd=ROOT, env=environment, start_new_session=True, **options
+    )
+
+
+def client(*arguments: str | Path) -> subprocess.Popen[bytes]:
+    """A search of toys in a process of its own; its output can be read."""
+    return python("-m", "tests.codesign.toys", *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+@contextmanager
+def dask_cluster(folder: Path, num_workers: int = 2) -> Iterator[DaskCluster]:
+    """A scheduler on a free port and workers of one thread without nannies: what is killed stays dead."""
+    file = folder / f"scheduler-{time.monotonic_ns()}.json"
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    dask = ("-m", "distributed.cli.dask_scheduler")
+    scheduler = python(*dask, "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", file, **quiet)
+    workers: list[subprocess.Popen[bytes]] = []
+    try:
+        wait_for(file.exists)
+        options = ("--no-nanny", "--nthreads", "1", "--no-dashboard", "--local-directory", str(folder))
+        for _ in range(num_workers):
+            workers.append(python("-m", "distributed.cli.dask_worker", "--scheduler-file", file, *options, **quiet))
+        yield DaskCluster(json.loads(file.read_text())["address"], scheduler, tuple(workers))
+    finally:
+        for process in (*workers, scheduler):
+            process.kill()
+            process.wait()
+
+
+def wait_for(happened: Callable[[], bool], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline, f"nothing after {seconds:g} s"
+        time.sleep(0.02)
+
+
+def kill_session(process: subprocess.Popen[bytes]) -> None:
+    """kill -9 a process that `python` started; those it started itself are left to notice."""
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
