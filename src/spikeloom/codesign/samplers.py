@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import inf
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
@@ -26,10 +26,10 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna.trial import Trial as Asked
 
 from spikeloom.codesign.metrics import non_dominated
+from spikeloom.codesign.search import SamplerName
 from spikeloom.codesign.space import Choice, Space, Value
 from spikeloom.errors import SearchError
 
-SamplerName = Literal["random", "grid", "exhaustive", "nsga2", "tpe", "gp"]
 #: Share of children that have two parents, as Deb et al. (2002) set it.
 CROSSOVER = 0.9
 #: Tries to find a child that was not proposed before.

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from spikeloom.codesign.metrics import METRICS, Constraint, check_metrics, metric_values, pareto_front
 from spikeloom.codesign.space import Params, Space
@@ -33,9 +33,8 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
     from optuna.trial import Trial as OptunaTrial
 
-    from spikeloom.codesign.samplers import SamplerName
-
-SAMPLERS = ("random", "grid", "exhaustive", "nsga2", "tpe", "gp")
+SamplerName = Literal["random", "grid", "exhaustive", "nsga2", "tpe", "gp"]
+SAMPLERS: tuple[str, ...] = get_args(SamplerName)
 PRUNERS = ("median", "halving")
 STUDY_NAME = "spikeloom"
 
