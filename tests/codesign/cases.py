@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import re
+from importlib import resources
+from pathlib import Path
 
 import numpy as np
 from hypothesis import strategies as st
@@ -15,7 +18,7 @@ from tests.hw.test_spikex import arch_of, layer_of
 from tests.reference import spikex as slow
 from tests.reference.cases import layer_cases, membrane_cases
 
-__all__ = ["arch_of", "shuffled", "tiny_workload", "workloads"]
+__all__ = ["arch_of", "leaking_registers", "shuffled", "tiny_workload", "workloads"]
 
 
 def shuffled(case: slow.LayerCase, seed: int) -> slow.LayerCase:
@@ -58,3 +61,21 @@ def tiny_workload(seed: int = 0, *, samples: int = 2, steps: int = 12) -> Worklo
         "fc1", "linear", 80, 7, 1, 1, 1, 1, 1, 1, flat, neuron=neuron, inputs=("conv1",), weight=weight(7, 80, 1, 1)
     )
     return Workload((conv, linear), steps, samples)
+
+
+def leaking_registers(folder: Path) -> str:
+    """A component table like the default one whose registers leak a microwatt a bit; its path."""
+    shipped = resources.files("spikeloom.components") / "tables"
+    arithmetic, memories = (
+        (shipped / f"{name}.toml").read_text(encoding="utf-8") for name in ("aladdin32", "cacti32-hp")
+    )
+    arithmetic, leaking = re.subn(
+        r"(width_bit = (\d+), read_pj = \S+, write_pj = \S+ area_um2 = \S+) }", r"\1, leakage_uw = \2 }", arithmetic
+    )
+    arithmetic, excluded = re.subn(r'\[entry.excluded\]\nleakage = "the source states 0.*\n', "", arithmetic)
+    assert leaking and excluded == 1
+    path = folder / "leaking-registers.toml"
+    path.write_text(
+        memories.replace('"aladdin32", ', "") + "\n" + arithmetic[arithmetic.index("[[entry]]") :], encoding="utf-8"
+    )
+    return str(path)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import random
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spikeloom.codesign.mapping import (
-    BestMapping,
     MappingChoices,
     Objective,
     best_global_window,
@@ -23,9 +23,9 @@ from spikeloom.core.arch import LayerMapping
 from spikeloom.core.report import Report
 from spikeloom.core.workload import Workload
 from spikeloom.errors import ConfigError, MappingError
-from spikeloom.evaluate import ARCH_TYPES, PRESETS, evaluate
-from spikeloom.files.config import machine_from, machine_keys
-from spikeloom.files.schema import read_toml, toml_value
+from spikeloom.evaluate import evaluate, load_machine
+from spikeloom.files.config import machine_keys
+from spikeloom.files.schema import toml_value
 from spikeloom.hw.spikex import SpikexArch
 from tests.codesign.cases import tiny_workload, workloads
 
@@ -47,7 +47,7 @@ def choices(draw: st.DrawFn) -> MappingChoices:
 
 
 @st.composite
-def machines(draw: st.DrawFn) -> SpikexArch:
+def machines(draw: st.DrawFn, table: str) -> SpikexArch:
     """Arrays small enough to have several filter groups, buffers that fit or do not, tables with and without leakage."""
     return SpikexArch(
         rows=draw(st.sampled_from((1, 2, 3, 8))),
@@ -58,7 +58,7 @@ def machines(draw: st.DrawFn) -> SpikexArch:
         dram_bandwidth=draw(st.sampled_from((2.4e11, 5e9, 1e8))),
         clock=draw(st.sampled_from((5e8, 1e6))),
         weight_skip=draw(st.sampled_from(("off", "group"))),
-        table=draw(st.sampled_from(("cacti32-hp", "cacti32"))),
+        table=draw(st.sampled_from(("cacti32-hp", "cacti32", table))),
     )
 
 
@@ -75,9 +75,11 @@ def every_report(workload: Workload, arch: SpikexArch, found: MappingChoices, ca
 
 
 @settings(max_examples=25, deadline=None)
-@given(workloads(max_layers=2), machines(), choices())
-def test_nothing_is_better_than_the_best_mapping(workload: Workload, arch: SpikexArch, found: MappingChoices) -> None:
-    cache = ScheduleCache()
+@given(workload=workloads(max_layers=2), found=choices(), data=st.data())
+def test_nothing_is_better_than_the_best_mapping(
+    workload: Workload, found: MappingChoices, data: st.DataObject, leaky_table: str
+) -> None:
+    arch, cache = data.draw(machines(leaky_table)), ScheduleCache()
     reports = every_report(workload, arch, found, cache)
     objectives: tuple[Objective, ...] = ("edp", "energy", "latency")
     for objective in objectives:
@@ -91,9 +93,11 @@ def test_nothing_is_better_than_the_best_mapping(workload: Workload, arch: Spike
 
 
 @settings(max_examples=15, deadline=None)
-@given(workloads(max_layers=2), machines(), choices())
-def test_the_front_is_what_no_mapping_beats(workload: Workload, arch: SpikexArch, found: MappingChoices) -> None:
-    cache = ScheduleCache()
+@given(workload=workloads(max_layers=2), found=choices(), data=st.data())
+def test_the_front_is_what_no_mapping_beats(
+    workload: Workload, found: MappingChoices, data: st.DataObject, leaky_table: str
+) -> None:
+    arch, cache = data.draw(machines(leaky_table)), ScheduleCache()
     front = best_mapping(workload, arch, found, front=True, cache=cache).front
     pairs = [(x.energy_per_inference_j, x.latency_per_inference_s) for x in every_report(workload, arch, found, cache)]
     for point in front:
@@ -107,9 +111,11 @@ def test_the_front_is_what_no_mapping_beats(workload: Workload, arch: SpikexArch
 
 
 @settings(max_examples=15, deadline=None)
-@given(workloads(), machines(), st.integers(0, 2**16))
-def test_the_order_of_the_choices_does_not_matter(workload: Workload, arch: SpikexArch, seed: int) -> None:
-    rng, cache = random.Random(seed), ScheduleCache()
+@given(workload=workloads(), seed=st.integers(0, 2**16), data=st.data())
+def test_the_order_of_the_choices_does_not_matter(
+    workload: Workload, seed: int, data: st.DataObject, leaky_table: str
+) -> None:
+    rng, arch, cache = random.Random(seed), data.draw(machines(leaky_table)), ScheduleCache()
 
     def shuffled(values: tuple[object, ...]) -> tuple[object, ...]:
         return tuple(rng.sample(values, len(values)))
@@ -121,27 +127,27 @@ def test_the_order_of_the_choices_does_not_matter(workload: Workload, arch: Spik
     assert best_mapping(workload, arch, other, cache=cache) == best_mapping(workload, arch, ordered, cache=cache)
 
 
-def test_a_large_window_pays_for_the_registers_of_all_layers() -> None:
-    """With leaking registers and a slow clock the whole machine keeps to the small window that one layer alone would not."""
-    workload, cache = tiny_workload(), ScheduleCache()
-    both: list[BestMapping] = []
-    for layer in (None, "conv1", "fc1"):
-        part = workload if layer is None else dataclasses.replace(workload, layers=(workload[layer],))
-        both.append(best_mapping(part, SpikexArch(clock=1e6), objective="energy", cache=cache))
-    reports = every_report(workload, SpikexArch(clock=1e6), FEW, cache)
-    best = best_mapping(workload, SpikexArch(clock=1e6), FEW, objective="energy", cache=cache)
+def test_a_large_window_pays_for_registers_that_leak(leaky_table: str) -> None:
+    workload, cache = tiny_workload(1), ScheduleCache()
+    arch = SpikexArch(table=leaky_table)
+    windows = MappingChoices((1, 4, 16), ("agile",), ("raster",), (1,))
+    best = best_mapping(workload, arch, windows, objective="energy", cache=cache)
+    reports = every_report(workload, arch, windows, cache)
     assert best.energy_j == pytest.approx(min(x.energy_per_inference_j for x in reports), rel=1e-12)
-    assert max(w.arch.inventory()[2].copies for w in both[1:]) >= both[0].arch.inventory()[2].copies
+    free = best_mapping(workload, SpikexArch(), windows, objective="energy", cache=cache).arch
+    assert free.window == {"conv1": 4, "fc1": 1}
+    assert best.arch.window == 1
+    free_windows = evaluate(workload, dataclasses.replace(free, table=leaky_table), cache=cache)
+    assert best.energy_j < free_windows.energy_per_inference_j * 0.99
 
 
-def test_a_machine_file_gives_the_same_figures_to_the_digit(tmp_path: object) -> None:
+def test_a_machine_file_gives_the_same_figures_to_the_digit(tmp_path: Path) -> None:
     workload = tiny_workload()
     best = best_mapping(workload, SpikexArch(rows=3))
     text = "\n".join(f"{key} = {toml_value(item)}" for key, item in machine_keys(best.arch).items())
-    path = f"{tmp_path}/arch.toml"
-    with open(path, "w", encoding="utf-8") as stream:
-        stream.write(text)
-    again = evaluate(workload, machine_from(read_toml(path), ARCH_TYPES, PRESETS, path))
+    path = tmp_path / "arch.toml"
+    path.write_text(text, encoding="utf-8")
+    again = evaluate(workload, load_machine(str(path))[1])
     assert (again.energy_per_inference_j, again.latency_per_inference_s, again.edp_js) == (
         best.energy_j, best.latency_s, best.edp_js
     )  # fmt: skip
