@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from spikeloom.codesign.curves import Curve, draw_curves, fills, predicted
-from spikeloom.codesign.penalty import HardwarePenalty, tags
+from spikeloom.codesign.penalty import HardwarePenalty, fills_of
 from spikeloom.core.network import Network
 from spikeloom.core.trace import Spikes
 from spikeloom.core.workload import Workload
@@ -35,18 +35,21 @@ def arrivals(workload: Workload, network: Network) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("window", [1, 2, 3, 5, 8])
-def test_tags_are_those_of_the_product_in_value_and_gradient(window: int) -> None:
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_fill_is_that_of_the_product_in_value_and_gradient(window: int, channels_last: bool) -> None:
     generator = torch.Generator().manual_seed(window)
-    spikes = (torch.rand(8, 3, 4, generator=generator) < 0.25).double()
+    spikes = (torch.rand(8 * 3, 4, 5, 6, generator=generator) < 0.25).float()
     ours, theirs = spikes.clone().requires_grad_(), spikes.clone().requires_grad_()
-    weight = torch.rand(-(-8 // window), 3, 4, generator=generator).double()
-    found = tags(ours, window)
-    product = torch.stack([1 - (1 - part).prod(0) for part in theirs.split(window)])
-    assert torch.equal(found, product)
-    (found * weight).sum().backward()
-    (product * weight).sum().backward()
-    assert ours.grad is not None
-    assert torch.equal(ours.grad, theirs.grad)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    seen = (ours * 1.0).contiguous(memory_format=layout).reshape(8, 3, 4, 5, 6)
+    found = fills_of(seen, (4, window))[1] * 3
+    words = theirs.reshape(8, 3, 4, 5, 6).split(window)
+    product = torch.stack([1 - (1 - part).prod(0) for part in words]).mean() * 3
+    assert float(found.detach()) == pytest.approx(float(product.detach()), rel=1e-6)
+    found.backward()
+    product.backward()
+    assert ours.grad is not None and theirs.grad is not None
+    torch.testing.assert_close(ours.grad, theirs.grad)
     assert bool((ours.grad == 0).any()) == (window > 1)
 
 

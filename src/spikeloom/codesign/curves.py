@@ -25,7 +25,6 @@ from spikeloom.core.arch import Mapping as MachineMapping
 from spikeloom.core.report import LayerReport
 from spikeloom.core.trace import Arrival, Levels, Spikes
 from spikeloom.core.workload import Layer, Workload
-from spikeloom.errors import MappingError
 from spikeloom.evaluate import evaluate
 from spikeloom.hw import HARDWARE
 
@@ -220,7 +219,7 @@ def _curve(workload: Workload, layer: Layer, window: int, drawn: list[_Point]) -
         tags = -(-layer.num_steps // window) * layer.K * layer.P * layer.Q
         written = np.array([point.report.energy[_OUTPUT] for point in points]) / samples
         bits = points[-1].report.counts[_OUTPUT] / samples
-        if bits == tags * (1 + window * fill_of(layer.out, window)):  # not on machines that write maps without tags
+        if np.isclose(bits, tags * (1 + window * fill_of(layer.out, window)), rtol=1e-9):  # not on machines that write maps without tags
             per_bit = float(written[-1] / bits)
             line = (per_bit * tags, per_bit * tags * window)
             energy -= written
@@ -244,16 +243,8 @@ def _departure(workload: Workload, layer: Layer) -> str | None:
         return None
     for other in workload.layers:
         arrival = other.arrival
-        alone = other.inputs == (layer.name,) and isinstance(arrival, Spikes)
-        if alone and arrival.num_steps == layer.out.num_steps and arrival.packed.size == layer.out.packed.size:
+        if other.inputs != (layer.name,) or not isinstance(arrival, Spikes):
+            continue
+        if arrival.num_steps == layer.out.num_steps and arrival.packed.size == layer.out.packed.size:
             return other.name
     return None
-
-
-def check_windows(arch: AbstractArch) -> None:
-    """Raises MappingError for machines without time windows."""
-    if not hasattr(arch, "window"):
-        raise MappingError(
-            f"machine '{arch.model}' has no time windows, so hardware-aware training cannot price its spikes by fill; "
-            "use a rate or Bit-SynOps regulariser instead"
-        )

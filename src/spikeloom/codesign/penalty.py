@@ -16,11 +16,12 @@ Letters: T time steps, N samples.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from numba import njit
 from torch import Tensor, nn
 
 from spikeloom.codesign.curves import Curve, segment
@@ -28,63 +29,135 @@ from spikeloom.codesign.curves import Curve, segment
 #: Arrivals of one batch, (T, N, *shape) by node -> the machine they were drawn for, as a machine file says it, and new curves.
 Redraw = Callable[[Mapping[str, Tensor]], tuple[Mapping[str, Any], Mapping[str, Curve]]]
 
+#: Neurons looked at together: their spikes over some hundred steps stay in the second-level cache.
+_CHUNK = 256
 
-class _Tags(torch.autograd.Function):
-    """Any spike in each window, and the gradient of 1 - prod(1 - S)."""
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _spikes_in(spikes_TM: np.ndarray, start: int, stop: int, first: int, number: np.ndarray) -> None:
+    """Spikes of steps start..stop of ``number.size`` neurons from ``first`` on; slices, so that the loop becomes SIMD code."""
+    number[:] = 0
+    for t in range(start, stop):
+        row = spikes_TM[t, first : first + number.size]
+        for i in range(number.size):
+            number[i] += np.float32(1) if row[i] != 0 else np.float32(0)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _count_filled(spikes_TM: np.ndarray, windows: np.ndarray, filled: np.ndarray, number_M: np.ndarray) -> None:
+    """Words with any spike, added to ``filled`` for each length in ``windows``; spikes of each neuron into ``number_M``."""
+    num_steps, num = spikes_TM.shape
+    number_all = np.empty(_CHUNK, np.float32)
+    for first in range(0, num, _CHUNK):
+        number = number_all[: min(_CHUNK, num - first)]
+        _spikes_in(spikes_TM, 0, num_steps, first, number_M[first : first + number.size])
+        for k in range(windows.size):
+            for start in range(0, num_steps, windows[k]):
+                _spikes_in(spikes_TM, start, min(start + windows[k], num_steps), first, number)
+                total = np.float32(0)
+                for i in range(number.size):
+                    total += min(number[i], np.float32(1))
+                filled[k] += np.int64(total)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _slopes(
+    spikes_TM: np.ndarray, windows: np.ndarray, slopes: np.ndarray, everywhere_M: np.ndarray, grad_TM: np.ndarray
+) -> None:
+    """``everywhere_M``, and for each length ``slopes`` at the steps whose word has no spike at another step."""
+    num_steps, num = spikes_TM.shape
+    number_all = np.empty(_CHUNK, np.float32)
+    for first in range(0, num, _CHUNK):
+        number = number_all[: min(_CHUNK, num - first)]
+        everywhere = everywhere_M[first : first + number.size]
+        for t in range(num_steps):
+            grad_TM[t, first : first + number.size] = everywhere
+        for k in range(windows.size):
+            slope = slopes[k]
+            for start in range(0, num_steps, windows[k]):
+                stop = min(start + windows[k], num_steps)
+                _spikes_in(spikes_TM, start, stop, first, number)
+                for t in range(start, stop):
+                    row = spikes_TM[t, first : first + number.size]
+                    grad = grad_TM[t, first : first + number.size]
+                    for i in range(number.size):
+                        alone = number[i] == (np.float32(1) if row[i] != 0 else np.float32(0))
+                        grad[i] += slope if alone else np.float32(0)
+
+
+class _Fills(torch.autograd.Function):
+    """Fills of words of several lengths, and the fraction of (sample, channel) with any spike, in one pass each way."""
 
     @staticmethod
-    def forward(ctx: Any, spikes_TM: Tensor, window: int) -> Tensor:
-        """``spikes_TM`` (T, M) of spikes or levels -> tags (ceil(T/L), M) in its dtype."""
-        filled = (spikes_TM != 0).to(spikes_TM.dtype)
-        ctx.window = window
-        if window == 1:
-            return filled
-        number = _per_window(filled, window)
-        ctx.save_for_backward(filled, number)
-        return (number > 0).to(spikes_TM.dtype)
+    def forward(ctx: Any, spikes_TN: Tensor, windows: tuple[int, ...]) -> Tensor:
+        """(len(windows) + 1,) float32: a fill for each length, then the channels."""
+        ctx.save_for_backward(spikes_TN)
+        spikes_TM = _rows(spikes_TN)
+        ctx.windows = np.array(windows, np.int64)
+        ctx.words = -(-spikes_TM.shape[0] // ctx.windows) * spikes_TM.shape[1]
+        filled = np.zeros(len(windows), np.int64)
+        number_M = np.empty(spikes_TM.shape[1], np.float32)
+        _count_filled(spikes_TM.numpy(), ctx.windows, filled, number_M)
+        ctx.number_NC = _per_channel(torch.from_numpy(number_M), spikes_TN)
+        active = float((ctx.number_NC > 0).float().mean())
+        return torch.tensor([*(filled / ctx.words), active], dtype=torch.float32, device=spikes_TN.device)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        """The gradient reaches a step if no other step of its word has a spike."""
-        if ctx.window == 1:
-            return grads[0], None
-        filled, number = ctx.saved_tensors
-        num_steps = filled.shape[0]
-        others = number.repeat_interleave(ctx.window, 0)[:num_steps] - filled
-        return (others == 0) * grads[0].repeat_interleave(ctx.window, 0)[:num_steps], None
+        """See the docstring of the module."""
+        (spikes_TN,) = ctx.saved_tensors
+        grad = grads[0].to("cpu", torch.float32)
+        spikes_TM = _rows(spikes_TN)
+        mean = ctx.number_NC.mean().clamp(min=1)
+        each_NC = torch.exp(-ctx.number_NC / mean) / mean * (float(grad[-1]) / ctx.number_NC.numel())
+        each = each_NC.reshape(1, *each_NC.shape, *(1,) * (spikes_TN.dim() - 3)).expand(1, *spikes_TN.shape[1:])
+        everywhere_M = _rows(each.contiguous(memory_format=torch.contiguous_format), like=spikes_TN)
+        grad_TM = torch.empty_like(spikes_TM)
+        slopes = (grad[:-1].numpy() / ctx.words).astype(np.float32)
+        _slopes(spikes_TM.numpy(), ctx.windows, slopes, everywhere_M.numpy()[0], grad_TM.numpy())
+        found = grad_TM.reshape(_physical(spikes_TN, spikes_TN).shape)
+        if _last(spikes_TN):
+            found = found.permute(0, 1, 4, 2, 3)
+        return found.to(spikes_TN.device, spikes_TN.dtype), None
 
 
-def _per_window(filled_TM: Tensor, window: int) -> Tensor:
-    """Sum over each window; the last may be short."""
-    whole = filled_TM.shape[0] // window * window
-    parts = [filled_TM[:whole].reshape(-1, window, filled_TM.shape[1]).sum(1)]
-    if whole < filled_TM.shape[0]:
-        parts.append(filled_TM[whole:].sum(0, keepdim=True))
-    return torch.cat(parts)
+def _per_channel(number_M: Tensor, like: Tensor) -> Tensor:
+    """Sum over the map; neurons in the order of memory of ``like``, (N, C)."""
+    num_samples, channels = like.shape[1:3]
+    if _last(like):
+        return number_M.reshape(num_samples, -1, channels).sum(1)
+    return number_M.reshape(num_samples, channels, -1).sum(2)
 
 
-class _Active(torch.autograd.Function):
-    """Which (sample, channel) have any spike, and the gradient of 1 - exp(-n / mean n)."""
-
-    @staticmethod
-    def forward(ctx: Any, number: Tensor) -> Tensor:
-        """``number`` of spikes, any shape -> 1 where there are any."""
-        ctx.save_for_backward(number)
-        return (number > 0).to(number.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        """Largest for channels that are nearly silent."""
-        (number,) = ctx.saved_tensors
-        mean = number.mean().clamp(min=1)
-        grad: Tensor = torch.exp(-number / mean) / mean * grads[0]
-        return grad
+def _last(spikes_TN: Tensor) -> bool:
+    """True where channels are last in memory."""
+    return spikes_TN.dim() == 5 and not spikes_TN.is_contiguous()
 
 
-def tags(spikes_TN: Tensor, window: int) -> Tensor:
-    """Tags (ceil(T/window), N, ...) of spikes or levels (T, N, ...), with the gradient of ``1 - prod(1 - S)``."""
-    found: Tensor = _Tags.apply(spikes_TN.reshape(spikes_TN.shape[0], -1), window)  # type: ignore[no-untyped-call]
-    return found.reshape(-1, *spikes_TN.shape[1:])
+def _physical(x: Tensor, like: Tensor) -> Tensor:
+    """A view of ``x`` with the channels last where those of ``like`` are last in memory: words may be counted in any order."""
+    return x.permute(0, 1, 3, 4, 2) if _last(like) else x
+
+
+def _rows(x: Tensor, like: Tensor | None = None) -> Tensor:
+    """Shape (T, M), float32, on the CPU, neurons in the order of memory."""
+    ordered = _physical(x.detach(), x if like is None else like)
+    return ordered.to("cpu", torch.float32).reshape(x.shape[0], -1)
+
+
+def fills_of(spikes_TN: Tensor, windows: Sequence[int]) -> Tensor:
+    """Fills of words, and active channels, with gradients (see the docstring of the module).
+
+    Args:
+        spikes_TN: spikes or levels, shape (T, N, C, ...); the last word of a neuron may be short.
+        windows: lengths L.
+
+    Returns:
+        float32, shape (len(windows) + 1,): for each L the fraction of words with any spike, then the fraction of (sample, channel)
+        with any spike.
+    """
+    found: Tensor = _Fills.apply(spikes_TN, tuple(windows))  # type: ignore[no-untyped-call]
+    return found
 
 
 class HardwarePenalty(nn.Module):
@@ -143,29 +216,29 @@ class HardwarePenalty(nn.Module):
 
     def cost(self, arrived: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """(joules, seconds) per inference by the tables, with gradients."""
-        fills: dict[tuple[str, int], Tensor] = {}
+        wanted: dict[str, list[int]] = {}
+        for curve in self.curves.values():
+            pairs = [(curve.departure, curve.out_window)] + [(curve.arrival, curve.window)] * (len(curve.fill) > 1)
+            for node, window in pairs:
+                if node is not None and window not in wanted.setdefault(node, []):
+                    wanted[node].append(window)
+        found = {node: fills_of(arrived[node], windows) for node, windows in wanted.items()}
 
-        def fill(node: str, window: int) -> Tensor:
-            if (node, window) not in fills:
-                fills[node, window] = tags(arrived[node].float(), window).mean()
-            return fills[node, window]
+        def filled(node: str, window: int) -> Tensor:
+            return found[node][wanted[node].index(window)]
 
         some = next(iter(arrived.values()))
         energy = latency = torch.zeros((), dtype=torch.float32, device=some.device)
         for curve in self.curves.values():
             energy = energy + curve.out_energy_j[0]
             if curve.departure is not None:
-                energy = energy + curve.out_energy_j[1] * fill(curve.departure, curve.out_window)
+                energy = energy + curve.out_energy_j[1] * filled(curve.departure, curve.out_window)
             if len(curve.fill) == 1:
                 energy = energy + float(curve.energy_j[0]) + curve.channel_energy_j
                 latency = latency + float(curve.latency_s[0])
                 continue
-            into = fill(curve.arrival, curve.window)
-            if curve.channel_energy_j:
-                x = arrived[curve.arrival].float()
-                number = x.abs().sum(dim=(0, *range(3, x.dim())))
-                active: Tensor = _Active.apply(number)  # type: ignore[no-untyped-call]
-                energy = energy + curve.channel_energy_j * active.mean()
+            into = filled(curve.arrival, curve.window)
+            energy = energy + curve.channel_energy_j * found[curve.arrival][-1]
             energy = energy + _line(curve.fill, curve.energy_j, into)
             latency = latency + _line(curve.fill, curve.latency_s, into)
         return energy, latency

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from spikeloom.core.arch import AbstractArch
 from spikeloom.core.workload import RateLayer, RateWorkload
 from spikeloom.errors import ConfigError
-from spikeloom.files.schema import knobs_from, knobs_to, nearest, read_toml, validated
+from spikeloom.files.atomic import replacing
+from spikeloom.files.schema import knobs_from, knobs_to, nearest, read_toml, toml_value, validated
 
 ArchTypes = Mapping[str, type[AbstractArch]]
 Presets = Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -46,6 +47,13 @@ def machine_from(raw: Mapping[str, Any], types: ArchTypes, presets: Presets, whe
 def machine_keys(arch: AbstractArch) -> dict[str, Any]:
     """The effective machine as a machine file would say it."""
     return {"model": arch.model, **knobs_to(arch)}
+
+
+def write_machine(path: str | Path, arch: AbstractArch) -> None:
+    """Write every field as a machine file that reads back to the same machine. Raises FileError."""
+    lines = "".join(f"{key} = {toml_value(value)}\n" for key, value in machine_keys(arch).items())
+    with replacing(path) as temporary:
+        temporary.write_text(lines, encoding="utf-8")
 
 
 class _RateLayerFile(BaseModel):

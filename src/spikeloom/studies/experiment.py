@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
@@ -22,7 +22,7 @@ from spikeloom.files.schema import dataclass_from, nearest, read_toml
 from spikeloom.nets import NETWORKS, NetOptions, create
 
 if TYPE_CHECKING:
-    from spikeloom.snn.execute import Progress
+    from spikeloom.snn.execute import Execution, Progress
     from spikeloom.snn.train import Epoch, TrainConfig
 
 #: Experiments that ship with the package.
@@ -70,10 +70,13 @@ def experiment_title(name: str) -> str:
     return text.splitlines()[0].removeprefix("# ")
 
 
-def read_experiment(name_or_path: str | Path, changes: Mapping[str, Any] | None = None) -> Experiment:
+def read_experiment(
+    name_or_path: str | Path, changes: Mapping[str, Any] | None = None, *, without: Collection[str] = ()
+) -> Experiment:
     """Read a shipped experiment by name or an experiment file.
 
-    changes: fields of ``[train]`` that replace those of the file. Raises ConfigError naming file and key.
+    changes: fields of ``[train]`` that replace those of the file. without: keys of the file that are somebody else's.
+    Raises ConfigError naming file and key.
     """
     text = str(name_or_path)
     if text in EXPERIMENTS:
@@ -88,7 +91,7 @@ def read_experiment(name_or_path: str | Path, changes: Mapping[str, Any] | None 
     train = raw.get("train", {})
     if not isinstance(train, Mapping):
         raise ConfigError(f"{text}: train: got {train!r}, expected a table of fields of the training")
-    raw = {**raw, "train": {**train, **(changes or {})}}
+    raw = {key: value for key, value in raw.items() if key not in without} | {"train": {**train, **(changes or {})}}
     return replace(_experiment_from(raw, text), name=Path(text).stem)
 
 
@@ -104,7 +107,7 @@ def _experiment_from(raw: Mapping[str, Any], where: str) -> Experiment:
         raise ConfigError(f"{where}: shift: got {experiment.shift}, expected 0 or more pixels")
     train_config(experiment, where)
     try:
-        _execution(experiment)
+        execution_of(experiment)
     except NetworkError as error:
         raise ConfigError(f"{where}: train: {error}") from None
     dataclass_from(NetOptions, dict(experiment.network_options), f"{where}: network_options")
@@ -145,7 +148,7 @@ def train_experiment(
     folded, history = fit_experiment(
         experiment, *training_samples(experiment, data_dir), folder, resume=resume, progress=progress
     )
-    accuracy = evaluate(folded, samples(experiment, "test", data_dir), _execution(experiment), progress)
+    accuracy = evaluate(folded, samples(experiment, "test", data_dir), execution_of(experiment), progress)
     done = replace(folded, metadata={**folded.metadata, "test_accuracy": accuracy})
     write_network(folder / "network.npz", done)
     (folder / CHECKPOINT).unlink(missing_ok=True)
@@ -176,7 +179,7 @@ def fit_experiment(
     options = {"encoding": encoding, "dt_s": dt_s, **experiment.network_options}
     network = create(experiment.network, fit.in_shape, fit.num_classes, **options)
     if experiment.start is not None:
-        network = _started(network, read_network(experiment.start), experiment.start)
+        network = with_weights(network, read_network(experiment.start), experiment.start)
     make_folder(folder)
     trained = train(
         network,
@@ -226,7 +229,7 @@ def record_network(
     return record(
         network,
         chosen,
-        _execution(experiment),
+        execution_of(experiment),
         updates=updates,
         origin=origin,
         sample_ids=chosen.ids,
@@ -234,7 +237,8 @@ def record_network(
     )
 
 
-def _execution(experiment: Experiment) -> Any:
+def execution_of(experiment: Experiment) -> Execution:
+    """How its samples are shown to a network."""
     from spikeloom.snn.execute import Execution
 
     return Execution(experiment.num_steps, experiment.encoding, seed=int(experiment.train.get("seed", 0)))
@@ -260,7 +264,7 @@ def split(everything: Samples, fraction: float, seed: int) -> tuple[Samples, Sam
     return everything.take(np.sort(order[held:])), everything.take(np.sort(order[:held]))
 
 
-def _started(network: Network, start: Network, where: str) -> Network:
+def with_weights(network: Network, start: Network, where: str) -> Network:
     """``network`` with the weights of ``start``, node by node."""
     nodes = dict(network.nodes)
     for name, node in network.nodes.items():
