@@ -13,9 +13,11 @@ from spikeloom.codesign.machines import PREFIX, Family
 from spikeloom.codesign.mapping import KNOBS, MappingChoices, Objective, best_mapping
 from spikeloom.codesign.schedules import ScheduleCache
 from spikeloom.codesign.space import Params
+from spikeloom.components import load_table
 from spikeloom.core.arch import AbstractArch
 from spikeloom.core.report import Report
 from spikeloom.core.workload import Workload
+from spikeloom.cost import standing
 from spikeloom.errors import ConfigError, MappingError
 from spikeloom.evaluate import ARCH_TYPES, PRESETS, evaluate
 from spikeloom.files.config import machine_from
@@ -30,10 +32,13 @@ class InnerSearch:
     """The search inside each design: the best mapping for its spikes.
 
     choices: of every layer; None leaves the machine's own mapping. objective: what the mapping minimises.
+    area_at_most: m2; longer windows than fit into it are left out, since their registers take area. Where none fits, all stay,
+        and the design is as large as it is.
     """
 
     choices: MappingChoices | None = field(default_factory=MappingChoices)
     objective: Objective = "edp"
+    area_at_most: float | None = None
 
     def left(self, params: Params, family: Family) -> MappingChoices | None:
         """What the mapping may still decide in a design whose ``params`` may choose some of it.
@@ -45,7 +50,14 @@ class InnerSearch:
         if self.choices is None or not isinstance(family.base, SpikexArch) or any("." in _field(n) for n in chosen):
             return None
         settled: dict[str, Any] = {LISTS[_field(name)]: (params[name],) for name in chosen}
-        return replace(self.choices, **settled)
+        return self._fitting(replace(self.choices, **settled), family.at(params))
+
+    def _fitting(self, choices: MappingChoices, arch: AbstractArch) -> MappingChoices:
+        if self.area_at_most is None or not isinstance(arch, SpikexArch):
+            return choices
+        areas = {window: area_of(replace(arch, window=window)) for window in choices.windows}
+        windows = tuple(window for window, area in areas.items() if area is None or area <= self.area_at_most)
+        return replace(choices, windows=windows) if windows else choices
 
     def report(
         self,
@@ -78,6 +90,12 @@ class InnerSearch:
 
 def _field(name: str) -> str:
     return name.removeprefix(PREFIX)
+
+
+def area_of(arch: AbstractArch) -> float | None:
+    """Square metres, as a report sums them; None where the table prices no area of the machine."""
+    areas, _, _ = standing(arch.inventory(), load_table(arch.table).area, "area")
+    return sum(areas.values()) if areas else None
 
 
 def machine_of(report: Report) -> AbstractArch:

@@ -2,42 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from spikeloom.codesign.inner import machine_of
 from spikeloom.codesign.mapping import best_global_window
+from spikeloom.codesign.metrics import METRICS
 from spikeloom.codesign.search import Progress, SearchResult, search
 from spikeloom.codesign.trace_search import TraceObjective, loaded
 from spikeloom.core.arch import AbstractArch
 from spikeloom.core.network import Network
 from spikeloom.core.report import Report, Trial
 from spikeloom.core.workload import Workload
-from spikeloom.errors import FileError, MappingError, NetworkError, SearchError
-from spikeloom.evaluate import evaluate, load_machine, load_workload
-from spikeloom.files.atomic import make_folder, replacing
-from spikeloom.files.config import machine_keys, write_machine
-from spikeloom.files.network import read_network, write_network
-from spikeloom.files.nir_write import write_nir
-from spikeloom.files.results import write_reports
-from spikeloom.files.store import read_trace, write_trace
+from spikeloom.errors import MappingError, SearchError
+from spikeloom.evaluate import evaluate
+from spikeloom.files.network import read_network
 from spikeloom.lower import lower
+from spikeloom.report.front import Compared, Point, write_front_figure
 from spikeloom.studies.search_file import Plan
-
-
-@dataclass(frozen=True)
-class Compared:
-    """A machine or a design beside others. hidden_rate: spikes per hidden neuron and step, None where no spike is known."""
-
-    label: str
-    accuracy: float | None
-    hidden_rate: float | None
-    report: Report
 
 
 @dataclass(frozen=True)
@@ -84,12 +68,13 @@ def run_search(
 
 def _compared(plan: Plan, trial: Trial, label: str) -> Compared:
     assert trial.report is not None
-    if isinstance(plan.objective, TraceObjective):
-        return Compared(label, trial.accuracy, hidden_rate(loaded(plan.objective.trace)[0]), trial.report)
     params = trial.config["params"]
-    network = network_of(plan, trial)
-    _, trace = plan.objective.tried(network, params)
-    return Compared(label, trial.accuracy, hidden_rate(lower(network, trace)), trial.report)
+    if isinstance(plan.objective, TraceObjective):
+        workload, _ = loaded(plan.objective.trace)
+    else:
+        network = network_of(plan, trial)
+        workload = lower(network, plan.objective.tried(network, params)[1])
+    return Compared(label, trial.accuracy, hidden_rate(workload), trial.report, params)
 
 
 def network_of(plan: Plan, trial: Trial) -> Network:
@@ -132,82 +117,58 @@ def hidden_rate(workload: Workload) -> float | None:
     return sum(float(out.events().sum()) for out in known) / sum(slots) if known else None
 
 
-def export_design(plan: Plan, trial: Trial, folder: Path) -> Path:
-    """Write a design as files that stand for themselves; returns their folder, ``folder/designs/<id>``.
-
-    ``arch.toml`` the machine with its mapping, ``trace.npz`` the spikes, ``report.json`` the bill: in that folder,
-    ``spikeloom eval trace.npz arch.toml --json report.json`` writes the same file again. With a network of its own also
-    ``network.npz`` and, where NIR has words for it, ``network.nir``. ``design.json`` says what was chosen.
+def draw_front(plan: Plan, found: Searched, path: Path) -> None:
+    """Write the figure of a front: accuracy over the first cost, two costs, or the single objective over the trials.
 
     Raises:
-        SearchError: the design was not computed, or its files would not give its figures again.
-        FileError: the folder cannot be written.
+        FileError: the file cannot be written.
     """
-    if trial.report is None:
-        raise SearchError(f"design {trial.id[:12]}: does not fit the machine and has no files; choose another")
-    target = folder / "designs" / trial.id
-    make_folder(target)
-    left_out = ""
-    if isinstance(plan.objective, TraceObjective):
-        source = plan.objective.trace
-        if source.suffix.lower() == ".npz":
-            network, trace = read_trace(source)
-            write_trace(target / "trace.npz", network, trace, weights=_has_weights(network))
-            spikes = target / "trace.npz"
-        else:
-            spikes = target / f"trace{source.suffix.lower()}"
-            shutil.copyfile(source, spikes)
+    names = plan.settings.objectives
+    costs = [name for name in names if name != "accuracy"] or ["edp"]
+    if len(names) == 1 and costs == list(names):
+        across, up = None, costs[0]
+    elif "accuracy" in names:
+        across, up = costs[0], "accuracy"
     else:
-        network = network_of(plan, trial)
-        _, trace = plan.objective.tried(network, trial.config["params"])
-        write_network(target / "network.npz", network)
-        write_trace(target / "trace.npz", network, trace, weights=True)
-        spikes = target / "trace.npz"
-        left_out = _write_nir(target / "network.nir", network)
-    report = _reproduced(trial, target, spikes)
-    write_reports(target / "report.json", (report,))
-    told = {"id": trial.id, "accuracy": trial.accuracy, "params": dict(trial.config["params"])}
-    if left_out:
-        told["no_nir"] = left_out
-    with replacing(target / "design.json") as temporary:
-        temporary.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-    return target
+        across, up = costs[0], costs[1]
+    on_front = {trial.id for trial in found.result.front}
+    points = []
+    for outcome in found.result.outcomes:
+        trial = outcome.trial
+        if trial is None or trial.report is None:
+            continue
+        x = float(outcome.number) if across is None else _figure(across, trial.accuracy, trial.report)
+        y = _figure(up, trial.accuracy, trial.report)
+        text = "<br>".join(f"{key}={value}" for key, value in outcome.params.items())
+        if x is not None and y is not None:
+            points.append(
+                Point(x, y, f"trial {outcome.number}<br>{text}", "front" if trial.id in on_front else "design")
+            )
+    for row in found.baselines:
+        x = 0.0 if across is None else _figure(across, row.accuracy, row.report)
+        y = _figure(up, row.accuracy, row.report)
+        if x is not None and y is not None:
+            points.append(Point(x, y, row.label, "baseline"))
+    write_front_figure(
+        path,
+        points,
+        x="trial" if across is None else _axis(across),
+        y=_axis(up),
+        title=f"{plan.name}: {len(found.result.trials)} designs",
+        log_x=across is not None,
+        log_y=up != "accuracy",
+    )
 
 
-def _has_weights(network: Network) -> bool:
-    weights = [getattr(node, "weight", None) for node in network.nodes.values() if hasattr(node, "weight")]
-    return bool(weights) and all(weight is not None for weight in weights)
+def _figure(metric: str, accuracy: float | None, report: Report) -> float | None:
+    """A metric in what its axis says: percent, or SI."""
+    value = METRICS[metric].read(Trial({}, {}, 0, "", accuracy, report))
+    return None if value is None else 100 * value if metric == "accuracy" else value
 
 
-def _write_nir(path: Path, network: Network) -> str:
-    """Why there is no NIR file, or nothing."""
-    try:
-        write_nir(path, network)
-    except (NetworkError, FileError) as error:
-        return str(error)
-    return ""
-
-
-def _reproduced(trial: Trial, folder: Path, spikes: Path) -> Report:
-    """The bill of the written files, checked against the trial's."""
-    assert trial.report is not None
-    arch = machine_of(trial.report)
-    table = Path(arch.table)
-    if table.suffix == ".toml":  # a price table is found beside the machine file
-        if table.resolve() != (folder / table.name).resolve():
-            shutil.copyfile(table, folder / table.name)
-        arch = replace(arch, table=table.name)  # type: ignore[type-var]  # final Archs are dataclasses
-    write_machine(folder / "arch.toml", arch)
-    report = evaluate(load_workload(spikes), load_machine(str(folder / "arch.toml"))[1], label="arch.toml")
-    told = replace(trial.report, label="arch.toml", arch=machine_keys(arch))
-    report = replace(report, arch=machine_keys(arch))
-    if asdict(report) != asdict(told):
-        key = next(key for key, value in asdict(told).items() if asdict(report)[key] != value)
-        raise SearchError(
-            f"{folder}: the files of design {trial.id[:12]} give another {key} than its trial has; the trace, the network or the "
-            "data set changed since; search again in another folder"
-        )
-    return report
+def _axis(metric: str) -> str:
+    what = "area" if metric == "area" else f"{metric.upper() if metric == 'edp' else metric} per inference"
+    return "accuracy (%)" if metric == "accuracy" else f"{what} ({METRICS[metric].unit})"
 
 
 def chosen(result: SearchResult, words: Sequence[str]) -> tuple[Trial, ...]:

@@ -9,16 +9,14 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spikeloom.codesign.inner import LISTS, InnerSearch
+from spikeloom.codesign.inner import LISTS, InnerSearch, area_of
 from spikeloom.codesign.machines import PREFIX, Family
 from spikeloom.codesign.mapping import MappingChoices
 from spikeloom.codesign.metrics import METRICS, Constraint
 from spikeloom.codesign.search import SearchSettings
 from spikeloom.codesign.space import Choice, Space
 from spikeloom.codesign.trace_search import TraceObjective, layers_of, loaded
-from spikeloom.components import load_table
 from spikeloom.core.arch import AbstractArch
-from spikeloom.cost import standing
 from spikeloom.errors import ConfigError, SearchError, SpikeloomError
 from spikeloom.evaluate import load_machine
 from spikeloom.files.schema import dataclass_from, nearest, read_toml
@@ -259,18 +257,17 @@ def _constraint(key: str, bound: Any, where: str) -> Constraint:
 
 def _bound(metric: str, suffix: str, value: Any, where: str) -> float:
     if isinstance(value, str) and metric == "area":
-        return area_of(load_machine(value)[1], where)
+        return _area_of(load_machine(value)[1], where)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigError(f"{where}: got {value!r}, expected a number{' or a machine' if metric == 'area' else ''}")
     return to_si(float(value), suffix) if suffix else float(value)
 
 
-def area_of(arch: AbstractArch, where: str) -> float:
-    """Square metres of a machine. Raises ConfigError where its table gives none."""
-    areas, _, _ = standing(arch.inventory(), load_table(arch.table).area, "area")
-    if not areas:
+def _area_of(arch: AbstractArch, where: str) -> float:
+    area = area_of(arch)
+    if area is None:
         raise ConfigError(f"{where}: {arch.model} has no area in the table {arch.table}; give a number")
-    return sum(areas.values())
+    return area
 
 
 def _inner(file: SearchFile, settings: SearchSettings, family: Family, where: str) -> InnerSearch:
@@ -294,7 +291,8 @@ def _inner(file: SearchFile, settings: SearchSettings, family: Family, where: st
                 f"{where}: mapping.{key}: unknown key{nearest(key, everything)}; known keys: {', '.join(everything)}"
             )
     choices = dataclass_from(MappingChoices, {**own, **raw}, f"{where}: mapping")
-    return InnerSearch(choices if wanted else None, objective)
+    bound = next((one.at_most for one in settings.constraints if one.metric == "area"), None)
+    return InnerSearch(choices if wanted else None, objective, bound)
 
 
 def read_space(raw: Mapping[str, Any], family: Family, where: str) -> Space:
