@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,12 +38,14 @@ def client(*arguments: str | Path) -> subprocess.Popen[bytes]:
 
 
 @contextmanager
-def dask_cluster(folder: Path, num_workers: int = 2) -> Iterator[DaskCluster]:
-    """A scheduler on a free port and workers of one thread without nannies: what is killed stays dead."""
+def dask_cluster(folder: Path, num_workers: int = 2, port: int = 0) -> Iterator[DaskCluster]:
+    """A scheduler on loopback and workers of one thread without nannies: what is killed stays dead."""
     file = folder / f"scheduler-{time.monotonic_ns()}.json"
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     dask = ("-m", "distributed.cli.dask_scheduler")
-    scheduler = python(*dask, "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", file, **quiet)
+    scheduler = python(
+        *dask, "--host", "127.0.0.1", "--port", str(port), "--no-dashboard", "--scheduler-file", file, **quiet
+    )
     workers: list[subprocess.Popen[bytes]] = []
     try:
         wait_for(file.exists)
@@ -63,7 +66,26 @@ def wait_for(happened: Callable[[], bool], seconds: float = 60.0) -> None:
         time.sleep(0.02)
 
 
-def kill_session(process: subprocess.Popen[bytes]) -> None:
-    """kill -9 a process that `python` started; those it started itself are left to notice."""
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+
+
+@contextmanager
+def meanwhile(do: Callable[[], None]) -> Iterator[None]:
+    """Do something from another thread; what it raised is raised at the end."""
+    raised: list[BaseException] = []
+
+    def guarded() -> None:
+        try:
+            do()
+        except BaseException as error:  # noqa: BLE001 - raised again below
+            raised.append(error)
+
+    thread = threading.Thread(target=guarded)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+    if raised:
+        raise raised[0]

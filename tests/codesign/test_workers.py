@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from spikeloom.codesign.search import SearchResult, SearchSettings, search
+from spikeloom.codesign.search import SearchSettings, search
 from spikeloom.codesign.storage import StudyFolder
 from spikeloom.codesign.workers import Job, compute
 from spikeloom.errors import CostError, SearchError
-from tests.codesign.clusters import client, dask_cluster
-from tests.codesign.toys import SETTINGS, SPACE, Toy, noted
+from tests.codesign.clusters import client, dask_cluster, wait_for
+from tests.codesign.toys import SETTINGS, SPACE, Toy, check_undisturbed, noted
 
 pytest.importorskip("distributed", reason="workers need Dask")
 pytestmark = pytest.mark.xdist_group("dask")
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, SearchResult]:
-    """Each study on one process."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    return {
-        name: search(SPACE, Toy(folder / "diary"), settings, folder / name, storage="memory")
-        for name, settings in SETTINGS.items()
-    }
 
 
 @pytest.fixture(scope="module")
@@ -37,33 +29,21 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_a_cluster_finds_what_one_process_finds(
-    tmp_path: Path, undisturbed: dict[str, SearchResult], address: str, name: str
-) -> None:
+def test_a_cluster_finds_what_one_process_finds(tmp_path: Path, address: str, name: str) -> None:
     toy = Toy(tmp_path / "diary", seconds=0.01)
     result = search(SPACE, toy, SETTINGS[name], tmp_path / "study", cluster=address)
-    same_search(result, undisturbed[name], tmp_path / "diary")
+    check_undisturbed(name, result, tmp_path / "diary")
     processes = {line.split()[2] for line in (tmp_path / "diary").read_text().splitlines()}
     assert len(processes) == 2, "both workers were used"
 
 
-def test_four_local_workers_find_what_one_process_finds(tmp_path: Path, undisturbed: dict[str, SearchResult]) -> None:
+def test_four_local_workers_find_what_one_process_finds(tmp_path: Path) -> None:
     before = logging.getLogger("distributed").level
     result = search(SPACE, Toy(tmp_path / "diary", seconds=0.05), SETTINGS["nsga2"], tmp_path / "study", workers=4)
-    same_search(result, undisturbed["nsga2"], tmp_path / "diary")
+    check_undisturbed("nsga2", result, tmp_path / "diary")
     processes = {line.split()[2] for line in (tmp_path / "diary").read_text().splitlines()}
     assert len(processes) == 4
     assert logging.getLogger("distributed").level == before
-
-
-def same_search(result: SearchResult, undisturbed: SearchResult, diary: Path) -> None:
-    """The same points and front; every trial finished once."""
-    assert [one.params for one in result.outcomes] == [one.params for one in undisturbed.outcomes]
-    assert [trial.id for trial in result.front] == [trial.id for trial in undisturbed.front]
-    finished = noted(diary, "finish")
-    assert set(finished) == {one.trial.id for one in undisturbed.outcomes if one.trial} and set(finished.values()) == {
-        1
-    }
 
 
 def test_local_workers_leave_no_noise(tmp_path: Path) -> None:
@@ -112,11 +92,6 @@ def test_no_scheduler_at_the_address_is_one_line(tmp_path: Path, monkeypatch: py
 
 def test_interruption_is_clean(tmp_path: Path) -> None:
     """Ctrl-C reaches every process of the terminal; nothing is printed, what was finished is kept."""
-    import os
-    import signal
-
-    from tests.codesign.clusters import wait_for
-
     process = client(tmp_path, "--workers", "2", "--seconds", "0.3")
     try:
         wait_for(lambda: len(noted(tmp_path / "diary", "finish")) >= 2)

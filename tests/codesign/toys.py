@@ -9,13 +9,15 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from spikeloom.codesign.search import SearchSettings, search
+from spikeloom.codesign.search import SearchResult, SearchSettings, search
 from spikeloom.codesign.space import Choice, Params, Space
 from spikeloom.codesign.workers import CheckpointReport
 from spikeloom.core.report import LayerReport, Report, Trial
@@ -50,7 +52,7 @@ class Toy:
     diary: Path
     seconds: float = 0.0
     hang: Path | None = None
-    hang_at: int = 4
+    hang_at: int = 1
     die_at: int = 0
     seed: int = 0
     epochs: int = 0
@@ -97,6 +99,23 @@ def noted(diary: Path, what: str) -> Counter[str]:
     """How often each trial has such a line in the diary."""
     lines = [line.split() for line in diary.read_text().splitlines()] if diary.exists() else []
     return Counter(trial_id for word, trial_id, _ in lines if word == what)
+
+
+@cache
+def undisturbed(name: str) -> SearchResult:
+    """The study of that name on one process, from beginning to end."""
+    with tempfile.TemporaryDirectory() as folder:
+        return search(SPACE, Toy(Path(folder) / "diary"), SETTINGS[name], folder + "/study", storage="memory")
+
+
+def check_undisturbed(name: str, result: SearchResult, diary: Path) -> None:
+    """The points and the front of the undisturbed study; each trial finished, and none twice."""
+    expected = undisturbed(name)
+    assert [one.params for one in result.outcomes] == [one.params for one in expected.outcomes]
+    assert [trial.id for trial in result.front] == [trial.id for trial in expected.front]
+    finished = noted(diary, "finish")
+    assert set(finished) == {one.trial.id for one in expected.outcomes if one.trial}
+    assert set(finished.values()) == {1}
 
 
 def main() -> None:

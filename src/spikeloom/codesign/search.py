@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from spikeloom.codesign.metrics import METRICS, Constraint, check_metrics, metric_values, pareto_front
 from spikeloom.codesign.space import Params, Space
-from spikeloom.codesign.storage import StudyFolder, open_folder, open_storage
+from spikeloom.codesign.storage import StudyFolder, open_folder, opened_storage
 from spikeloom.codesign.workers import Answer, Job, Objective, Workers, opened
 from spikeloom.core.report import Trial
 from spikeloom.errors import MappingError, SearchError
@@ -30,6 +30,7 @@ from spikeloom.files.schema import nearest
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.pruners import BasePruner
+    from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
     from optuna.trial import Trial as OptunaTrial
 
@@ -191,10 +192,10 @@ def search(
         "objective": _fingerprint(space, objective),
     }
     place = open_folder(folder, description, resume=resume)
-    with place.sole(), _quiet_optuna():
-        loop = _Loop.opened(space, objective, settings, place, storage, progress)
+    with place.sole(), _quiet_optuna(), _storage_errors(), opened_storage(storage, place.path) as stored:
+        loop = _Loop.opened(space, objective, settings, place, stored, progress)
         listened = settings.pruner is not None
-        with opened(objective, place, workers=workers, cluster=cluster, listened=listened) as team, _storage_errors():
+        with opened(objective, place, workers=workers, cluster=cluster, listened=listened) as team:
             loop.run(team)
         return loop.result()
 
@@ -234,7 +235,7 @@ class _Loop:
         objective: Objective,
         settings: SearchSettings,
         place: StudyFolder,
-        storage: str | None,
+        storage: BaseStorage,
         progress: Progress | None,
     ) -> _Loop:
         import optuna
@@ -243,7 +244,7 @@ class _Loop:
 
         budget = space.size if settings.trials is None else settings.trials
         study = optuna.create_study(
-            storage=open_storage(storage, place.path),
+            storage=storage,
             study_name=f"{STUDY_NAME}-{place.uid}",
             directions=["maximize" if METRICS[name].maximise else "minimize" for name in settings.objectives],
             pruner=_pruner(settings),

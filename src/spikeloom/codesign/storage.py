@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import threading
 import uuid
@@ -218,6 +219,25 @@ def _locked(path: Path, *, wait: bool) -> Iterator[bool]:
     finally:
         path.unlink(missing_ok=True)
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def opened_storage(spec: str | None, folder: Path) -> Iterator[BaseStorage]:
+    """Optuna's storage, closed at the end; what a connection complains of then stands in an error already."""
+    import sqlalchemy
+
+    storage = open_storage(spec, folder)
+    logger = logging.getLogger("sqlalchemy.pool")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield storage
+    finally:
+        if hasattr(storage, "engine"):  # a database
+            with contextlib.suppress(sqlalchemy.exc.SQLAlchemyError):  # the database may be what is wrong
+                storage.remove_session()
+            storage.engine.dispose()
+        logger.setLevel(before)
 
 
 def open_storage(spec: str | None, folder: Path) -> BaseStorage:
