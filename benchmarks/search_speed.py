@@ -20,7 +20,7 @@ from spikeloom.codesign.mapping import MappingChoices, best_global_window, best_
 from spikeloom.codesign.schedules import ScheduleCache
 from spikeloom.core.workload import RateLayer, RateWorkload, Workload
 from spikeloom.evaluate import evaluate, load_workload
-from spikeloom.hw.spikex import SpikexArch
+from spikeloom.hw.spikex import Spikex, SpikexArch
 from spikeloom.lower import draw
 
 CHOICES = MappingChoices(dispatches=("agile", "ptb"), orders=("raster",), merges=(1, 2))
@@ -86,7 +86,8 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=2_000_000)
     args = parser.parse_args()
     workload = drawn() if args.trace is None else load_workload(args.trace)
-    print(f"{len(workload.layers)} layers, {workload.num_samples} samples, T = {workload.num_steps}")
+    num_layers = len(Spikex().runs(workload, SpikexArch()).layers)
+    print(f"{num_layers} layers, {workload.num_samples} samples, T = {workload.num_steps}")
     cache, options = ScheduleCache(), CHOICES.options()
     counting = timed(lambda: design_tables(workload, SpikexArch(), options, VALUES, cache=cache, threads=1))
     tables = design_tables(workload, SpikexArch(), options, VALUES, cache=cache, threads=1)
