@@ -14,6 +14,7 @@ distributed Variable; a worker that hears nothing for a minute goes on unpruned.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import signal
@@ -248,7 +249,10 @@ class DaskWorkers:
             self._client.subscribe_topic(self._topic, lambda event: self._events.put(("report", event[1])))
 
     def places(self) -> int:
-        workers = self._client.scheduler_info(n_workers=-1).get("workers", {}) if self._connected() else {}
+        try:
+            workers = self._client.scheduler_info(n_workers=-1)["workers"]
+        except OSError:  # lost on the way; the next answer waited for finds that out
+            return 1
         return max(1, len(workers))
 
     def start(self, job: Job) -> None:
@@ -282,14 +286,24 @@ class DaskWorkers:
             if future.status in ("cancelled", "lost"):
                 self._begin_again()
                 continue
-            job, _ = self._running.pop(number)
-            return job, self._result(job, future)
+            job, _ = self._running[number]
+            try:
+                answer = self._result(job, future)
+            except OSError:
+                if future.status == "error":
+                    raise  # the trial's own
+                time.sleep(0.1)  # lost between the news and the answer itself
+                self._events.put((kind, what))
+                continue
+            del self._running[number]
+            return job, answer
 
     def _answer(self, report: Mapping[str, Any], on_report: OnReport) -> None:
         from distributed import Variable
 
         stop = report["number"] in self._running and on_report(report["number"], report["step"], report["values"])
-        Variable(report["answer"], client=self._client).set(stop)
+        with contextlib.suppress(OSError):  # lost on the way: then so is the trial
+            Variable(report["answer"], client=self._client).set(stop)
 
     def _result(self, job: Job, future: Future) -> Answer:
         from distributed.scheduler import KilledWorker
@@ -327,9 +341,10 @@ class DaskWorkers:
     def release(self) -> None:
         """Give up what is running."""
         if self._connected():
-            self._client.cancel([future for _, future in self._running.values()], force=True)
-            if self._listened:
-                self._client.unsubscribe_topic(self._topic)
+            with contextlib.suppress(OSError):  # lost on the way: there is nothing left to give up
+                self._client.cancel([future for _, future in self._running.values()], force=True)
+                if self._listened:
+                    self._client.unsubscribe_topic(self._topic)
         self._running.clear()
 
 
