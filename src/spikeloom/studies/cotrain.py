@@ -54,6 +54,10 @@ if TYPE_CHECKING:
     from spikeloom.snn.train import Epoch
 
 
+#: A machine with its mapping, and the curves of its layers under it.
+Tables = tuple[AbstractArch, Mapping[str, Curve]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class CotrainOptions:
     """What hardware-aware training needs beside the experiment.
@@ -115,15 +119,13 @@ class Prediction:
 class Cotrained:
     """A network and the machine it was trained for.
 
-    network: normalisation folded. arch: the best mapping on training recordings. tables: (machine, curves) drawn before the
-    first update, and those in use at the end.
+    network: normalisation folded. arch: the best mapping on training recordings. tables: (machine, curves) in use at the end.
     """
 
     network: Network
     arch: AbstractArch
     history: tuple[Epoch, ...]
-    first_tables: tuple[AbstractArch, Mapping[str, Curve]]
-    last_tables: tuple[AbstractArch, Mapping[str, Curve]]
+    tables: Tables
 
 
 def cotrain_network(
@@ -205,12 +207,11 @@ def cotrain_network(
         folded,
         best_mapping(done, arch, options.choices).arch,
         trained.history,
-        tables,
         (machine_from(penalty.machine, ARCH_TYPES, PRESETS, "checkpoint"), penalty.curves),
     )
 
 
-def predict_cost(tables: tuple[AbstractArch, Mapping[str, Curve]], workload: Workload) -> Prediction:
+def predict_cost(tables: Tables, workload: Workload) -> Prediction:
     """What tables say about spikes they were not drawn from, and the exact cost on the same mapping."""
     arch, curves = tables
     report = evaluate(workload, arch)
@@ -226,7 +227,7 @@ def recorded(network: Network, experiment: Experiment, source: Samples, limit: i
     return lower(network, record(network, some, execution_of(experiment)))
 
 
-def _tables(workload: Workload, arch: SpikexArch, options: CotrainOptions) -> tuple[AbstractArch, Mapping[str, Curve]]:
+def _tables(workload: Workload, arch: SpikexArch, options: CotrainOptions) -> Tables:
     """The machine with its best mapping for these spikes, and the curves under it."""
     chosen = best_mapping(workload, arch, options.choices).arch
     return chosen, draw_curves(workload, chosen, thinning=options.thinning)
@@ -270,7 +271,7 @@ class Sweep:
 
     start: network to go on from; without one the experiment is trained plainly first.
     warm: network whose weights the second stages begin with instead, e.g. one co-trained at fewer steps.
-    betas: one second stage each, from the same start. baselines: presets or machine files that the start runs on, each with its
+    betas: one second stage each, from the same start. chain: each from the network of the beta before it instead. baselines: presets or machine files that the start runs on, each with its
         best window for the whole network.
     options: what all second stages share.
     """
@@ -278,6 +279,7 @@ class Sweep:
     start: str | None = None
     warm: str | None = None
     betas: tuple[float, ...] = (0.3, 1.0, 3.0)
+    chain: bool = False
     baselines: tuple[str, ...] = ("ptb", "snn-dense")
     options: CotrainOptions = field(default_factory=CotrainOptions)
 
@@ -363,8 +365,14 @@ def run_sweep(
     baselines = _baselines(start, experiment, sweep, fit, shown)
     rows = [*baselines]
     begun = start if sweep.warm is None else with_weights(start, fold(read_network(sweep.warm)), sweep.warm)
+    arch = time_batched(load_machine(sweep.options.machine)[1])
+    tables = _tables(recorded(begun, experiment, fit, sweep.options.samples), arch, sweep.options)
     for beta in sweep.betas:
-        rows.append(_second_stage(begun, experiment, sweep, beta, (fit, held, shown), folder, resume, progress))
+        row, trained = _second_stage(
+            begun, experiment, sweep, beta, (fit, held, shown), tables, folder, resume, progress
+        )
+        rows.append(row)
+        begun = trained if sweep.chain else begun
     log = folder / ("test.jsonl" if test else "results.jsonl")
     log.unlink(missing_ok=True)
     for row in rows:
@@ -426,10 +434,10 @@ def _baselines(start: Network, experiment: Experiment, sweep: Sweep, fit: Sample
     rows = []
     for spec in sweep.baselines:
         arch = best_global_window(training, time_batched(load_machine(spec)[1]), options.windows).arch
-        label = f"{spec}, L = {arch.window}"
+        label = f"{spec} L={arch.window}"
         rows.append(Row(label, "baseline", 0.0, accuracy, evaluate(workload, arch, label=label), _rates(workload)))
     arch = best_mapping(training, time_batched(load_machine(options.machine)[1]), options.choices).arch
-    label = f"{options.machine}, mapping free"
+    label = f"{options.machine} mapped"
     rows.append(Row(label, "mapping", 0.0, accuracy, evaluate(workload, arch, label=label), _rates(workload)))
     return tuple(rows)
 
@@ -440,11 +448,12 @@ def _second_stage(
     sweep: Sweep,
     beta: float,
     parts: tuple[Samples, Samples, Samples],
+    tables: Tables,
     folder: Path,
     resume: bool,
     progress: Progress | None,
-) -> Row:
-    """Train with one beta, unless that is done, and measure."""
+) -> tuple[Row, Network]:
+    """Train with one beta, unless that is done, and measure; ``tables``: those drawn before any second stage."""
     fit, held, shown = parts
     own = folder / f"beta-{beta:g}"
     make_folder(own)
@@ -456,17 +465,18 @@ def _second_stage(
     write_network(own / "network.npz", done.network)
     write_machine(own / "machine.toml", done.arch)
     workload = recorded(done.network, experiment, shown)
-    label = f"{options.machine}, beta = {beta:g}"
-    return Row(
+    label = f"{options.machine} beta={beta:g}"
+    row = Row(
         label,
         "cotrained",
         beta,
         _accuracy(done.network, experiment, shown),
         evaluate(workload, done.arch, label=label),
         _rates(workload),
-        predict_cost(done.first_tables, workload),
-        predict_cost(done.last_tables, workload),
+        predict_cost(tables, workload),
+        predict_cost(done.tables, workload),
     )
+    return row, done.network
 
 
 def _accuracy(network: Network, experiment: Experiment, source: Samples) -> float:

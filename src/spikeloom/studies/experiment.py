@@ -38,7 +38,8 @@ class Experiment:
 
     data, network: keys of DATASETS and NETWORKS. data_options, network_options: what these take.
     train: fields of ``snn.train.TrainConfig``. start: network file whose weights training starts from.
-    validation: fraction of the training set held out and scored after every epoch.
+    validation: fraction of the training set held out and scored after every epoch. split_seed: of what is held out, the training's
+        seed where absent; runs of several seeds that are compared should hold out the same.
     shift: largest random shift of training maps in pixels, 0 for none. flip: mirror half of them left to right.
     """
 
@@ -49,6 +50,7 @@ class Experiment:
     network_options: Mapping[str, Any] = field(default_factory=dict)
     start: str | None = None
     validation: float = 0.0
+    split_seed: int | None = None
     shift: int = 0
     flip: bool = False
     name: str = ""
@@ -103,6 +105,8 @@ def _experiment_from(raw: Mapping[str, Any], where: str) -> Experiment:
             raise ConfigError(f"{where}: {key}: got '{got}'{nearest(got, known)}, expected one of {', '.join(known)}")
     if not 0 <= experiment.validation < 1:
         raise ConfigError(f"{where}: validation: got {experiment.validation}, expected 0 up to 1")
+    if experiment.split_seed is not None and experiment.split_seed < 0:
+        raise ConfigError(f"{where}: split_seed: got {experiment.split_seed}, expected 0 or more")
     if experiment.shift < 0:
         raise ConfigError(f"{where}: shift: got {experiment.shift}, expected 0 or more pixels")
     train_config(experiment, where)
@@ -158,7 +162,8 @@ def train_experiment(
 def training_samples(experiment: Experiment, data_dir: Path | None = None) -> tuple[Samples, Samples | None]:
     """The training set as (what is trained on, what is held out)."""
     everything = samples(experiment, "train", data_dir)
-    return split(everything, experiment.validation, train_config(experiment).seed)
+    seed = train_config(experiment).seed if experiment.split_seed is None else experiment.split_seed
+    return split(everything, experiment.validation, seed)
 
 
 def fit_experiment(

@@ -1,0 +1,83 @@
+"""What hardware-aware training bought, for people: a table and a figure of accuracy against EDP, baselines beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from spikeloom.core.report import Report
+from spikeloom.files.atomic import replacing
+from spikeloom.units import format_si
+
+
+class Measured(Protocol):
+    """One network on one machine; rates: firing rate of what arrives at each layer behind the first."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def accuracy(self) -> float: ...
+    @property
+    def report(self) -> Report: ...
+    @property
+    def rates(self) -> Mapping[str, float]: ...
+
+
+def cotraining_table(rows: Sequence[Measured], where: str) -> Table:
+    """One row per network and machine; "times less" is the first row's EDP over this row's. Fits 80 columns.
+
+    where: the recordings, e.g. "80 held-out recordings".
+    """
+    table = Table(
+        title=f"Hardware-aware training, {where}",
+        caption=f"times less: EDP than {rows[0].name}" if rows else None,
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("network and machine", overflow="fold")
+    for heading in ("right", "hidden rate", "energy", "latency", "EDP", "times less"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        report = row.report
+        table.add_row(
+            Text(row.name),
+            f"{100 * row.accuracy:.2f} %",
+            f"{100 * mean_rate(row.rates):.2f} %",
+            format_si(report.energy_per_inference_j, "J"),
+            format_si(report.latency_per_inference_s, "s"),
+            format_si(report.edp_js, "Js"),
+            f"{rows[0].report.edp_js / report.edp_js:.2f}",
+        )
+    return table
+
+
+def mean_rate(rates: Mapping[str, float]) -> float:
+    """Mean over layers; 0 where no layer is hidden."""
+    return sum(rates.values()) / len(rates) if rates else 0.0
+
+
+def write_cotraining_figure(path: Path | str, rows: Sequence[Measured]) -> None:
+    """Accuracy over EDP as one self-contained HTML page. Needs plotly (extra ``figures``)."""
+    from plotly.graph_objects import Figure, Scatter
+
+    figure = Figure()
+    for row in rows:
+        figure.add_trace(
+            Scatter(
+                x=[row.report.edp_js],
+                y=[100 * row.accuracy],
+                name=row.name,
+                mode="markers",
+                marker={"size": 11},
+                hovertemplate=f"{format_si(row.report.edp_js, 'Js')}, %{{y:.2f}} % right",
+            )
+        )
+    figure.update_xaxes(title_text="EDP per inference (Js)", type="log")
+    figure.update_yaxes(title_text="right (%)")
+    with replacing(path) as temporary:
+        temporary.write_text(figure.to_html(include_plotlyjs=True), encoding="utf-8")

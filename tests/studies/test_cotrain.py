@@ -1,0 +1,193 @@
+"""Both stages of hardware-aware training on made-up recordings; interruption, resumption, bad files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spikeloom.core.trace import Levels, Spikes
+from spikeloom.errors import ConfigError
+from spikeloom.evaluate import evaluate, load_machine
+from spikeloom.files.network import read_network
+from spikeloom.files.results import read_trials
+from spikeloom.studies.cotrain import CotrainOptions, Prediction, Row, correlation, read_sweep, recorded, run_sweep
+from spikeloom.studies.experiment import samples, training_samples
+
+FILE = """
+data = "moving-bar"
+network = "lenet"
+validation = 0.25
+[data_options]
+num_samples = 40
+[network_options]
+batch_norm = false
+[train]
+num_steps = 6
+encoding = "events"
+epochs = 2
+learning_rate = 1e-2
+initial_rate = 0.1
+[cotrain]
+betas = [0.5, 2.0]
+epochs = 2
+samples = 8
+windows = [1, 2, 4]
+dispatches = ["agile", "ptb"]
+orders = ["raster"]
+merges = [1, 2]
+refresh = 1
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "bar.toml"
+    path.write_text(FILE, encoding="utf-8")
+    return path
+
+
+def test_a_sweep_makes_networks_and_machines_that_evaluate_to_what_it_says(file: Path, tmp_path: Path) -> None:
+    experiment, sweep = read_sweep(file)
+    folder = tmp_path / "sweep"
+    rows = run_sweep(experiment, sweep, folder)
+    assert [row.what for row in rows] == ["baseline", "baseline", "mapping", "cotrained", "cotrained"]
+    _, held = training_samples(experiment)
+    assert held is not None and rows[0].report.num_samples == len(held) == 10
+    assert rows[2].report.edp_js <= rows[0].report.edp_js * 1.2  # mappings are chosen on other recordings than these
+    for row in rows[3:]:
+        network = read_network(folder / f"beta-{row.beta:g}" / "network.npz")
+        arch = load_machine(str(folder / f"beta-{row.beta:g}" / "machine.toml"))[1]
+        again = evaluate(recorded(network, experiment, held), arch)
+        assert again.energy_j == row.report.energy_j
+        assert again.latency_s == row.report.latency_s
+        assert row.first is not None
+        exact = evaluate(recorded(network, experiment, held), arch)
+        assert row.report.edp_js == exact.edp_js
+    trials = read_trials(folder / "results.jsonl").trials
+    assert [trial.report.edp_js for trial in trials if trial.report] == [row.report.edp_js for row in rows]
+    assert rows[4].report.edp_js < rows[2].report.edp_js
+
+
+def test_the_test_set_is_measured_only_where_asked(file: Path, tmp_path: Path) -> None:
+    experiment, sweep = read_sweep(file)
+    sweep = replace(sweep, betas=(1.0,))
+    folder = tmp_path / "sweep"
+    run_sweep(experiment, sweep, folder)
+    stamp = (folder / "beta-1" / "network.npz").read_bytes()
+    rows = run_sweep(experiment, sweep, folder, test=True)
+    assert rows[0].report.num_samples == len(samples(experiment, "test"))
+    network = read_network(folder / "beta-1" / "network.npz")
+    assert (folder / "beta-1" / "network.npz").read_bytes() == stamp or network.id  # nothing was trained again
+    assert (folder / "test.jsonl").exists()
+
+
+def test_an_interrupted_sweep_ends_as_one_that_was_not(file: Path, tmp_path: Path) -> None:
+    experiment, sweep = read_sweep(file)
+    sweep = replace(sweep, betas=(2.0,))
+    whole = run_sweep(experiment, sweep, tmp_path / "whole")
+    seen: list[str] = []
+
+    def stop(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+        if stage == "epoch":
+            seen.append(stage)
+            if len(seen) == 3:  # after the first epoch of the second stage
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(experiment, sweep, tmp_path / "stopped", progress=stop)
+    resumed = run_sweep(experiment, sweep, tmp_path / "stopped")
+    assert resumed[-1].report.edp_js == whole[-1].report.edp_js
+    assert resumed[-1].last is not None and whole[-1].last is not None
+    assert resumed[-1].last.predicted == whole[-1].last.predicted
+
+
+def test_a_folder_belongs_to_one_sweep(file: Path, tmp_path: Path) -> None:
+    experiment, sweep = read_sweep(file)
+    folder = tmp_path / "sweep"
+    run_sweep(experiment, replace(sweep, betas=(1.0,)), folder)
+    other = replace(sweep, betas=(1.0,), options=replace(sweep.options, refresh=0))
+    with pytest.raises(ConfigError, match="holds another sweep"):
+        run_sweep(experiment, other, folder)
+    assert len(run_sweep(experiment, other, folder, resume=False)) == 4
+
+
+def test_without_refresh_the_first_tables_stay(file: Path, tmp_path: Path) -> None:
+    experiment, sweep = read_sweep(file)
+    sweep = replace(sweep, betas=(1.0,), options=replace(sweep.options, refresh=0))
+    row = run_sweep(experiment, sweep, tmp_path / "sweep")[-1]
+    assert row.first is not None and row.last is not None
+    assert row.first.predicted == row.last.predicted
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("[cotrain]", "[cotrian]", "cotrain: got None, expected a table"),
+        ("betas = [0.5, 2.0]", "betas = []", "betas"),
+        ("betas = [0.5, 2.0]", "betas = [1.0, 1.0]", "betas"),
+        ("refresh = 1", "refersh = 1", "refersh: unknown key"),
+        ("refresh = 1", "refresh = -1", "refresh: got -1"),
+        ("refresh = 1", 'machine = "spikx"', "spikx: no such machine"),
+        ("windows = [1, 2, 4]", "windows = [0]", "window"),
+        ("windows = [1, 2, 4]", "windows = []", "window"),
+        ('dispatches = ["agile", "ptb"]', 'dispatches = ["agil"]', "dispatch"),
+        ("samples = 8", "samples = 0", "samples: got 0"),
+        ("samples = 8", 'thinning = "all"', "thinning"),
+        ("validation = 0.25", "validation = 0.0", "validation is 0"),
+    ],
+)
+def test_a_bad_file_is_one_line(file: Path, tmp_path: Path, old: str, new: str, words: str) -> None:
+    file.write_text(FILE.replace(old, new), encoding="utf-8")
+    with pytest.raises(ConfigError, match=words) as caught:
+        experiment, sweep = read_sweep(file)
+        run_sweep(experiment, sweep, tmp_path / "sweep")
+    assert "\n" not in str(caught.value)
+
+
+def test_rank_correlation_and_median_error() -> None:
+    report = evaluate(_silent(), load_machine("spikex")[1])
+
+    def row(predicted: float, exact: float) -> Row:
+        prediction = Prediction((predicted, 1.0), (exact, 1.0))
+        return Row("x", "cotrained", 1.0, 1.0, report, {}, prediction, None)
+
+    assert correlation([row(1.1, 1.0), row(2.0, 2.0), row(3.0, 4.0)], "first") == pytest.approx((1.0, 0.1))
+    assert correlation([row(3.0, 1.0), row(2.0, 2.0), row(1.0, 3.0)], "first") == pytest.approx((-1.0, 2 / 3))
+    assert correlation([row(1.0, 1.0)] * 2, "first") is None
+    assert correlation([row(1.0, 1.0)] * 3, "last") is None
+
+
+def _silent() -> object:
+    from tests.codesign.spiking import event_net, events, spikes_of
+
+    return spikes_of(event_net(), events(2))
+
+
+def test_a_batch_as_a_penalty_sees_it_is_the_recorded_workload() -> None:
+    import torch
+
+    from spikeloom.studies.cotrain import _workload
+    from tests.codesign.spiking import T, event_net, events, spikes_of
+
+    network = event_net()
+    expected = spikes_of(network, events(5))
+    shapes = network.shapes()
+    arrived = {}
+    for layer in expected.layers:
+        values = layer.arrival.unpack() if isinstance(layer.arrival, Spikes) else layer.arrival.values
+        shape = shapes[network.inputs_of(layer.name)[0]]
+        arrived[layer.name] = torch.tensor(values.astype(np.float32)).reshape(*values.shape[:2], *shape)
+    found = _workload(network, T, arrived)
+    arch = load_machine("spikex")[1]
+    assert evaluate(found, arch).energy_j == evaluate(expected, arch).energy_j
+    levels = [layer.arrival.bits for layer in found.layers if isinstance(layer.arrival, Levels)]
+    assert levels == [layer.arrival.bits for layer in expected.layers if isinstance(layer.arrival, Levels)]
+
+
+def test_options_are_checked() -> None:
+    with pytest.raises(ConfigError, match="beta: got -1"):
+        CotrainOptions(beta=-1)
