@@ -42,42 +42,44 @@ class Point:
 
 def front_table(front: Sequence[Compared], baselines: Sequence[Compared]) -> Table:
     """One row per design, then the baselines; a column per baseline with the factor by which its EDP is higher."""
-    notes = ["rate: spikes per hidden neuron and step"]
+    caption = "rate: spikes per hidden neuron and step"
     if baselines:
-        notes.append("x NAME: EDP of that baseline over the design's")
-    table = Table(title="Front, per inference", caption="; ".join(notes), box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("design", overflow="fold")
-    for heading in ("accuracy", "rate", "latency", "energy", "EDP", "area"):
+        windows = [text for row in baselines if (text := _window(row))]
+        caption += "; last columns: EDP of a baseline over the design's"
+        caption += f"\nbest window: {', '.join(windows)}" if windows else ""
+    table = Table(title="Front, per inference", caption=caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("design", overflow="fold", min_width=min(10, max(len(row.label) for row in [*front, *baselines])))
+    for heading in ("accuracy", "rate", "latency", "energy", "EDP", "mm2"):
         table.add_column(heading, justify="right", no_wrap=True)
     for baseline in baselines:
-        table.add_column(Text(f"x {baseline.label}"), justify="right")
+        table.add_column(Text(baseline.label), justify="right", overflow="fold")
     for row in front:
         factors = (_factor(other.report.edp_js, row.report.edp_js) for other in baselines)
-        table.add_row(*_cells(row, row.label), *factors)
+        table.add_row(*_cells(row), *factors)
     if baselines:
         table.add_section()
     for row in baselines:
-        table.add_row(*_cells(row, _with_window(row)), *("" for _ in baselines))
+        table.add_row(*_cells(row), *("" for _ in baselines))
     return table
 
 
-def _cells(row: Compared, label: str) -> tuple[Text | str, ...]:
+def _cells(row: Compared) -> tuple[Text | str, ...]:
     report, area = row.report, row.report.area_m2
     return (
-        Text(label),
+        Text(row.label),
         "-" if row.accuracy is None else f"{100 * row.accuracy:.1f} %",
         "-" if row.hidden_rate is None else f"{row.hidden_rate:.3f}",
         format_si(report.latency_per_inference_s, "s"),
         format_si(report.energy_per_inference_j, "J"),
         format_si(report.edp_js, "Js"),
-        "-" if area is None else f"{from_si(area, 'mm2'):.3g} mm2",
+        "-" if area is None else f"{from_si(area, 'mm2'):.3g}",
     )
 
 
-def _with_window(row: Compared) -> str:
-    """``ptb, L=4``: a baseline with the window that suits it best."""
+def _window(row: Compared) -> str:
+    """``4 (ptb)``: the window that suits a baseline best."""
     window = row.report.arch.get("window")
-    return row.label if window is None or isinstance(window, Mapping) else f"{row.label}, L={window}"
+    return "" if window is None or isinstance(window, Mapping) else f"{window} ({row.label})"
 
 
 def _factor(edp: float, best: float) -> str:

@@ -231,7 +231,7 @@ def _constraint(key: str, bound: Any, where: str) -> Constraint:
     metric = next((name for name in METRICS if key == name or key.startswith(name + "_")), None)
     if metric is None:
         raise ConfigError(
-            f"{where}: constraints: got '{key}'{nearest(key, METRICS)}, expected one of {', '.join(METRICS)}, with a unit "
+            f"{where}: constraints: got '{key}'{nearest(key.partition('_')[0], METRICS)}, expected one of {', '.join(METRICS)}, with a unit "
             "behind (area_mm2, energy_uj, latency_ms)"
         )
     suffix = key.removeprefix(metric).lstrip("_")
