@@ -199,6 +199,23 @@ def test_unsupported_layers_are_refused_by_name(layer: Layer, word: str) -> None
         Spikex().map(Workload((layer,), 4, 1), SpikexArch())
 
 
+@settings(max_examples=40, deadline=None)
+@given(layer_cases() | membrane_cases(), knob_sets(), st.lists(knob_sets(), min_size=2, max_size=6))
+def test_choices_scheduled_together_count_like_each_alone(
+    case: slow.LayerCase, machine: slow.Knobs, knobs: list[slow.Knobs]
+) -> None:
+    layer, arch = layer_of([case, case]), dataclasses.replace(arch_of(machine), dispatch="agile", step="serial")
+    choices = [LayerMapping(k.window, k.dispatch, k.order, 1 if k.dispatch == "dense" else k.merge) for k in knobs]
+    for part, *alone in zip(
+        Spikex().scheduled(layer, arch, choices, threads=1),
+        *(Spikex().scheduled(layer, arch, (choice,), threads=1) for choice in choices),
+        strict=True,
+    ):
+        for together, single in zip(part.found, alone, strict=True):
+            for name in ("totals", "filled", "channels", "filled_out"):
+                np.testing.assert_array_equal(getattr(together, name), getattr(single.found[0], name))
+
+
 def arch_with(knob: str, value: Any) -> SpikexArch:
     fields: dict[str, Any] = {knob: value}
     return SpikexArch(**fields)

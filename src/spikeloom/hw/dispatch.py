@@ -49,12 +49,11 @@ def list_tiles(
     num_windows: int,
     cols: int,
     dispatch: int,
-    interleave: bool,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """Cut the active windows into tiles.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Cut the active windows into tiles, in raster order.
 
-    Returns (column_x, column_o, tile_start, num_a): tile n holds columns tile_start[n]:tile_start[n+1]; the first
-    num_a tiles are mode A, the rest mode B.
+    Returns (column_x, column_o, tile_start, rank): tile n holds columns tile_start[n]:tile_start[n+1]; the first tiles
+    are mode A, each with its rank among those of its position, the rest are mode B.
     """
     num_positions = active.shape[0]
     count = np.zeros(num_positions, np.int64)
@@ -115,8 +114,6 @@ def list_tiles(
                     rest_o[x, rest[x]] = o
                     rest[x] += 1
     num_a = tiles
-    if interleave and num_a > 0:
-        column_x, column_o, tile_start = _interleaved(column_x, column_o, tile_start, tile_rank, num_a, n)
     for wave in range(cols):
         width = 0
         for x in range(num_positions):
@@ -132,35 +129,31 @@ def list_tiles(
         if width:
             tiles += 1
             tile_start[tiles] = n
-    return column_x[:n], column_o[:n], tile_start[: tiles + 1], num_a
+    return column_x[:n], column_o[:n], tile_start[: tiles + 1], tile_rank[:num_a]
 
 
 @njit(cache=True, nogil=True)
-def _interleaved(
-    column_x: np.ndarray, column_o: np.ndarray, tile_start: np.ndarray, tile_rank: np.ndarray, num_a: int, num: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mode A tiles sorted by (rank among the tiles of their position, raster)."""
-    new_x = np.empty_like(column_x)
-    new_o = np.empty_like(column_o)
-    new_start = np.zeros_like(tile_start)
-    n = 0
-    placed = 0
-    rank = 0
-    while placed < num_a:
-        for tile in range(num_a):
-            if tile_rank[tile] == rank:
-                for j in range(tile_start[tile], tile_start[tile + 1]):
-                    new_x[n] = column_x[j]
-                    new_o[n] = column_o[j]
-                    n += 1
-                placed += 1
-                new_start[placed] = n
-        rank += 1
-    return new_x, new_o, new_start
+def interleaved(rank: np.ndarray, num_tiles: int) -> np.ndarray:
+    """Order of the tiles by (rank among the mode A tiles of a position, raster); mode B tiles follow as they are."""
+    order = np.empty(num_tiles, np.int64)
+    highest = 0
+    for tile in range(rank.shape[0]):
+        highest = max(highest, rank[tile])
+    first = np.zeros(highest + 2, np.int64)
+    for tile in range(rank.shape[0]):
+        first[rank[tile] + 1] += 1
+    for r in range(highest):
+        first[r + 1] += first[r]
+    for tile in range(rank.shape[0]):
+        order[first[rank[tile]]] = tile
+        first[rank[tile]] += 1
+    for tile in range(rank.shape[0], num_tiles):
+        order[tile] = tile
+    return order
 
 
 @njit(cache=True, nogil=True)
-def run_tiles(
+def integrate_tiles(
     tag_words: np.ndarray,  # uint64 (N * words * pixels), the tag map in one row
     pixels_and_words: tuple[int, int],
     pops: np.ndarray,  # uint16 (N, pixels, C) for zskip, else size 0
@@ -175,36 +168,26 @@ def run_tiles(
     group_tags: np.ndarray,  # uint8 (groups, C, pixels) for dispatch ptb with merging, or size 0
     cols: int,
     dense: bool,
-    merge: int,
+    merges: np.ndarray,  # int64 (M): merge widths to run side by side
     adders: int,
     level_bits: int,
     levels_of: np.ndarray,  # int64 (N): levels in window o (the last may be short)
-    updates_of: np.ndarray,  # int64 (N): update cycles of window o without leak
-    window: int,
-    decay: int,
-    scan: int,
     compatible: np.ndarray,
-    totals: np.ndarray,  # int64 (NUM_TOTALS)
+    integration_of: np.ndarray,  # int64 (M, tiles): T_int of every tile
+    totals: np.ndarray,  # int64 (M, NUM_TOTALS)
 ) -> None:
-    """Run the tiles of one filter group at row 0 and add up what they do.
-
-    totals[PERIOD] is the distance from the group's first tile to the next group's first, totals[MAKESPAN] the latest
-    end of an update, both relative to the group's first tile and -1 without a tile.
-    """
+    """Integrate the tiles of one filter group, in any order, and add up what does not depend on it."""
     num_offsets = offsets.shape[0]
     num_pixels, num_words = pixels_and_words
     everything = ~np.uint64(0)
     masked = mask.size > 0
-    num_positions = first_pixel.shape[0]
     max_cols = 64
     pixels = np.empty(max_cols, np.int64)
     windows = np.empty(max_cols, np.int64)
     first_word = np.empty(max_cols, np.int64)
-    begin = np.empty(max_cols, np.int64)
-    lasts = np.empty(max_cols, np.int64)
     union = np.empty((num_offsets, num_words), np.uint64)
     zskip = pops.size > 0
-    listed = (merge > 1 or zskip) and not dense
+    listed = (merges.max() > 1 or zskip) and not dense
     room = num_offsets * num_words * 64 if listed else 0
     words = np.zeros((num_offsets, num_words, max_cols) if listed else (0, 0, 0), np.uint64)
     tag_bytes = np.empty(num_offsets * 64 if listed else 0, np.uint8)
@@ -215,18 +198,9 @@ def run_tiles(
     step_fill = np.empty(room, np.int64)
     scratch = np.empty((3, max(256, room) + 1), np.int64)
     open_classes = np.empty(4, np.uint64)
-    processed = np.empty(num_positions, np.int64)  # last processed window of a position
-    final = np.empty(num_positions, np.int64)  # absolute end of its last update
-    for x in range(num_positions):
-        processed[x] = -1
-        final[x] = -1
-    start = 0
-    following = 0
-    makespan = -1
     for tile in range(tile_start.shape[0] - 1):
         lo = tile_start[tile]
         m = tile_start[tile + 1] - lo
-        is_a = tile < num_a
         sum_levels = 0
         max_levels = 0
         for j in range(m):
@@ -234,7 +208,6 @@ def run_tiles(
             pixels[j] = first_pixel[column_x[lo + j]]
             sum_levels += levels_of[windows[j]]
             max_levels = max(max_levels, levels_of[windows[j]])
-        # -- integration: |U|, steps, T_int
         synapses = 0
         shared = 0
         for j in range(m):
@@ -254,41 +227,98 @@ def run_tiles(
                 synapses += popcount64(both)
         if dense:
             synapses = num_synapses  # of this filter group, silent ones included
-        steps = synapses
         serial_cost = (max_levels * level_bits + adders - 1) // adders
-        if listed and not zskip and m == 2:
-            # two columns: only (1, 0) merges with (0, 1), whatever the order
-            steps = steps_of_two_columns(words)
-        elif listed and (zskip or m > 1):
+        by_synapse = listed and (zskip or m > 2)
+        num = 0
+        if by_synapse:
             if group_tags.size:
                 num = tags_by_group(group_tags, windows[0] // cols, pixels[0], offsets, synapse_tags)
             elif m <= 8 and not zskip:
                 num = tags_by_byte(words, m, union, tag_bytes, synapse_tags)
             else:
                 num = tags_by_bit(words, m, union, pops, pixels, windows, offsets, synapse_tags, synapse_ones)
-            if merge == 1 or m == 1:
-                for e in range(num):
-                    step_of[e] = e
-            elif merge == 2 and m <= 8:
-                steps = merge_by_class(synapse_tags, num, 1 << m, compatible, step_of, open_classes, scratch)
+        for k in range(merges.shape[0]):
+            merge = merges[k]
+            steps = synapses
+            if by_synapse:
+                if merge == 1 or m == 1:
+                    for e in range(num):
+                        step_of[e] = e
+                elif merge == 2 and m <= 8:
+                    steps = merge_by_class(synapse_tags, num, 1 << m, compatible, step_of, open_classes, scratch)
+                else:
+                    steps = merge_by_scan(synapse_tags, num, merge, step_tags, step_fill, step_of)
+            elif listed and m == 2 and merge > 1:
+                # two columns: only (1, 0) merges with (0, 1), whatever the order
+                steps = steps_of_two_columns(words)
+            integration = steps * serial_cost
+            if zskip:
+                integration = 0
+                for e in range(steps):
+                    step_fill[e] = 0
+                for e in range(synapses):
+                    step_fill[step_of[e]] = max(step_fill[step_of[e]], np.int64(synapse_ones[e]))
+                for e in range(steps):
+                    integration += (step_fill[e] + adders - 1) // adders
+            integration_of[k, tile] = integration
+            total = totals[k]
+            total[TILES] += 1
+            if tile < num_a:
+                total[TILES_A] += 1
             else:
-                steps = merge_by_scan(synapse_tags, num, merge, step_tags, step_fill, step_of)
-        integration = steps * serial_cost
-        if zskip:
-            integration = 0
-            for e in range(steps):
-                step_fill[e] = 0
-            for e in range(synapses):
-                step_fill[step_of[e]] = max(step_fill[step_of[e]], np.int64(synapse_ones[e]))
-            for e in range(steps):
-                integration += (step_fill[e] + adders - 1) // adders
+                total[COLUMNS_B] += m
+            total[SYNAPSES] += synapses
+            total[STEPS] += steps
+            total[STEP_LEVELS] += steps * sum_levels
+            total[TAGS] += shared
+            total[SLOTS] += m * synapses
+            total[BUSY] += m * integration
+
+
+@njit(cache=True, nogil=True)
+def time_tiles(
+    column_x: np.ndarray,
+    column_o: np.ndarray,
+    tile_start: np.ndarray,
+    num_a: int,
+    order: np.ndarray,  # int64 (tiles): which tile runs when, or size 0 for raster order
+    num_positions: int,
+    integration_of: np.ndarray,  # int64 (tiles)
+    updates_of: np.ndarray,  # int64 (N): update cycles of window o without leak
+    window: int,
+    decay: int,
+    scan: int,
+    totals: np.ndarray,  # int64 (NUM_TOTALS)
+) -> None:
+    """When the tiles of one filter group run at row 0, one after another in the order given.
+
+    totals[PERIOD] is the distance from the group's first tile to the next group's first, totals[MAKESPAN] the latest
+    end of an update, both relative to the group's first tile and -1 without a tile.
+    """
+    max_cols = 64
+    begin = np.empty(max_cols, np.int64)
+    lasts = np.empty(max_cols, np.int64)
+    processed = np.empty(num_positions, np.int64)  # last processed window of a position
+    final = np.empty(num_positions, np.int64)  # absolute end of its last update
+    for x in range(num_positions):
+        processed[x] = -1
+        final[x] = -1
+    start = 0
+    following = 0
+    makespan = -1
+    for turn in range(tile_start.shape[0] - 1):
+        tile = order[turn] if order.size else turn
+        lo = tile_start[tile]
+        m = tile_start[tile + 1] - lo
+        is_a = tile < num_a
+        integration = integration_of[tile]
         # -- update: leak of the gap, then one cycle a step
         sum_update = 0
         max_update = 0
         end = 0
         for j in range(m):
             x = column_x[lo + j]
-            o = windows[j]
+            o = column_o[lo + j]
             gap = o - processed[x] - 1 if processed[x] >= 0 else 0
             processed[x] = o
             leak = 0
@@ -305,7 +335,7 @@ def run_tiles(
             totals[UPDATES] += updates_of[o]
             totals[LEAKS] += leak
         # -- start: behind the tile before, behind the tag scan, behind the neuron's own membrane
-        if tile > 0:
+        if turn > 0:
             start = following
             if is_a:
                 x = column_x[lo]
@@ -321,16 +351,5 @@ def run_tiles(
         advance = integration + (sum_update - (m - 1) if is_a else max_update)
         following = start + max(advance, scan)
         makespan = max(makespan, start + end)
-        totals[TILES] += 1
-        if is_a:
-            totals[TILES_A] += 1
-        else:
-            totals[COLUMNS_B] += m
-        totals[SYNAPSES] += synapses
-        totals[STEPS] += steps
-        totals[STEP_LEVELS] += steps * sum_levels
-        totals[TAGS] += shared
-        totals[SLOTS] += m * synapses
-        totals[BUSY] += m * integration
     totals[PERIOD] = following if makespan >= 0 else -1
     totals[MAKESPAN] = makespan

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -152,11 +153,26 @@ def _masks(layer: Layer, rows: int, num_words: int) -> np.ndarray:
     return np.stack(masks)
 
 
+@dataclass(frozen=True, eq=False)
+class _Family:
+    """Rules that differ in dispatch, order and merging only, and where their schedules go: tags are made once for all.
+
+    found: by dispatch, then by merge, then by order (interleaved or not), int64 (N, schedules, NUM_TOTALS).
+    """
+
+    rules: Rules
+    filled: np.ndarray
+    channels: np.ndarray
+    filled_out: np.ndarray | None
+    found: dict[int, dict[int, dict[bool, np.ndarray]]]
+
+
 class _Sampler:
     """Scratch memory of one thread and the run of one sample through it."""
 
-    def __init__(self, layer: Layer, rules: Rules, geometry: _Geometry, masks: np.ndarray, found: Schedule) -> None:
-        self.layer, self.rules, self.geometry, self.masks, self.found = layer, rules, geometry, masks, found
+    def __init__(self, layer: Layer, family: _Family, geometry: _Geometry, masks: np.ndarray) -> None:
+        self.layer, self.family, self.geometry, self.masks = layer, family, geometry, masks
+        self.rules = rules = family.rules
         once = integrated_once(layer)
         self.steps = 1 if once else layer.num_steps
         starts = np.arange(0, self.steps, rules.window, dtype=np.int64)
@@ -168,27 +184,28 @@ class _Sampler:
         self.tags = np.empty((windows, geometry.num_words, pixels), np.uint64)
         self.ones = np.empty((windows, pixels, layer.C) if rules.zskip else (0, 0, 0), np.uint16)
         # ptb takes its columns as consecutive windows, so their tags can lie side by side
-        grouped = rules.dispatch == tiles.PTB and 2 < rules.cols <= 8 and rules.merge > 1
+        grouped = max(family.found.get(tiles.PTB, {1: {}})) > 1 and 2 < rules.cols <= 8
         grouped = grouped and not rules.zskip and masks.size == 0
         self.groups = np.empty((-(-windows // rules.cols) if grouped else 0, layer.C, pixels), np.uint8)
+        self.no_groups = np.empty((0, layer.C, pixels), np.uint8)
         self.any_tag = np.empty((pixels, -(-windows // 64)), np.uint64)
         self.active = np.empty((len(geometry.first_pixel), -(-windows // 64)), np.uint64)
         self.last = np.empty(layer.K * layer.P * layer.Q, np.int64)
 
     def tag(self, n: int) -> None:
         """The tag maps of sample n, its filled words and its active channels."""
-        layer, window, found = self.layer, self.rules.window, self.found
+        layer, window, family = self.layer, self.rules.window, self.family
         place = (window, layer.H, layer.W, self.geometry.corner, self.geometry.padded_width)
         self.tags.fill(0)
         self.any_tag.fill(0)
         packed, values = np.empty((0, 0), np.uint8), np.empty((0, 0), np.int32)
         if isinstance(layer.arrival, Spikes):
             packed = np.ascontiguousarray(layer.arrival.packed[:, n]).reshape(layer.arrival.packed.shape[0], -1)
-            found.channels[n] = tag_spikes(packed, self.steps, *place, self.tags)
+            family.channels[n] = tag_spikes(packed, self.steps, *place, self.tags)
         else:
             values = layer.arrival.values[: self.steps, n].reshape(self.steps, -1).astype(np.int32)
-            found.channels[n] = tag_levels(values, *place, self.tags)
-        found.filled[n] = summarise_tags(self.tags, self.any_tag)
+            family.channels[n] = tag_levels(values, *place, self.tags)
+        family.filled[n] = summarise_tags(self.tags, self.any_tag)
         if self.rules.zskip:
             self.ones.fill(0)
             count_ones(packed, values, *place, self.ones)
@@ -198,11 +215,11 @@ class _Sampler:
 
     def activate(self, n: int) -> None:
         """The windows of every position that must be processed."""
-        rules, found = self.rules, self.found
+        rules, family = self.rules, self.family
         self.active.fill(0)
-        if self.layer.out is not None and found.filled_out is not None:
+        if self.layer.out is not None and family.filled_out is not None:
             out = np.ascontiguousarray(self.layer.out.packed[:, n]).reshape(self.layer.out.packed.shape[0], -1)
-            found.filled_out[n] = filled_words(out, rules.window, self.last)
+            family.filled_out[n] = filled_words(out, rules.window, self.last)
             if rules.fires_silently:
                 fired_windows(out, len(self.active), self.fired_window, self.active)
         if rules.every_window:
@@ -212,66 +229,107 @@ class _Sampler:
             tiles.active_windows(self.any_tag, self.geometry.first_pixel, self.geometry.offsets, self.active)
 
     def run(self, n: int) -> None:
-        """Schedule sample n; one schedule serves all filter groups unless masks make them differ."""
-        rules, layer, geometry = self.rules, self.layer, self.geometry
+        """Schedule sample n by every rule of the family."""
         self.tag(n)
         self.activate(n)
-        columns = tiles.list_tiles(self.active, len(self.levels_of), rules.cols, rules.dispatch, rules.interleave)
+        for dispatch, by_merge in self.family.found.items():
+            self.dispatch(n, dispatch, by_merge)
+
+    def dispatch(self, n: int, dispatch: int, by_merge: dict[int, dict[bool, np.ndarray]]) -> None:
+        """Run the tiles of one dispatch; one schedule serves all filter groups unless masks make them differ."""
+        rules, layer, geometry = self.rules, self.layer, self.geometry
+        column_x, column_o, tile_start, rank = tiles.list_tiles(self.active, len(self.levels_of), rules.cols, dispatch)
+        num_tiles = len(tile_start) - 1
+        interleaved = tiles.interleaved(rank, num_tiles)
         every_synapse = layer.C * layer.R * layer.S
-        for g in range(self.found.totals.shape[1]):
+        merges = np.array(list(by_merge), dtype=np.int64)
+        for g in range(max(1, self.masks.shape[0])):
             mask = self.masks[g] if self.masks.size else np.empty((0, 0), np.uint64)
-            tiles.run_tiles(
+            integration = np.empty((len(merges), num_tiles), np.int64)
+            totals = np.zeros((len(merges), tiles.NUM_TOTALS), np.int64)
+            tiles.integrate_tiles(
                 self.tags.reshape(-1),
                 (geometry.num_pixels, geometry.num_words),
                 self.ones,
                 mask,
                 geometry.first_pixel,
                 geometry.offsets,
-                *columns,
+                column_x,
+                column_o,
+                tile_start,
+                len(rank),
                 int(np.bitwise_count(mask).sum()) if mask.size else every_synapse,
-                self.groups,
+                self.groups if dispatch == tiles.PTB else self.no_groups,
                 rules.cols,
-                rules.dispatch == tiles.DENSE,
-                rules.merge,
+                dispatch == tiles.DENSE,
+                merges,
                 rules.adders,
                 1 if isinstance(layer.arrival, Spikes) else layer.arrival.bits,
                 self.levels_of,
-                self.updates_of,
-                rules.window,
-                rules.decay,
-                -(-every_synapse // rules.tag_width),
                 COMPATIBLE,
-                self.found.totals[n, g],
+                integration,
+                totals,
             )
+            for k, by_order in enumerate(by_merge.values()):
+                for interleave, found in by_order.items():
+                    found[n, g] = totals[k]
+                    tiles.time_tiles(
+                        column_x,
+                        column_o,
+                        tile_start,
+                        len(rank),
+                        interleaved if interleave else interleaved[:0],
+                        len(geometry.first_pixel),
+                        integration[k],
+                        self.updates_of,
+                        rules.window,
+                        rules.decay,
+                        -(-every_synapse // rules.tag_width),
+                        found[n, g],
+                    )
 
 
-def schedule(layer: Layer, rules: Rules, threads: int) -> Schedule:
-    """Run the tile schedule of every sample; samples run in parallel, each thread with memory of its own."""
+def schedules(layer: Layer, rules: Sequence[Rules], threads: int) -> list[Schedule]:
+    """The tile schedules of a layer under each of ``rules``, all with the same weights skipped or not.
+
+    Rules that share a window share its tags. Samples run in parallel, each thread with memory of its own.
+    """
     extents = (layer.H, layer.W, layer.R, layer.S, layer.P, layer.Q)
     geometry = _geometry(layer.C, extents, layer.stride, layer.padding, layer.dilation)
-    masks = _masks(layer, rules.rows, geometry.num_words) if rules.skip_weights else np.empty((0, 0, 0), np.uint64)
-    num_samples = layer.num_samples
+    first = rules[0]
+    masks = _masks(layer, first.rows, geometry.num_words) if first.skip_weights else np.empty((0, 0, 0), np.uint64)
     arrival, steps = layer.arrival, 1 if integrated_once(layer) else layer.num_steps
-    found = Schedule(
-        np.zeros((num_samples, max(1, masks.shape[0]), tiles.NUM_TOTALS), np.int64),
-        np.zeros(num_samples, np.int64),
-        np.zeros(num_samples, np.int64),
-        None if layer.out is None else np.zeros(num_samples, np.int64),
-        steps,
-        1 if isinstance(arrival, Spikes) else arrival.bits + int(arrival.signed),
-        layer.synops if isinstance(arrival, Spikes) else layer.met(_ones(arrival, steps)),
-        _coded_weights(layer, rules.rows) if rules.skip_weights else None,
-    )
-
-    def run(samples: range) -> None:
-        sampler = _Sampler(layer, rules, geometry, masks, found)
-        for n in samples:
-            sampler.run(n)
+    level_bits = 1 if isinstance(arrival, Spikes) else arrival.bits + int(arrival.signed)
+    additions = layer.synops if isinstance(arrival, Spikes) else layer.met(_ones(arrival, steps))
+    coded = _coded_weights(layer, first.rows) if first.skip_weights else None
+    num_samples = layer.num_samples
+    families: dict[Rules, _Family] = {}
+    found = []
+    for one in rules:
+        shared = replace(one, dispatch=0, interleave=False, merge=1)
+        assert (one.rows, one.skip_weights) == (first.rows, first.skip_weights)
+        if shared not in families:
+            arrays = [np.zeros(num_samples, np.int64) for _ in range(3)]
+            families[shared] = _Family(shared, arrays[0], arrays[1], None if layer.out is None else arrays[2], {})
+        family = families[shared]
+        totals = np.zeros((num_samples, max(1, masks.shape[0]), tiles.NUM_TOTALS), np.int64)
+        by_order = family.found.setdefault(one.dispatch, {}).setdefault(one.merge, {})
+        totals = by_order.setdefault(one.interleave, totals)
+        found.append(
+            Schedule(totals, family.filled, family.channels, family.filled_out, steps, level_bits, additions, coded)
+        )
 
     workers = min(threads, num_samples)
-    if workers == 1:
-        run(range(num_samples))
-    else:
-        with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(run, [range(k, num_samples, workers) for k in range(workers)]))
+    for family in families.values():
+
+        def run(samples: range, family: _Family = family) -> None:
+            sampler = _Sampler(layer, family, geometry, masks)
+            for n in samples:
+                sampler.run(n)
+
+        if workers == 1:
+            run(range(num_samples))
+        else:
+            with ThreadPoolExecutor(workers) as pool:
+                list(pool.map(run, [range(k, num_samples, workers) for k in range(workers)]))
     return found

@@ -38,7 +38,7 @@ from spikeloom.hw import dispatch as tiles
 from spikeloom.hw.base import AbstractMachine, CountCache, check_layer_tables, fold_pools
 from spikeloom.hw.closed_form import Actions, ArrayCounts, transfer_cycles
 from spikeloom.hw.memory import PRUNED, storage_note, zero_share
-from spikeloom.hw.schedule import Rules, ScheduleKey, schedule
+from spikeloom.hw.schedule import Rules, Schedule, ScheduleKey, schedules
 from spikeloom.units import exact_si, from_si
 
 DISPATCHES = {"agile": tiles.AGILE, "temporal": tiles.TEMPORAL, "ptb": tiles.PTB, "dense": tiles.DENSE}
@@ -287,17 +287,17 @@ class Spikex(AbstractMachine[SpikexArch]):
         threads = threads or os.cpu_count() or 1
         found = []
         for group, part in enumerate(_groups(layer)):
-            schedules = []
-            for choice in choices:
-                rules = _rules(part, arch, choice)
-                key = None if cache is None else ScheduleKey(layer.id, group, rules)
-                known = None if cache is None else cache.get(key)
-                if known is None:
-                    known = schedule(part, rules, threads)
+            rules = [_rules(part, arch, choice) for choice in choices]
+            known: dict[Rules, Schedule] = {}
+            if cache is not None:
+                kept = {each: cache.get(ScheduleKey(layer.id, group, each)) for each in rules}
+                known = {each: one for each, one in kept.items() if one is not None}
+            if missing := [each for each in dict.fromkeys(rules) if each not in known]:
+                for each, one in zip(missing, schedules(part, missing, threads), strict=True):
+                    known[each] = one
                     if cache is not None:
-                        cache[key] = known
-                schedules.append(known)
-            found.append(ArrayCounts(part, choices, schedules, arch.rows, arch.tailoring))
+                        cache[ScheduleKey(layer.id, group, each)] = one
+            found.append(ArrayCounts(part, choices, [known[each] for each in rules], arch.rows, arch.tailoring))
         return tuple(found)
 
     def utilisation(self, counts: Counts, arch: SpikexArch, layer: str) -> dict[str, float]:
