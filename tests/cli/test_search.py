@@ -55,7 +55,7 @@ def test_going_on_and_refusing_to(search_file: Path, files: Path) -> None:
     assert "3 trials of 9 points, 0 computed now" in spikeloom(*words).out
     assert "5 trials of 9 points, 1 computed now" in spikeloom(*words, "--trials", 5).out  # one is drawn twice
     assert "holds a study already" in str(spikeloom(*words, "--new").complaint)
-    assert "'seed'" in str(spikeloom(*words, "--seed", 7).complaint)
+    assert "'settings.seed': 0 there, 7 here" in str(spikeloom(*words, "--seed", 7).complaint)
 
 
 @pytest.mark.parametrize(
