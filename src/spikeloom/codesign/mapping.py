@@ -172,6 +172,7 @@ def best_mapping(
     """
     arch = time_batched(arch)
     _check_objective(objective)
+    cache = {} if cache is None else cache  # what was chosen is evaluated and need not be counted again
     costs = option_costs(workload, arch, choices.options(), cache=cache, threads=threads)
     caps = _caps(costs.options, arch)
     option_L = _least_edp(costs, caps) if objective == "edp" else _least_by_layer(costs, caps, objective)
