@@ -14,7 +14,7 @@ from spikeloom.files.atomic import check_target
 
 def cotrain(
     experiment: Annotated[Path, typer.Argument(help="experiment file with a table [cotrain]")],
-    out_dir: Annotated[Path | None, typer.Option("--out", help="folder of the sweep [runs/EXPERIMENT-cotrain]")] = None,
+    out_dir: Annotated[Path | None, typer.Option("--out", help="folder of the sweep [runs/EXPERIMENT]")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="instead of the experiment's")] = None,
     test: Annotated[bool, typer.Option("--test", help="measure on the test set, not on held-out recordings")] = False,
     figure: Annotated[Path | None, typer.Option(help="write accuracy over EDP as an HTML page")] = None,
@@ -26,7 +26,7 @@ def cotrain(
     from spikeloom.studies.cotrain import correlation, read_sweep, run_sweep
 
     chosen, sweep = read_sweep(experiment, {} if seed is None else {"seed": seed})
-    folder = out_dir or Path("runs") / f"{chosen.name}-cotrain"
+    folder = out_dir or Path("runs") / chosen.name
     if figure is not None:
         check_target(figure)
     with bars() as progress:
