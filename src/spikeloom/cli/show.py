@@ -19,6 +19,7 @@ from spikeloom.files.config import machine_keys
 from spikeloom.files.schema import file_key, nearest, toml_value
 from spikeloom.nets import NETWORKS
 from spikeloom.studies.experiment import EXPERIMENTS, experiment_title
+from spikeloom.studies.search_file import SEARCHES, search_text, search_title
 
 
 class Kind(StrEnum):
@@ -29,15 +30,18 @@ class Kind(StrEnum):
     network = "network"
     dataset = "dataset"
     experiment = "experiment"
+    search = "search"
 
 
 def show(
     kind: Annotated[Kind, typer.Argument(help="what to show")],
     name: Annotated[str | None, typer.Argument(help="one of them; without a name, the list")] = None,
-    toml: Annotated[bool, typer.Option("--toml", help="print a machine file to start from")] = False,
+    toml: Annotated[bool, typer.Option("--toml", help="print a machine or search file to start from")] = False,
 ) -> None:
-    """Show machines, component tables, networks, data sets and experiments."""
-    if kind is Kind.hardware and name is not None:
+    """Show machines, component tables, networks, data sets, experiments and searches."""
+    if kind is Kind.search and name in SEARCHES and toml:
+        out.out(search_text(name), end="")
+    elif kind is Kind.hardware and name is not None:
         _show_machine(name, toml)
     elif kind is Kind.table and name is not None:
         out.print(str(load_table(name)), markup=False, soft_wrap=True)
@@ -57,6 +61,8 @@ def _show_list(kind: Kind, name: str | None) -> None:
         entries = {table: load_table(table).title for table in TABLES}
     elif kind is Kind.experiment:
         entries = {key: experiment_title(key) for key in EXPERIMENTS}
+    elif kind is Kind.search:
+        entries = {key: search_title(key) for key in SEARCHES}
     else:
         registry: dict[str, Any] = dict(NETWORKS) if kind is Kind.network else dict(DATASETS)
         entries = {key: (entry.__doc__ or "").strip().splitlines()[0] for key, entry in registry.items()}

@@ -84,10 +84,14 @@ class Plan:
     windows: tuple[int, ...]
 
 
+def search_text(name: str) -> str:
+    """A shipped search as it stands in its file."""
+    return (resources.files(__package__) / "searches" / f"{name}.toml").read_text(encoding="utf-8")
+
+
 def search_title(name: str) -> str:
     """The comment line at the top of a shipped search."""
-    text = (resources.files(__package__) / "searches" / f"{name}.toml").read_text(encoding="utf-8")
-    return text.splitlines()[0].removeprefix("# ")
+    return search_text(name).splitlines()[0].removeprefix("# ")
 
 
 def read_search(
