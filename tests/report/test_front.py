@@ -37,7 +37,7 @@ def shown(front: list[Compared], baselines: list[Compared]) -> list[str]:
 
 def test_every_ratio_has_its_baseline_and_both_rates_beside_it() -> None:
     lines = [" ".join(line.split()) for line in shown(FRONT, BASELINES)]
-    assert "design accuracy rate latency energy EDP mm2 ptb snn-dense" in lines
+    assert "design right rate latency energy EDP mm2 ptb snn-dense" in lines
     assert "1 95.1 % 0.123 10 us 1 uJ 10 pJs 0.1 40x 1,000,000x" in lines
     assert "2 50.0 % 0.050 1 us 500 nJ 500 fJs - 800x 20,000,000x" in lines
     assert "ptb 96.0 % 0.200 100 us 4 uJ 400 pJs 0.1" in lines
@@ -48,7 +48,7 @@ def test_every_ratio_has_its_baseline_and_both_rates_beside_it() -> None:
 
 def test_without_baselines_there_is_no_ratio() -> None:
     lines = [" ".join(line.split()) for line in shown(FRONT, [])]
-    assert "design accuracy rate latency energy EDP mm2" in lines
+    assert "design right rate latency energy EDP mm2" in lines
     assert not any("baseline" in line for line in lines)
 
 

@@ -49,7 +49,7 @@ def front_table(front: Sequence[Compared], baselines: Sequence[Compared]) -> Tab
         caption += f"\nbest window: {', '.join(windows)}" if windows else ""
     table = Table(title="Front, per inference", caption=caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("design", overflow="fold", min_width=min(10, max(len(row.label) for row in [*front, *baselines])))
-    for heading in ("accuracy", "rate", "latency", "energy", "EDP", "mm2"):
+    for heading in ("right", "rate", "latency", "energy", "EDP", "mm2"):
         table.add_column(heading, justify="right", no_wrap=True)
     for baseline in baselines:
         table.add_column(Text(baseline.label), justify="right", overflow="fold")
