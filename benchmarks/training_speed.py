@@ -387,7 +387,7 @@ def show_steps(title: str, rows: Mapping[str, Row], console: Console) -> tuple[f
         table.add_column(heading, justify="right")
     for name, row in rows.items():
         table.add_row(
-            name, f"{1e3 * row.time:.3g}", f"{1e3 * min(row.seconds):.3g}..{1e3 * max(row.seconds):.3g}",
+            name, _ms(row.time), f"{_ms(min(row.seconds))}..{_ms(max(row.seconds))}",
             f"{rows[fastest].time / row.time:.2f}", f"{row.memory:.0f}", f"{row.memory / rows[leanest].memory:.2f}",
         )  # fmt: skip
     console.print(table)
@@ -399,6 +399,11 @@ def show_steps(title: str, rows: Mapping[str, Row], console: Console) -> tuple[f
         f"{memory:.2f} of the extra memory of {leanest}"
     )
     return speed, memory
+
+
+def _ms(seconds: float) -> str:
+    """Milliseconds with at least three digits."""
+    return f"{1e3 * seconds:.{0 if seconds >= 0.1 else 2}f}"
 
 
 def show_speed(effort: Effort, console: Console) -> None:
