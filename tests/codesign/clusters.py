@@ -43,13 +43,22 @@ def dask_cluster(folder: Path, num_workers: int = 2, port: int = 0) -> Iterator[
     file = folder / f"scheduler-{time.monotonic_ns()}.json"
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     dask = ("-m", "distributed.cli.dask_scheduler")
-    scheduler = python(
-        *dask, "--host", "127.0.0.1", "--port", str(port), "--no-dashboard", "--scheduler-file", file, **quiet
-    )
+    # where the tests themselves are killed, the scheduler ends too, and its workers with it
+    options = ("--host", "127.0.0.1", "--port", str(port), "--no-dashboard", "--idle-timeout", "2 minutes")
+    scheduler = python(*dask, *options, "--scheduler-file", file, **quiet)
     workers: list[subprocess.Popen[bytes]] = []
     try:
         wait_for(file.exists)
-        options = ("--no-nanny", "--nthreads", "1", "--no-dashboard", "--local-directory", str(folder))
+        options = (
+            "--no-nanny",
+            "--nthreads",
+            "1",
+            "--no-dashboard",
+            "--local-directory",
+            str(folder),
+            "--death-timeout",
+            "60",
+        )
         for _ in range(num_workers):
             workers.append(python("-m", "distributed.cli.dask_worker", "--scheduler-file", file, *options, **quiet))
         yield DaskCluster(json.loads(file.read_text())["address"], scheduler, tuple(workers))
@@ -59,7 +68,7 @@ def dask_cluster(folder: Path, num_workers: int = 2, port: int = 0) -> Iterator[
             process.wait()
 
 
-def wait_for(happened: Callable[[], bool], seconds: float = 60.0) -> None:
+def wait_for(happened: Callable[[], bool], seconds: float = 120.0) -> None:
     deadline = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < deadline, f"nothing after {seconds:g} s"
