@@ -256,16 +256,22 @@ class DaskWorkers:
         return max(1, len(workers))
 
     def start(self, job: Job) -> None:
-        future = self._client.submit(
-            _remote,
-            self._packed,
-            job,
-            self._folder,
-            self._topic,
-            self._listened,
-            key=f"{self._topic}-{job.number}-{uuid.uuid4().hex[:8]}",
-            pure=False,
-        )
+        from distributed.client import ClosedClientError
+
+        self._await_scheduler()
+        try:
+            future = self._client.submit(
+                _remote,
+                self._packed,
+                job,
+                self._folder,
+                self._topic,
+                self._listened,
+                key=f"{self._topic}-{job.number}-{uuid.uuid4().hex[:8]}",
+                pure=False,
+            )
+        except ClosedClientError:  # just now
+            raise self._lost() from None
         self._running[job.number] = (job, future)
         future.add_done_callback(lambda ended: self._events.put(("ended", (job.number, ended))))
 
@@ -324,16 +330,25 @@ class DaskWorkers:
     def _connected(self) -> bool:
         return bool(self._client.status == "running")
 
-    def _begin_again(self) -> None:
-        """The scheduler is gone: give every running job to the one that takes its place, or give up."""
+    def _await_scheduler(self) -> None:
+        """Where the scheduler is gone, wait for one that takes its place. Raises SearchError where none does."""
+        if self._connected():
+            return
         deadline = time.monotonic() + PATIENCE_S + 5
         while self._client.status == "connecting" and time.monotonic() < deadline:
             time.sleep(0.1)
         if not self._connected():
-            raise SearchError(
-                f"{self._address}: lost the connection to the scheduler; finished trials are kept, start it and resume"
-            )
+            raise self._lost()
         self._listen()
+
+    def _lost(self) -> SearchError:
+        return SearchError(
+            f"{self._address}: lost the connection to the scheduler; finished trials are kept, start it and resume"
+        )
+
+    def _begin_again(self) -> None:
+        """Give every job that was lost with the scheduler to the one that takes its place."""
+        self._await_scheduler()
         for job, future in list(self._running.values()):
             if future.status in ("cancelled", "lost"):
                 self.start(job)
