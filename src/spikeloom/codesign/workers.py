@@ -230,6 +230,13 @@ def _asking(number: int, topic: str) -> CheckpointReport:
     return report
 
 
+def _losses() -> tuple[type[BaseException], ...]:
+    """What Dask raises where the scheduler goes away in the middle of a call."""
+    from distributed.client import CancelledError, ClosedClientError
+
+    return (OSError, CancelledError, ClosedClientError)
+
+
 class DaskWorkers:
     """Worker processes behind a Dask scheduler."""
 
@@ -251,13 +258,11 @@ class DaskWorkers:
     def places(self) -> int:
         try:
             workers = self._client.scheduler_info(n_workers=-1)["workers"]
-        except OSError:  # lost on the way; the next answer waited for finds that out
+        except _losses():  # on the way; the next answer waited for finds that out
             return 1
         return max(1, len(workers))
 
     def start(self, job: Job) -> None:
-        from distributed.client import ClosedClientError
-
         self._await_scheduler()
         try:
             future = self._client.submit(
@@ -270,7 +275,7 @@ class DaskWorkers:
                 key=f"{self._topic}-{job.number}-{uuid.uuid4().hex[:8]}",
                 pure=False,
             )
-        except ClosedClientError:  # just now
+        except _losses():  # just now
             raise self._lost() from None
         self._running[job.number] = (job, future)
         future.add_done_callback(lambda ended: self._events.put(("ended", (job.number, ended))))
@@ -295,7 +300,7 @@ class DaskWorkers:
             job, _ = self._running[number]
             try:
                 answer = self._result(job, future)
-            except OSError:
+            except _losses():
                 if future.status == "error":
                     raise  # the trial's own
                 time.sleep(0.1)  # lost between the news and the answer itself
@@ -308,7 +313,7 @@ class DaskWorkers:
         from distributed import Variable
 
         stop = report["number"] in self._running and on_report(report["number"], report["step"], report["values"])
-        with contextlib.suppress(OSError):  # lost on the way: then so is the trial
+        with contextlib.suppress(*_losses()):  # on the way: then the trial is lost, too
             Variable(report["answer"], client=self._client).set(stop)
 
     def _result(self, job: Job, future: Future) -> Answer:
@@ -356,7 +361,7 @@ class DaskWorkers:
     def release(self) -> None:
         """Give up what is running."""
         if self._connected():
-            with contextlib.suppress(OSError):  # lost on the way: there is nothing left to give up
+            with contextlib.suppress(*_losses()):  # on the way: there is nothing left to give up
                 self._client.cancel([future for _, future in self._running.values()], force=True)
                 if self._listened:
                     self._client.unsubscribe_topic(self._topic)
