@@ -77,9 +77,10 @@ def hidden_silent(workload: Workload) -> Workload:
 
 
 def rate_of(workload: Workload) -> float:
-    """Mean firing rate of what arrives at the layers behind the first."""
-    found = [x.arrival.density() for x in workload.layers if x.inputs and isinstance(x.arrival, Spikes)]
-    return float(np.mean(found))
+    """Mean firing rate of what arrives at the layers behind the first; of an ANN, the fraction of activations that are not 0."""
+    hidden = [layer.arrival for layer in workload.layers if layer.inputs]
+    spikes = [arrival for arrival in hidden if isinstance(arrival, Spikes)]
+    return float(np.mean([arrival.density() for arrival in spikes or hidden]))
 
 
 def lines_of(experiment: Experiment, sweep: Sweep, folder: Path, data: Path, test: bool) -> list[Line]:

@@ -64,7 +64,8 @@ class CotrainOptions:
 
     machine: preset, machine file, or either with changed fields (``spikex:rows=4``).
     beta: weight of log(EDP / EDP_0). rate: of the mean firing rate. bit_synops: of the Bit-SynOps relative to the start.
-    epochs, learning_rate: of the second stage; learning_rate None for the experiment's.
+    epochs, learning_rate, weight_decay: of the second stage; None for the experiment's. Weight decay keeps membranes near the
+        threshold, where the surrogate gradient can still take a spike away.
     refresh: epochs between two drawings of the tables (and searches of the mapping); 0 keeps the first ones.
     windows, dispatches, orders, merges: among which each layer's mapping is chosen.
     samples: recordings from which tables and mapping are drawn at the start; later those of one batch.
@@ -77,6 +78,7 @@ class CotrainOptions:
     bit_synops: float = 0.0
     epochs: int = 30
     learning_rate: float | None = None
+    weight_decay: float | None = None
     refresh: int = 2
     windows: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
     dispatches: tuple[str, ...] = ("agile", "temporal", "ptb")
@@ -167,8 +169,9 @@ def cotrain_network(
             f"network '{network.name}' computes with integers, which have no gradients; start from the float one"
         )
     changes: dict[str, Any] = {"epochs": options.epochs, "initial_rate": None}
-    if options.learning_rate is not None:
-        changes["learning_rate"] = options.learning_rate
+    for key in ("learning_rate", "weight_decay"):
+        if getattr(options, key) is not None:
+            changes[key] = getattr(options, key)
     if seed is not None:
         changes["seed"] = seed
     config = replace(train_config(experiment), **changes)
