@@ -22,6 +22,9 @@ import pytest
 
 from spikeloom.cli import app, main
 from spikeloom.cli.console import err, out
+from spikeloom.codesign.mapping import MappingChoices
+from spikeloom.codesign.metrics import METRICS
+from spikeloom.codesign.search import SAMPLERS, SearchSettings
 from spikeloom.components import TABLES, Quote, load_table
 from spikeloom.data import DATASETS
 from spikeloom.files.schema import file_key
@@ -29,6 +32,7 @@ from spikeloom.files.store import write_trace
 from spikeloom.hw import HARDWARE
 from spikeloom.nets import NETWORKS, NetOptions
 from spikeloom.studies.experiment import EXPERIMENTS, Experiment
+from spikeloom.studies.search_file import SEARCHES, Baselines, SearchFile
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = [ROOT / "README.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))]
@@ -81,6 +85,7 @@ def _registered() -> Iterator[tuple[str, str]]:
     yield from (("DATASETS", name) for name in DATASETS)
     yield from (("TABLES", name) for name in TABLES)
     yield from (("EXPERIMENTS", name) for name in EXPERIMENTS)
+    yield from (("SEARCHES", name) for name in SEARCHES)
     for command in app.registered_commands:
         assert command.name is not None
         yield "verb", f"spikeloom {command.name}"
@@ -94,6 +99,17 @@ def test_every_key_of_an_experiment_is_documented() -> None:
     keys = [item.name for cls in (Experiment, TrainConfig, NetOptions) for item in fields(cls)]
     names = {*keys, *ENCODINGS, *LOSSES, *SURROGATES} - {"name", "train", "data_options", "network_options"}
     assert not [name for name in sorted(names) if f"`{name}`" not in text]
+
+
+def test_every_key_of_a_search_is_documented() -> None:
+    pytest.importorskip("torch")
+    from spikeloom.studies.recipe import PruningStage, QuantizingStage
+
+    text = (ROOT / "docs" / "guide" / "search.md").read_text(encoding="utf-8")
+    kinds = (SearchFile, SearchSettings, MappingChoices, PruningStage, QuantizingStage, Baselines)
+    names = {item.name for kind in kinds for item in fields(kind)} | set(SAMPLERS) | set(METRICS)
+    missing = [name for name in sorted(names) if f"`{name}`" not in text and f"`[{name}]`" not in text]
+    assert not missing
 
 
 def test_every_registered_name_is_documented() -> None:
