@@ -85,3 +85,13 @@ def test_searching_a_machine_for_a_trace_does_not_import_torch(search_file: Path
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert (run.returncode, run.stderr) == (0, "")
+
+
+def test_search_files_are_checked(search_file: Path, files: Path, tmp_path: Path) -> None:
+    assert "search of 9 points for edp on a trace to be named" in spikeloom("check", search_file).out
+    named = tmp_path / "named.toml"
+    named.write_text(f"trace = {str(files / 'trace.npz')!r}\n{SEARCH}")
+    assert "search of 9 points for edp on " in spikeloom("check", named).out
+    named.write_text(SEARCH.replace("arch.rows", "arch.rosw"))
+    run = spikeloom("check", named)
+    assert run.code == 1 and "did you mean 'rows'" in run.err

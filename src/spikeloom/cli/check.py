@@ -16,7 +16,7 @@ def check(
     files: Annotated[
         list[Path],
         typer.Argument(
-            help="traces, networks, NIR graphs, state dicts, descriptions, machines, workloads, experiments, tables, results"
+            help="traces, networks, NIR graphs, state dicts, descriptions, machines, workloads, experiments, searches, tables, results"
         ),
     ],
 ) -> None:

@@ -18,6 +18,7 @@ from spikeloom.files.store import read_trace
 from spikeloom.lower import lower
 from spikeloom.studies.convert import read_conversion
 from spikeloom.studies.experiment import read_experiment
+from spikeloom.studies.search_file import describe_search, read_search
 
 
 def describe_file(path: Path) -> str:
@@ -106,6 +107,8 @@ def _toml(path: Path) -> str:
         return f"machine of model '{arch.model}'"
     if "entry" in raw or "include" in raw:
         return f"component table '{load_table(path).name}'"
+    if "search" in raw and "space" in raw:
+        return describe_search(*read_search(path))
     if "data" in raw and "network" in raw:
         experiment = read_experiment(path)
         return f"experiment: {experiment.network} on {experiment.data}, {experiment.num_steps} steps"
@@ -116,7 +119,7 @@ def _toml(path: Path) -> str:
     if "layer" not in raw:
         raise ConfigError(
             f"{path}: cannot tell what this is from its keys {list(raw)}; expected 'model' (a machine), 'layer' (a "
-            "workload), 'data' and 'network' (an experiment), 'in_shape' and 'node' (the network of a state dict) or 'entry' (a "
+            "workload), 'data' and 'network' (an experiment), 'search' and 'space' (a search), 'in_shape' and 'node' (the network of a state dict) or 'entry' (a "
             "component table)"
         )
     workload = load_workload(path)

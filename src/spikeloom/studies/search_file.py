@@ -168,6 +168,26 @@ def plan_search(
     return Plan(name, space, objective, settings, baselines, file.baselines.windows)
 
 
+def describe_search(file: SearchFile, name: str) -> str:
+    """What a search file says, checked as far as it names what it is about; a trace may be named later.
+
+    Raises:
+        SpikeloomError: as `plan_search`.
+    """
+    if file.trace is None and file.experiment is None and file.network is None:
+        settings, family = _settings(file, name), Family(load_machine(file.machine)[1])
+        space = read_space(file.space, family, name)
+        for choice in space.choices:
+            if choice.name.count(".") == 1:  # layers are not known yet
+                family.check(choice)
+        about = "a trace to be named"
+    else:
+        plan = plan_search(file, name, Path(name))
+        space, settings = plan.space, plan.settings
+        about = str(file.trace or file.experiment or file.network)
+    return f"search of {space.size} points for {', '.join(settings.objectives)} on {about}"
+
+
 def _on_trace(
     file: SearchFile, family: Family, inner: InnerSearch, folder: Path, threads: int | None, where: str
 ) -> TraceObjective:
