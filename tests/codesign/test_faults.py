@@ -53,7 +53,7 @@ def test_a_killed_local_worker_is_replaced(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["nsga2", "grid"])
 def test_a_killed_client_of_a_cluster_resumes(tmp_path: Path, name: str) -> None:
     with dask_cluster(tmp_path) as cluster:
-        wait_and_kill_client(tmp_path, "--settings", name, "--cluster", cluster.address, "--seconds", "0.4")
+        wait_and_kill_client(tmp_path, "--settings", name, "--cluster", cluster.address, "--seconds", "0.2")
         kept = finished(tmp_path)
         # its workers may still be at the trials they had; those are waited for, not computed again
         result = run(tmp_path, name, cluster=cluster.address)
@@ -62,14 +62,17 @@ def test_a_killed_client_of_a_cluster_resumes(tmp_path: Path, name: str) -> None
 
 
 def test_a_killed_client_takes_its_local_workers_along_and_resumes(tmp_path: Path) -> None:
-    wait_and_kill_client(tmp_path, "--workers", "2", "--seconds", "0.3")
+    wait_and_kill_client(tmp_path, "--workers", "2", "--seconds", "0.2")
     result = run(tmp_path, "nsga2")
     check_undisturbed("nsga2", result, tmp_path / "diary")
 
 
-def wait_and_kill_client(folder: Path, *arguments: str) -> None:
-    process = client(folder, *arguments)
+def wait_and_kill_client(folder: Path, *arguments: str | Path, hang: Path | None = None) -> None:
+    """Kill a client in the middle of a trial; before that, if asked, the worker of a trial that hangs."""
+    process = client(folder, *arguments, *(() if hang is None else ("--hang", hang)))
     try:
+        if hang is not None:
+            kill_who_hangs(hang)
         wait_for(lambda: len(finished(folder)) >= 4 and len(noted(folder / "diary", "start")) > len(finished(folder)))
     finally:
         kill(process.pid)
@@ -87,7 +90,7 @@ def test_a_killed_scheduler_ends_the_search_in_one_line_and_it_resumes(
         meanwhile(lambda: kill_when_four(tmp_path, cluster.scheduler.pid)),
         pytest.raises(SearchError, match=lost),
     ):
-        run(tmp_path, name, cluster=cluster.address, seconds=0.2)
+        run(tmp_path, name, cluster=cluster.address, seconds=0.1)
     recorded = {trial.id for trial in read_trials(tmp_path / "study" / "results.jsonl").trials}
     assert recorded == finished(tmp_path) and len(recorded) >= 4
     result = run(tmp_path, name)
@@ -111,7 +114,7 @@ def test_a_scheduler_that_comes_back_is_used_again(tmp_path: Path) -> None:
 
         try:
             with meanwhile(replace):
-                result = run(tmp_path, "nsga2", cluster=first.address, seconds=0.2)
+                result = run(tmp_path, "nsga2", cluster=first.address, seconds=0.1)
         finally:
             second.__exit__(None, None, None)
     check_undisturbed("nsga2", result, tmp_path / "diary")
@@ -143,13 +146,10 @@ def test_killed_worker_and_client_with_postgresql(tmp_path: Path, postgres: tupl
     _, url = postgres
     hang = tmp_path / "hang"
     with dask_cluster(tmp_path, 3) as cluster:
-        with meanwhile(lambda: kill_who_hangs(hang)):
-            where = ("--cluster", cluster.address, "--storage", url, "--hang", str(hang))
-            wait_and_kill_client(tmp_path, "--settings", name, "--seconds", "0.4", *where)
-            hang.touch()  # where no trial hung before the client was killed, none shall
-            if hang.read_text() == "":
-                hang.write_text(str(cluster.workers[0].pid))
-        result = run(tmp_path, name, hang=hang, cluster=cluster.address, storage=url)
+        where = ("--cluster", cluster.address, "--storage", url, "--seconds", "0.2")
+        wait_and_kill_client(tmp_path, "--settings", name, *where, hang=hang)
+        assert sum(worker.poll() is not None for worker in cluster.workers) == 1
+        result = run(tmp_path, name, cluster=cluster.address, storage=url)
     check_undisturbed(name, result, tmp_path / "diary")
     assert not (tmp_path / "study" / "study.db").exists()
 
