@@ -20,6 +20,7 @@ from spikeloom.files.network import read_network
 from spikeloom.files.nir import read_nir
 from spikeloom.files.results import read_reports, reports_to_json
 from spikeloom.files.store import write_trace
+from spikeloom.hw.spikex import SpikexArch
 from spikeloom.studies import train_search
 from spikeloom.studies.export import export_design
 from spikeloom.studies.search import Searched, chosen, draw_front, hidden_rate, network_of, run_search
@@ -390,6 +391,20 @@ def _refuses(files: Path, text: str, message: str) -> None:
         planned(files / "odd.toml", files / "study")
     assert message in str(caught.value) and len(str(caught.value).splitlines()) == 1
     assert not (files / "study" / "study.json").exists()
+
+
+def test_files_lie_beside_the_search(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (files / "mine.toml").write_text('model = "spikex"\nrows = 2\n')
+    text = TRACE_SEARCH.replace('"spikex"', '"mine.toml:cols=4"').replace(
+        '["ptb", "snn-dense"]', '["mine.toml", "ptb"]'
+    )
+    (files / "on-mine.toml").write_text(text)
+    (files / "elsewhere").mkdir()
+    monkeypatch.chdir(files / "elsewhere")
+    plan = planned(Path("..") / "on-mine.toml", files / "study")
+    base = plan.objective.family.base
+    assert isinstance(base, SpikexArch) and (base.rows, base.cols) == (2, 4)
+    assert [arch.rows for _, arch in plan.baselines if isinstance(arch, SpikexArch)] == [2, 8]
 
 
 def test_steps_may_change_while_the_time_stays_the_same(files: Path) -> None:

@@ -117,8 +117,11 @@ def read_search(
         )
     if beside is not None:
         for key in ("trace", "network", "experiment", "machine"):
-            if isinstance(raw.get(key), str) and (beside / raw[key]).is_file():
-                raw[key] = str(beside / raw[key])
+            if key in raw:
+                raw[key] = _beside(raw[key], beside)
+        baselines = raw.get("baselines")
+        if isinstance(baselines, Mapping) and isinstance(baselines.get("machines"), list):
+            raw["baselines"] = {**baselines, "machines": [_beside(name, beside) for name in baselines["machines"]]}
     if inputs:
         replaced = ("trace", "network", "experiment") if "trace" in inputs else ("trace", *inputs)
         raw = {key: value for key, value in raw.items() if key not in replaced} | dict(inputs)
@@ -126,6 +129,16 @@ def read_search(
     if isinstance(table, Mapping):
         raw["search"] = {**table, **(changes or {})}
     return dataclass_from(SearchFile, raw, text), Path(text).stem
+
+
+def _beside(name: Any, folder: Path) -> Any:
+    """A file, with changes behind a colon or without, in ``folder`` if it lies there; anything else as it is."""
+    if not isinstance(name, str):
+        return name
+    for file in (name, name.partition(":")[0]):
+        if (folder / file).is_file():
+            return f"{folder / file}{name[len(file) :]}"
+    return name
 
 
 def plan_search(
