@@ -3,8 +3,7 @@
 tag~ = 1 - prod over the window of (1 - S[t]) is 1 where a word has any spike, exactly, and passes the gradient to every step of
 a silent word and to the only spike of a word with one: the steps that alone decide the tag. The fill F_l = mean tag~ goes
 through the tables E_l(F), D_l(F) of `spikeloom.codesign.curves`, whose slopes are the gradient. Whether a channel spikes at all in a
-sample is exact too; its gradient is that of ``1 - exp(-n / n_0)`` in the number n of its spikes, n_0 the mean number: what nearly
-falls silent is pushed over the edge.
+sample counts exactly, and passes no gradient: to push nearly silent channels over the edge moved spikes to where they cost more.
 
     loss = task + beta * (log(sum E_l / E_0) + log(sum D_l / D_0))
            + rate * mean firing rate + bit_synops * (Bit-SynOps / Bit-SynOps of the first batch)
@@ -61,17 +60,14 @@ def _count_filled(spikes_TM: np.ndarray, windows: np.ndarray, filled: np.ndarray
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _slopes(
-    spikes_TM: np.ndarray, windows: np.ndarray, slopes: np.ndarray, everywhere_M: np.ndarray, grad_TM: np.ndarray
-) -> None:
-    """``everywhere_M``, and for each length ``slopes`` at the steps whose word has no spike at another step."""
+def _slopes(spikes_TM: np.ndarray, windows: np.ndarray, slopes: np.ndarray, grad_TM: np.ndarray) -> None:
+    """For each length, ``slopes`` at the steps whose word has no spike at another step, added up."""
     num_steps, num = spikes_TM.shape
     number_all = np.empty(_CHUNK, np.float32)
     for first in range(0, num, _CHUNK):
         number = number_all[: min(_CHUNK, num - first)]
-        everywhere = everywhere_M[first : first + number.size]
         for t in range(num_steps):
-            grad_TM[t, first : first + number.size] = everywhere
+            grad_TM[t, first : first + number.size] = 0
         for k in range(windows.size):
             slope = slopes[k]
             for start in range(0, num_steps, windows[k]):
@@ -98,24 +94,18 @@ class _Fills(torch.autograd.Function):
         filled = np.zeros(len(windows), np.int64)
         number_M = np.empty(spikes_TM.shape[1], np.float32)
         _count_filled(spikes_TM.numpy(), ctx.windows, filled, number_M)
-        ctx.number_NC = _per_channel(torch.from_numpy(number_M), spikes_TN)
-        active = float((ctx.number_NC > 0).float().mean())
+        active = float((_per_channel(torch.from_numpy(number_M), spikes_TN) > 0).float().mean())
         return torch.tensor([*(filled / ctx.words), active], dtype=torch.float32, device=spikes_TN.device)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         """See the docstring of the module."""
         (spikes_TN,) = ctx.saved_tensors
-        grad = grads[0].to("cpu", torch.float32)
         spikes_TM = _rows(spikes_TN)
-        mean = ctx.number_NC.mean().clamp(min=1)
-        each_NC = torch.exp(-ctx.number_NC / mean) / mean * (float(grad[-1]) / ctx.number_NC.numel())
-        each = each_NC.reshape(1, *each_NC.shape, *(1,) * (spikes_TN.dim() - 3)).expand(1, *spikes_TN.shape[1:])
-        everywhere_M = _rows(each.contiguous(memory_format=torch.contiguous_format), like=spikes_TN)
         grad_TM = torch.empty_like(spikes_TM)
-        slopes = (grad[:-1].numpy() / ctx.words).astype(np.float32)
-        _slopes(spikes_TM.numpy(), ctx.windows, slopes, everywhere_M.numpy()[0], grad_TM.numpy())
-        found = grad_TM.reshape(_physical(spikes_TN, spikes_TN).shape)
+        slopes = (grads[0][:-1].to("cpu", torch.float32).numpy() / ctx.words).astype(np.float32)
+        _slopes(spikes_TM.numpy(), ctx.windows, slopes, grad_TM.numpy())
+        found = grad_TM.reshape(_physical(spikes_TN).shape)
         if _last(spikes_TN):
             found = found.permute(0, 1, 4, 2, 3)
         return found.to(spikes_TN.device, spikes_TN.dtype), None
@@ -134,19 +124,18 @@ def _last(spikes_TN: Tensor) -> bool:
     return spikes_TN.dim() == 5 and not spikes_TN.is_contiguous()
 
 
-def _physical(x: Tensor, like: Tensor) -> Tensor:
-    """A view of ``x`` with the channels last where those of ``like`` are last in memory: words may be counted in any order."""
-    return x.permute(0, 1, 3, 4, 2) if _last(like) else x
+def _physical(x: Tensor) -> Tensor:
+    """A view with the channels last where they are last in memory: words may be counted in any order."""
+    return x.permute(0, 1, 3, 4, 2) if _last(x) else x
 
 
-def _rows(x: Tensor, like: Tensor | None = None) -> Tensor:
+def _rows(x: Tensor) -> Tensor:
     """Shape (T, M), float32, on the CPU, neurons in the order of memory."""
-    ordered = _physical(x.detach(), x if like is None else like)
-    return ordered.to("cpu", torch.float32).reshape(x.shape[0], -1)
+    return _physical(x.detach()).to("cpu", torch.float32).reshape(x.shape[0], -1)
 
 
 def fills_of(spikes_TN: Tensor, windows: Sequence[int]) -> Tensor:
-    """Fills of words, and active channels, with gradients (see the docstring of the module).
+    """Fills of words, with gradients, and active channels, without (see the docstring of the module).
 
     Args:
         spikes_TN: spikes or levels, shape (T, N, C, ...); the last word of a neuron may be short.
