@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from spikeloom.codesign.metrics import METRICS, Constraint, check_metrics, metric_values, pareto_front
 from spikeloom.codesign.space import Params, Space
-from spikeloom.codesign.storage import StudyFolder, open_folder, opened_storage
+from spikeloom.codesign.storage import StudyFolder, open_folder, opened_storage, storage_errors
 from spikeloom.codesign.workers import Answer, Job, Objective, Workers, opened
 from spikeloom.core.report import Trial
 from spikeloom.errors import MappingError, SearchError
@@ -192,7 +192,7 @@ def search(
         "objective": _fingerprint(space, objective),
     }
     place = open_folder(folder, description, resume=resume)
-    with place.sole(), _quiet_optuna(), _storage_errors(), opened_storage(storage, place.path) as stored:
+    with place.sole(), _quiet_optuna(), storage_errors(), opened_storage(storage, place.path) as stored:
         loop = _Loop.opened(space, objective, settings, place, stored, progress)
         listened = settings.pruner is not None
         with opened(objective, place, workers=workers, cluster=cluster, listened=listened) as team:
@@ -490,18 +490,3 @@ def _quiet_optuna() -> Iterator[None]:
         yield
     finally:
         optuna.logging.set_verbosity(before)
-
-
-@contextmanager
-def _storage_errors() -> Iterator[None]:
-    """A database that goes away is the user's to mend, in one line."""
-    import sqlalchemy
-    from optuna.exceptions import StorageInternalError
-
-    try:
-        yield
-    except (StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
-        cause = getattr(error, "orig", None) or error.__cause__ or error
-        raise SearchError(
-            f"storage: the database failed ({cause}); finished trials are kept, see that it runs and resume"
-        ) from error

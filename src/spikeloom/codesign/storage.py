@@ -300,3 +300,18 @@ def _without_waiting(storage: RDBStorage) -> None:
         connection.execute("PRAGMA synchronous=NORMAL")
 
     storage.engine.dispose()
+
+
+@contextlib.contextmanager
+def storage_errors() -> Iterator[None]:
+    """A database that goes away is the user's to mend, in one line."""
+    import sqlalchemy
+    from optuna.exceptions import StorageInternalError
+
+    try:
+        yield
+    except (StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
+        cause = getattr(error, "orig", None) or error.__cause__ or error
+        raise SearchError(
+            f"storage: the database failed ({cause}); finished trials are kept, see that it runs and resume"
+        ) from error
