@@ -75,9 +75,15 @@ def test_budgets() -> None:
     assert SPIKEX.candidates("arch.shape") == ("1x64", "2x32", "4x16", "8x8", "16x4", "32x2", "64x1")
     assert SPIKEX.candidates("arch.shape", 256)[0] == "4x64"  # at most 64 columns
     assert SPIKEX.candidates("arch.buffers", 8, 4) == ("2+6", "4+4", "6+2")
-    for total, message in ((4099, "no pair lies in"), (0.5, "whole number"), (-3, "whole number")):
-        with pytest.raises(SearchError, match=message):
+    for total in (0.5, -3, float("nan"), float("inf")):
+        with pytest.raises(SearchError, match="whole number"):
             SPIKEX.candidates("arch.shape", total)
+    for total in (4099, 1e300, 2**60):
+        with pytest.raises(SearchError, match="no pair lies in"):
+            SPIKEX.candidates("arch.shape", total)
+    for parts in (0, -1, 10**8):
+        with pytest.raises(SearchError, match=r"2\.\.10000 parts"):
+            SPIKEX.candidates("arch.buffers", 56, parts)
     with pytest.raises(SearchError, match="brings no candidates"):
         SPIKEX.candidates("arch.clock_mhz")
 

@@ -46,3 +46,5 @@ def test_constraints_measure_in_fractions_of_the_bound() -> None:
         Constraint("area")
     with pytest.raises(SearchError, match="no design can meet both"):
         Constraint("area", at_most=1.0, at_least=2.0)
+    with pytest.raises(SearchError, match="at_most: got nan, expected a finite number"):
+        Constraint("area", at_most=float("nan"))

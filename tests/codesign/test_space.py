@@ -122,5 +122,5 @@ def test_array_shapes_and_buffer_splits_keep_their_budget() -> None:
     assert splits(56, 4) == ((14, 42), (28, 28), (42, 14))
     with pytest.raises(SearchError, match="no two factors"):
         shapes(13, low=2)
-    with pytest.raises(SearchError, match="at least 2 parts"):
+    with pytest.raises(SearchError, match=r"2\.\.10000 parts"):
         splits(56, 1)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from spikeloom.core.trace import Levels, Spikes
-from spikeloom.errors import ConfigError
+from spikeloom.errors import ConfigError, NetworkFileError
 from spikeloom.evaluate import evaluate, load_machine
 from spikeloom.files.network import read_network
 from spikeloom.files.results import read_trials
@@ -129,6 +129,13 @@ def test_without_refresh_the_first_tables_stay(file: Path, tmp_path: Path) -> No
         ("[cotrain]", "[cotrian]", "cotrain: got None, expected a table"),
         ("betas = [0.5, 2.0]", "betas = []", "betas"),
         ("betas = [0.5, 2.0]", "betas = [1.0, 1.0]", "betas"),
+        ("betas = [0.5, 2.0]", "betas = [0.3, 0.30000001]", "differ in the first six digits"),
+        ("betas = [0.5, 2.0]", "betas = [0.5, -1.0]", "betas: got -1.0"),
+        ("betas = [0.5, 2.0]", "betas = [nan]", "betas: got nan"),
+        ("refresh = 1", "weight_decay = nan", "weight_decay: got nan"),
+        ("refresh = 1", "learning_rate = -1.0", "learning_rate: got -1.0"),
+        ("refresh = 1", 'start = "nowhere.npz"', "nowhere.npz: no such file"),
+        ("refresh = 1", 'warm = "nowhere.npz"', "nowhere.npz: no such file"),
         ("refresh = 1", "refersh = 1", "refersh: unknown key"),
         ("refresh = 1", "refresh = -1", "refresh: got -1"),
         ("refresh = 1", 'machine = "spikx"', "spikx: no such machine"),
@@ -142,10 +149,10 @@ def test_without_refresh_the_first_tables_stay(file: Path, tmp_path: Path) -> No
 )
 def test_a_bad_file_is_one_line(file: Path, tmp_path: Path, old: str, new: str, words: str) -> None:
     file.write_text(FILE.replace(old, new), encoding="utf-8")
-    with pytest.raises(ConfigError, match=words) as caught:
-        experiment, sweep = read_sweep(file)
-        run_sweep(experiment, sweep, tmp_path / "sweep")
+    with pytest.raises((ConfigError, NetworkFileError), match=words) as caught:
+        run_sweep(*read_sweep(file), tmp_path / "sweep")
     assert "\n" not in str(caught.value)
+    assert not (tmp_path / "sweep").exists()  # or the mended file would be refused there
 
 
 def test_rank_correlation_and_median_error() -> None:

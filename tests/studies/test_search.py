@@ -336,6 +336,16 @@ def test_shipped_searches_can_be_planned(name: str, files: Path) -> None:
         ("{ total = 16 }", "[16]", 'got 16, expected "rowsxcols" such as "8x8"'),
         ("{ total = 16 }", '["8x128"]', "cols: got 128"),
         ("{ total = 16 }", "{ total = 4099 }", "no pair lies in"),
+        (
+            "arch.shape = { total = 16 }",
+            "arch.buffers = { total = 56, parts = 7.5 }",
+            "parts: got 7.5, expected a whole number",
+        ),
+        (
+            "arch.shape = { total = 16 }",
+            "arch.buffers = { total = 56, parts = inf }",
+            "parts: got inf, expected a whole number",
+        ),
         ("arch.shape = { total = 16 }", "arch.shape = { total = 16 }\narch.rows = [8]", "both decide rows; keep one"),
         ("arch.dispatch =", "arch.dispach =", "has no field 'dispach' (did you mean 'dispatch'?)"),
         ('["agile", "ptb"]', '["agile", "pbt"]', "dispatch: got 'pbt'"),

@@ -6,6 +6,7 @@ are a `spikeloom.core.arch.Joint`, and a field that may differ from layer to lay
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -138,11 +139,12 @@ class Family:
         budget = joint.total if total is None else total
         first, second = (self.keys[key].metadata for key in joint.keys)
         if joint.sign == "x":
-            if budget != int(budget) or budget < 1:
+            if not (math.isfinite(budget) and budget >= 1 and budget == int(budget)):
                 raise SearchError(f"a product of {budget:g}: expected a whole number of at least 1")
-            pairs: Sequence[tuple[float, float]] = shapes(int(budget))
+            reachable = budget <= first["high"] * second["high"]  # factors of anything larger need not be looked for
+            pairs: Sequence[tuple[float, float]] = shapes(int(budget)) if reachable else ()
         else:
-            pairs = splits(budget, parts or joint.parts)
+            pairs = splits(budget, joint.parts if parts is None else parts)
         kept = [
             f"{a:.12g}{joint.sign}{b:.12g}"
             for a, b in pairs

@@ -51,6 +51,10 @@ class Constraint:
         check_metrics((self.metric,))
         if self.at_most is None and self.at_least is None:
             raise SearchError(f"constraint on '{self.metric}': has no bound; give at_most or at_least")
+        for side in ("at_most", "at_least"):
+            bound = getattr(self, side)
+            if bound is not None and not np.isfinite(bound):
+                raise SearchError(f"constraint on '{self.metric}': {side}: got {bound}, expected a finite number")
         if self.at_most is not None and self.at_least is not None and self.at_most < self.at_least:
             raise SearchError(
                 f"constraint on '{self.metric}': at_most {self.at_most:g} is below at_least {self.at_least:g}; "

@@ -18,6 +18,8 @@ from spikeloom.files.schema import nearest
 Value: TypeAlias = bool | int | float | str
 #: One point of a space: what was chosen, by name, in the order of the choices; those whose conditions fail are absent.
 Params: TypeAlias = Mapping[str, Value]
+#: Parts that a memory budget may be divided into.
+MOST_PARTS = 10_000
 
 
 class Suggests(Protocol):
@@ -186,10 +188,10 @@ def splits(total: float, parts: int) -> tuple[tuple[float, float], ...]:
     """All (a, b) with ``a + b = total`` where a is 1..parts-1 of ``parts`` equal parts: a memory budget shared by two buffers.
 
     Raises:
-        SearchError: no budget, or fewer than two parts.
+        SearchError: no budget, fewer than two parts, or more than MOST_PARTS.
     """
-    if not (math.isfinite(total) and total > 0) or parts < 2:
-        raise SearchError(f"a sum of {total:g} in {parts} parts: expected a positive budget and at least 2 parts")
+    if not (math.isfinite(total) and total > 0) or not 2 <= parts <= MOST_PARTS:
+        raise SearchError(f"a sum of {total:g} in {parts} parts: expected a positive budget and 2..{MOST_PARTS} parts")
     return tuple((total * k / parts, total - total * k / parts) for k in range(1, parts))
 
 

@@ -91,9 +91,14 @@ class CotrainOptions:
         for name in ("beta", "rate", "bit_synops"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name}: got {getattr(self, name)}, expected a weight of 0 or more")
+        if self.learning_rate is not None and not 0 < self.learning_rate < float("inf"):
+            raise ConfigError(f"learning_rate: got {self.learning_rate}, expected a rate above 0")
+        if self.weight_decay is not None and not 0 <= self.weight_decay < float("inf"):
+            raise ConfigError(f"weight_decay: got {self.weight_decay}, expected a weight of 0 or more")
         for name, low in (("epochs", 1), ("samples", 1), ("refresh", 0)):
             if getattr(self, name) < low:
                 raise ConfigError(f"{name}: got {getattr(self, name)}, expected at least {low}")
+        _ = self.choices  # refused now, not after the first stage
 
     @property
     def choices(self) -> MappingChoices:
@@ -164,10 +169,7 @@ def cotrain_network(
     from spikeloom.snn.train import train
 
     arch = time_batched(load_machine(options.machine)[1])
-    if network.arithmetic == "integer":
-        raise ConfigError(
-            f"network '{network.name}' computes with integers, which have no gradients; start from the float one"
-        )
+    _check_float(network)
     changes: dict[str, Any] = {"epochs": options.epochs, "initial_rate": None}
     for key in ("learning_rate", "weight_decay"):
         if getattr(options, key) is not None:
@@ -212,6 +214,13 @@ def cotrain_network(
         trained.history,
         (machine_from(penalty.machine, ARCH_TYPES, PRESETS, "checkpoint"), penalty.curves),
     )
+
+
+def _check_float(network: Network) -> None:
+    if network.arithmetic == "integer":
+        raise ConfigError(
+            f"network '{network.name}' computes with integers, which have no gradients; start from the float one"
+        )
 
 
 def predict_cost(tables: Tables, workload: Workload) -> Prediction:
@@ -289,6 +298,11 @@ class Sweep:
     def __post_init__(self) -> None:
         if not self.betas or len(set(self.betas)) < len(self.betas):
             raise ConfigError(f"betas: got {list(self.betas)}, expected at least one and none twice")
+        for beta in self.betas:
+            if not 0 <= beta < float("inf"):
+                raise ConfigError(f"betas: got {beta}, expected weights of 0 or more")
+        if len({f"{beta:g}" for beta in self.betas}) < len(self.betas):
+            raise ConfigError(f"betas: got {list(self.betas)}, expected weights that differ in the first six digits")
 
 
 @dataclass(frozen=True, eq=False)
@@ -361,6 +375,11 @@ def run_sweep(
             f"experiment '{experiment.name}': validation is 0, so no recording is left to measure on; "
             "hold out a part of the training set, e.g. validation = 0.1"
         )
+    for file in (sweep.start, sweep.warm):
+        if file is not None:
+            _check_float(
+                read_network(file)
+            )  # before the folder is this sweep's, or the mended file would be refused there
     make_folder(folder)
     _claim(folder, experiment, sweep, resume)
     start = _start(experiment, sweep, fit, held, folder / "start", resume, progress)

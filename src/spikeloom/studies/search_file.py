@@ -432,8 +432,10 @@ def _values(name: str, entry: Mapping[str, Any], family: Family) -> tuple[Any, .
     for key, number in (("total", total), ("parts", parts)):
         if number is not None and (isinstance(number, bool) or not isinstance(number, int | float)):
             raise SearchError(f"choice '{name}': {key}: got {number!r}, expected a number")
+    if isinstance(parts, float):
+        raise SearchError(f"choice '{name}': parts: got {parts}, expected a whole number")
     if values is None or values == "default":
-        return family.candidates(name, total, None if parts is None else int(parts))
+        return family.candidates(name, total, parts)
     if not isinstance(values, list):
         raise SearchError(f"choice '{name}': values: got {values!r}, expected a list")
     return tuple(values)
