@@ -29,7 +29,8 @@ from spikeloom.evaluate import evaluate, load_machine
 from spikeloom.files.network import read_network
 from spikeloom.files.nir import read_nir
 from spikeloom.snn.execute import evaluate as accuracy_of
-from spikeloom.studies.cotrain import Row, Sweep, correlation, read_sweep, recorded, run_sweep
+from spikeloom.studies.cotrain import recorded
+from spikeloom.studies.cotrain_sweep import Row, Sweep, correlation, read_sweep, run_sweep
 from spikeloom.studies.experiment import Experiment, execution_of, samples, training_samples
 from spikeloom.transform.fold import fold
 

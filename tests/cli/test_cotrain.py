@@ -53,6 +53,8 @@ def test_a_table_beside_baselines_and_the_quality_of_the_tables(file: Path, tmp_
     for beta in ("0.5", "1", "2"):
         run = spikeloom("check", out / f"beta-{beta}" / "machine.toml", out / f"beta-{beta}" / "network.npz")
         assert run.code == 0
+    run = spikeloom("check", file)
+    assert "co-training of mlp on moving-bar, 4 steps, beta 0.5, 1, 2" in " ".join(run.out.split())
     run = spikeloom("cotrain", file, "--out", out, "--test")
     assert run.code == 0
     assert "24 test samples" in " ".join(run.out.split())

@@ -14,7 +14,8 @@ from spikeloom.errors import ConfigError, NetworkFileError
 from spikeloom.evaluate import evaluate, load_machine
 from spikeloom.files.network import read_network
 from spikeloom.files.results import read_trials
-from spikeloom.studies.cotrain import CotrainOptions, Prediction, Row, correlation, read_sweep, recorded, run_sweep
+from spikeloom.studies.cotrain import CotrainOptions, Prediction, recorded
+from spikeloom.studies.cotrain_sweep import Row, correlation, read_sweep, run_sweep
 from spikeloom.studies.experiment import samples, training_samples
 
 FILE = """
@@ -198,3 +199,16 @@ def test_a_batch_as_a_penalty_sees_it_is_the_recorded_workload() -> None:
 def test_options_are_checked() -> None:
     with pytest.raises(ConfigError, match="beta: got -1"):
         CotrainOptions(beta=-1)
+
+
+def test_two_runs_do_not_share_a_folder(file: Path, tmp_path: Path) -> None:
+    from spikeloom.codesign.storage import locked
+
+    experiment, sweep = read_sweep(file)
+    folder = tmp_path / "sweep"
+    folder.mkdir()
+    with locked(folder / "sweep.lock", wait=False) as held:
+        assert held
+        with pytest.raises(ConfigError, match="another run is going on in this folder"):
+            run_sweep(experiment, sweep, folder)
+    assert list(folder.iterdir()) == []

@@ -23,7 +23,7 @@ def cotrain(
 ) -> None:
     """Train on while spikes cost what a machine charges for them; an interrupted run goes on where it stopped."""
     from spikeloom.report.cotraining import cotraining_table, write_cotraining_figure
-    from spikeloom.studies.cotrain import correlation, read_sweep, run_sweep
+    from spikeloom.studies.cotrain_sweep import correlation, read_sweep, run_sweep
 
     chosen, sweep = read_sweep(experiment, {} if seed is None else {"seed": seed})
     folder = out_dir or Path("runs") / chosen.name

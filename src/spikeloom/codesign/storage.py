@@ -71,13 +71,13 @@ class StudyFolder:
         """Hold a trial while it is computed; wait where another process, perhaps one given up for lost, holds it."""
         folder = self.path / "claims"
         folder.mkdir(exist_ok=True)
-        with _locked(folder / trial_id, wait=True):
+        with locked(folder / trial_id, wait=True):
             yield
 
     @contextlib.contextmanager
     def sole(self) -> Iterator[None]:
         """Keep every other search out of this folder. Raises SearchError where one is running."""
-        with _locked(self.path / "search.lock", wait=False) as held:
+        with locked(self.path / "search.lock", wait=False) as held:
             if not held:
                 raise SearchError(
                     f"{self.path}: another search is running in this folder; wait for it, stop it or choose another"
@@ -188,7 +188,7 @@ def _index(path: Path) -> _ResultIndex:
 
 
 @contextlib.contextmanager
-def _locked(path: Path, *, wait: bool) -> Iterator[bool]:
+def locked(path: Path, *, wait: bool) -> Iterator[bool]:
     """Hold an advisory lock on a file that is removed afterwards; yields whether it is held.
 
     The system releases it when the process ends, however it ends. Where there are no such locks (Windows), nothing is

@@ -110,6 +110,14 @@ def _toml(path: Path) -> str:
     if "search" in raw and "space" in raw:
         return describe_search(*read_search(path))
     if "data" in raw and "network" in raw:
+        if "cotrain" in raw:
+            from spikeloom.studies.cotrain_sweep import read_sweep
+
+            experiment, sweep = read_sweep(path)
+            betas = ", ".join(f"{beta:g}" for beta in sweep.betas)
+            return (
+                f"co-training of {experiment.network} on {experiment.data}, {experiment.num_steps} steps, beta {betas}"
+            )
         experiment = read_experiment(path)
         return f"experiment: {experiment.network} on {experiment.data}, {experiment.num_steps} steps"
     if "in_shape" in raw and "node" in raw:
