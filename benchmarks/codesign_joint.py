@@ -123,7 +123,7 @@ def ladder(design: Path, seed: int, out: Path, data: Path, test: bool) -> list[L
         ("+ width, pruning, bits", {k: v for k, v in params.items() if not k.startswith("cotrain")}, True, False),
         ("+ price of spikes", params, True, True),
     ]
-    found = []
+    found, networks = [], []
     for label, some, compressed, priced in steps:
         recipe = replace(
             objective.recipe,
@@ -133,6 +133,7 @@ def ladder(design: Path, seed: int, out: Path, data: Path, test: bool) -> list[L
         )
         own = replace(objective, recipe=recipe)
         network = own.network(some)
+        networks.append(network)
         experiment = recipe.at(some).experiment
         fit, held = own.split(some)
         shown = samples(experiment, "test", data) if test else held
@@ -140,6 +141,7 @@ def ladder(design: Path, seed: int, out: Path, data: Path, test: bool) -> list[L
     found.append(line("+ mapping", network, experiment, (fit, shown), ours, "mapping"))
     free = replace(searched, window=1, dispatch="agile", order="raster", merge=1)
     found.append(line("+ array, buffers", network, experiment, (fit, shown), free, "mapping"))
+    found.append(line("the same without price", networks[1], experiment, (fit, shown), free, "mapping"))
     frame = replace(objective.recipe.experiment, train={**objective.recipe.experiment.train, "num_steps": 1})
     fit, held = replace(objective, recipe=replace(objective.recipe, experiment=frame)).split({})
     shown = samples(frame, "test", data) if test else held
