@@ -92,7 +92,7 @@ def test_no_scheduler_at_the_address_is_one_line(tmp_path: Path, monkeypatch: py
 
 def test_interruption_is_clean(tmp_path: Path) -> None:
     """Ctrl-C reaches every process of the terminal; nothing is printed, what was finished is kept."""
-    process = client(tmp_path, "--workers", "2", "--seconds", "0.3")
+    process = client(tmp_path, "--workers", "2", "--seconds", "1.5")  # so long that a busy machine cannot be through
     try:
         wait_for(lambda: len(noted(tmp_path / "diary", "finish")) >= 2)
         os.killpg(process.pid, signal.SIGINT)

@@ -310,7 +310,7 @@ def storage_errors() -> Iterator[None]:
 
     try:
         yield
-    except (StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
+    except (StorageInternalError, sqlalchemy.exc.SQLAlchemyError, ConnectionError) as error:  # a driver's own, too
         cause = getattr(error, "orig", None) or error.__cause__ or error
         raise SearchError(
             f"storage: the database failed ({cause}); finished trials are kept, see that it runs and resume"
