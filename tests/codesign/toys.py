@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -119,6 +120,8 @@ def check_undisturbed(name: str, result: SearchResult, diary: Path) -> None:
 
 
 def main() -> None:
+    # a shell's background job ignores interruptions, and so would its children
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--settings", choices=SETTINGS, default="nsga2")
