@@ -39,11 +39,10 @@ from spikeloom.errors import NetworkError, TraceError
 from spikeloom.lower import SYNTHETIC, draw, lower
 
 T, N = 5, 2
-RNG = np.random.default_rng(0)
 
 
 def spikes(*shape: int, steps: int = T, samples: int = N) -> Spikes:
-    return Spikes.pack(RNG.random((steps, samples, *shape)) < 0.5)
+    return Spikes.pack(np.random.default_rng(0).random((steps, samples, *shape)) < 0.5)
 
 
 def lowered(network: Network, arrivals: dict[str, Arrival], **more: Any) -> Workload:

@@ -36,22 +36,22 @@ from spikeloom.snn.neurons import Dynamics, Membranes
 from .toys import Pixels, spiking_frames
 
 ATAN = SURROGATES["atan"]
-RNG = np.random.default_rng(3)
 
 
-def weights(K: int, C: int) -> np.ndarray:
+def weights(rng: np.random.Generator, K: int, C: int) -> np.ndarray:
     """Sixteenths: sums of a few are exact in float32 in any order."""
-    return RNG.integers(-12, 21, (K, C)).astype(np.float32) / 16
+    return rng.integers(-12, 21, (K, C)).astype(np.float32) / 16
 
 
 def looped(near: int = 1, far: int = 1) -> Network:
     """Two layers; the first hears itself `near` steps and the second `far` steps ago; a delay behind all, named first."""
+    rng = np.random.default_rng(3)
     lif = LIF(Leak(shift=2), 1.0, "soft")
     nodes: dict[str, Any] = {
-        "tail": Delay(1), "in": Input((3,)), "a": Linear(3, 4, weight=weights(4, 3)), "lif1": lif,
-        "late1": Delay(near), "own": Linear(4, 4, True, weight=weights(4, 4), bias=weights(4, 1)[:, 0]),
-        "b": Linear(4, 5, weight=weights(5, 4)), "lif2": lif, "late2": Delay(far), "back": Linear(5, 4, weight=weights(4, 5)),
-        "fc": Linear(5, 2, weight=weights(2, 5)), "li": LI(), "out": Output((2,)),
+        "tail": Delay(1), "in": Input((3,)), "a": Linear(3, 4, weight=weights(rng, 4, 3)), "lif1": lif,
+        "late1": Delay(near), "own": Linear(4, 4, True, weight=weights(rng, 4, 4), bias=weights(rng, 4, 1)[:, 0]),
+        "b": Linear(4, 5, weight=weights(rng, 5, 4)), "lif2": lif, "late2": Delay(far), "back": Linear(5, 4, weight=weights(rng, 4, 5)),
+        "fc": Linear(5, 2, weight=weights(rng, 2, 5)), "li": LI(), "out": Output((2,)),
     }  # fmt: skip
     edges = (
         ("in", "a"), ("a", "lif1"), ("lif1", "late1"), ("late1", "own"), ("own", "lif1"), ("lif1", "b"), ("b", "lif2"),
@@ -266,7 +266,7 @@ def test_a_loop_through_other_layers_is_written_read_and_refused(tmp_path: Path)
 
 def test_neurons_that_hear_themselves_one_to_one_are_refused() -> None:
     nodes: dict[str, Any] = {
-        "in": Input((3,)), "fc": Linear(3, 2, weight=weights(2, 3)), "n": LIF(Leak(shift=1)), "late": Delay(),
+        "in": Input((3,)), "fc": Linear(3, 2, weight=weights(np.random.default_rng(3), 2, 3)), "n": LIF(Leak(shift=1)), "late": Delay(),
         "back": Scale(np.array([0.5], np.float32)), "out": Output((2,)),
     }  # fmt: skip
     edges = (("in", "fc"), ("fc", "n"), ("n", "late"), ("late", "back"), ("back", "n"), ("n", "out"))
