@@ -64,6 +64,7 @@ def test_values_that_do_not_go_together_make_a_design_unfit() -> None:
         ("arch.shape", ("0x64",), "rows: got 0"),
         ("arch.buffers", ("2x54",), "such as \"8\\+8\""),
         ("arch.shape.conv1", ("8x8",), "has no field 'shape'"),
+        ("arch.table", ("cacti32-hq",), "did you mean 'cacti32-hp'"),
     ],
 )  # fmt: skip
 def test_choices_a_machine_does_not_have(name: str, values: tuple[Value, ...], message: str) -> None:

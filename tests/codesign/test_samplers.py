@@ -133,8 +133,6 @@ def test_random_depends_on_seed_and_number_alone() -> None:
 def test_grids() -> None:
     assert SPACE.size == 6 * 3 * (2 * 3 + 1) == 126
     assert grid_points(SPACE, 126, whole=True) == list(SPACE.grid())
-    with pytest.raises(SearchError, match="126 points, the budget 100 trials"):
-        grid_points(SPACE, 100, whole=True)
     coarse = grid_points(SPACE, 30, whole=False)
     assert 10 < len(coarse) <= 30
     assert {point["arch.rows"] for point in coarse} >= {1, 32}, "ends stay"

@@ -42,6 +42,12 @@ def test_exhaustive_finds_the_true_front(tmp_path: Path) -> None:
     assert result.computed == 126
 
 
+def test_a_budget_too_small_for_every_point_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(SearchError, match="126 points, the budget 100 trials"):
+        run(tmp_path, SearchSettings(("energy", "latency"), trials=100, sampler="exhaustive"))
+    assert not (tmp_path / "study").exists()
+
+
 def test_results_hold_every_trial_and_unfit_ones_without_a_report(tmp_path: Path) -> None:
     result = run(tmp_path, SETTINGS["nsga2"])
     log = read_trials(tmp_path / "study" / "results.jsonl")

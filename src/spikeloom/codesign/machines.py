@@ -12,8 +12,9 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from spikeloom.codesign.space import Choice, Params, Value, shapes, splits
+from spikeloom.components import load_table
 from spikeloom.core.arch import AbstractArch, Joint
-from spikeloom.errors import ConfigError, MappingError, SearchError
+from spikeloom.errors import ConfigError, CostError, MappingError, SearchError
 from spikeloom.evaluate import ARCH_TYPES, PRESETS
 from spikeloom.files.config import machine_from, machine_keys
 from spikeloom.files.schema import file_key, nearest
@@ -66,7 +67,9 @@ class Family:
             # beside defaults: what does not go with the fields of the base may go with other chosen ones
             try:
                 machine_from({"model": self.base.model, **self._keys_of(name, value)}, ARCH_TYPES, PRESETS, "space")
-            except ConfigError as error:
+                if key == "table":
+                    load_table(str(value))
+            except (ConfigError, CostError) as error:
                 raise SearchError(f"choice '{choice.name}': {str(error).removeprefix('space: ')}") from None
 
     def at(self, params: Params) -> AbstractArch:

@@ -53,7 +53,7 @@ def make_sampler(
         noisy: whether a figure of the same design may differ from run to run, as that of training does.
 
     Raises:
-        SearchError: more points than trials for ``exhaustive``; no torch or SciPy for ``gp``.
+        SearchError: no torch or SciPy for ``gp``.
     """
     if name == "random":
         return _Random(seed)
@@ -109,14 +109,9 @@ def grid_points(space: Space, trials: int, *, whole: bool) -> list[dict[str, Val
     The choice with most values is thinned first, its ends kept; choices that others depend on keep all values.
 
     Raises:
-        SearchError: ``whole`` and the space has more points than trials; or even one value of each does not fit.
+        SearchError: even one value of each does not fit.
     """
     if whole:
-        if space.size > trials:
-            raise SearchError(
-                f"sampler 'exhaustive': the space has {space.size} points, the budget {trials} trials; raise the budget "
-                "or take 'grid' for a coarser one"
-            )
         return list(space.grid())
     gates = {parent for choice in space.choices for parent in choice.when or {}}
     counts = {choice.name: len(choice.values) for choice in space.choices}

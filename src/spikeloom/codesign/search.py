@@ -191,6 +191,11 @@ def search(
         "settings": settings.described(),
         "objective": _fingerprint(space, objective),
     }
+    if settings.sampler == "exhaustive" and settings.trials is not None and space.size > settings.trials:
+        raise SearchError(
+            f"sampler 'exhaustive': the space has {space.size} points, the budget {settings.trials} trials; raise the budget "
+            "or take 'grid' for a coarser one"
+        )
     place = open_folder(folder, description, resume=resume)
     with place.sole(), _quiet_optuna(), storage_errors(), opened_storage(storage, place.path) as stored:
         loop = _Loop.opened(space, objective, settings, place, stored, progress)
