@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from spikeloom.core.network import chain
+from spikeloom.core.nodes import CubaLIF, Flatten, Input, Leak, Linear
 from spikeloom.core.trace import Levels, Spikes
 from spikeloom.errors import ConfigError, NetworkFileError
 from spikeloom.evaluate import evaluate, load_machine
-from spikeloom.files.network import read_network
+from spikeloom.files.network import read_network, write_network
 from spikeloom.files.results import read_trials
 from spikeloom.studies.cotrain import CotrainOptions, Prediction, recorded
 from spikeloom.studies.cotrain_sweep import Row, correlation, read_sweep, run_sweep
@@ -143,6 +145,7 @@ def test_without_refresh_the_first_tables_stay(file: Path, tmp_path: Path) -> No
         ("windows = [1, 2, 4]", "windows = [0]", "window"),
         ("windows = [1, 2, 4]", "windows = []", "window"),
         ('dispatches = ["agile", "ptb"]', 'dispatches = ["agil"]', "dispatch"),
+        ("refresh = 1", 'machine = "spikex:window={convv1=4}"', "unknown \\['convv1'\\]"),
         ("samples = 8", "samples = 0", "samples: got 0"),
         ("samples = 8", 'thinning = "all"', "thinning"),
         ("validation = 0.25", "validation = 0.0", "validation is 0"),
@@ -154,6 +157,18 @@ def test_a_bad_file_is_one_line(file: Path, tmp_path: Path, old: str, new: str, 
         run_sweep(*read_sweep(file), tmp_path / "sweep")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "sweep").exists()  # or the mended file would be refused there
+
+
+def test_a_start_that_the_machine_cannot_run_is_refused_before_the_folder_is_claimed(
+    file: Path, tmp_path: Path
+) -> None:
+    nodes = {"in": Input((2, 8, 8)), "flat": Flatten(), "fc": Linear(128, 4, weight=np.ones((4, 128))),
+             "n": CubaLIF(Leak(shift=1), Leak(shift=2))}  # fmt: skip
+    write_network(tmp_path / "start.npz", chain("start", nodes))
+    experiment, sweep = read_sweep(file)
+    with pytest.raises(ConfigError, match="spikex: layer 'fc': spikex neurons hold one state"):
+        run_sweep(experiment, replace(sweep, start=str(tmp_path / "start.npz")), tmp_path / "sweep")
+    assert not (tmp_path / "sweep").exists()
 
 
 def test_rank_correlation_and_median_error() -> None:

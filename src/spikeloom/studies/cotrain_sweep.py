@@ -12,18 +12,21 @@ import numpy as np
 
 from spikeloom.codesign.mapping import best_global_window, best_mapping, time_batched
 from spikeloom.codesign.storage import locked
+from spikeloom.core.arch import AbstractArch
 from spikeloom.core.network import Network
 from spikeloom.core.report import Report, Trial
-from spikeloom.core.trace import Spikes
+from spikeloom.core.trace import Arrival, Spikes, SpikeTrace
 from spikeloom.core.workload import Workload
 from spikeloom.data import Samples
-from spikeloom.errors import ConfigError
+from spikeloom.errors import ConfigError, MappingError
 from spikeloom.evaluate import evaluate, load_machine
 from spikeloom.files.atomic import make_folder
 from spikeloom.files.config import write_machine
 from spikeloom.files.network import read_network, write_network
 from spikeloom.files.results import append_trial
 from spikeloom.files.schema import dataclass_from, read_toml
+from spikeloom.hw import HARDWARE
+from spikeloom.lower import lower
 from spikeloom.studies.cotrain import (
     CotrainOptions,
     Prediction,
@@ -39,6 +42,7 @@ from spikeloom.studies.experiment import (
     Experiment,
     execution_of,
     fit_experiment,
+    network_to_train,
     read_experiment,
     samples,
     train_config,
@@ -153,6 +157,9 @@ def run_sweep(
         if file is not None:
             # before the folder is this sweep's, or the mended file would be refused there
             check_float(read_network(file))
+    network = network_to_train(experiment, fit) if sweep.start is None else read_network(sweep.start)
+    for spec in (sweep.options.machine, *sweep.baselines):
+        _check_machine(network, time_batched(load_machine(spec)[1]), spec)
     make_folder(folder)
     with locked(folder / "sweep.lock", wait=False) as alone:
         if not alone:
@@ -164,6 +171,18 @@ def run_sweep(
         rows = _measured(experiment, sweep, parts, folder, resume, progress)
         _write_rows(folder / ("test.jsonl" if test else "results.jsonl"), experiment, sweep, rows)
     return rows
+
+
+def _check_machine(network: Network, arch: AbstractArch, spec: str) -> None:
+    """Raise ConfigError unless the machine can run every layer of ``network``."""
+    shapes = network.shapes()
+    silence: dict[str, Arrival] = {
+        name: Spikes.pack(np.zeros((1, 1, *shapes[network.inputs_of(name)[0]]))) for name in network.layers()
+    }
+    try:
+        HARDWARE[arch.model].map(lower(network, SpikeTrace(1, 1, silence)), arch)
+    except MappingError as error:
+        raise ConfigError(f"{spec}: {error}") from None
 
 
 def _measured(

@@ -179,12 +179,7 @@ def fit_experiment(
     from spikeloom.snn.train import train
     from spikeloom.transform import fold
 
-    encoding = "analog" if experiment.encoding == "direct" else "spikes"
-    dt_s = fit.dt_s if isinstance(fit, Recordings) else None
-    options = {"encoding": encoding, "dt_s": dt_s, **experiment.network_options}
-    network = create(experiment.network, fit.in_shape, fit.num_classes, **options)
-    if experiment.start is not None:
-        network = with_weights(network, read_network(experiment.start), experiment.start)
+    network = network_to_train(experiment, fit)
     make_folder(folder)
     trained = train(
         network,
@@ -202,6 +197,17 @@ def fit_experiment(
         "history": [asdict(epoch) for epoch in trained.history],
     }
     return replace(fold(trained.network), metadata=metadata), trained.history
+
+
+def network_to_train(experiment: Experiment, fit: Samples) -> Network:
+    """The network as training finds it: shaped for the samples, with the weights of ``start`` where the file names one."""
+    encoding = "analog" if experiment.encoding == "direct" else "spikes"
+    dt_s = fit.dt_s if isinstance(fit, Recordings) else None
+    options = {"encoding": encoding, "dt_s": dt_s, **experiment.network_options}
+    network = create(experiment.network, fit.in_shape, fit.num_classes, **options)
+    if experiment.start is not None:
+        network = with_weights(network, read_network(experiment.start), experiment.start)
+    return network
 
 
 def experiment_of(network: Network, where: str) -> Experiment:
