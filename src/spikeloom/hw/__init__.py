@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from spikeloom.hw.base import AbstractMachine as AbstractMachine
+from spikeloom.hw.sata_training import SataTraining
 from spikeloom.hw.spikex import Spikex
 
 #: Machine models by the word a machine file uses for ``model``.
-HARDWARE: dict[str, AbstractMachine[Any]] = {"spikex": Spikex()}
+HARDWARE: dict[str, AbstractMachine[Any]] = {"spikex": Spikex(), "sata-training": SataTraining()}

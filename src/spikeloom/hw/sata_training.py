@@ -1,0 +1,330 @@
+"""Training on a SATA-class array: forward, backward and weight update of one sample, as SATA_Sim estimates them or corrected.
+
+Source: SATA_Sim (R. Yin et al., arXiv 2204.05422), directory training_energy_cal. Counting rules, the tool's quirks and
+what trace fidelity changes are in docs/models/sata-training.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import abc
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, final
+
+import numpy as np
+
+from spikeloom.core.arch import AbstractArch, Charge, Component, LayerMapping, Mapping, Part, check_knobs, knob
+from spikeloom.core.counts import Counts
+from spikeloom.core.trace import Spikes
+from spikeloom.core.workload import Layer, NeuronRule, Workload
+from spikeloom.errors import ConfigError, MappingError
+from spikeloom.hw.base import AbstractMachine, CountCache
+
+#: Width that the tool prices backward pass and weight update at.
+FULL_BIT = 16
+STAGES = ("forward", "backward", "update")
+KINDS = ("conv1d", "conv2d", "linear")
+POOLS = ("sumpool2d", "avgpool2d", "maxpool2d")
+
+
+@final
+@dataclass(frozen=True)
+class SataTrainingArch(AbstractArch):
+    """Fields of the estimator. Quantities are SI."""
+
+    model: ClassVar[str] = "sata-training"
+
+    fidelity: str = knob(
+        "trace", "tool: as SATA_Sim estimates; trace: corrected, real spikes", choices=("trace", "tool")
+    )
+    fwd_bit: int = knob(16, "bits of weights and membranes in the forward pass", suffix="bit", low=1, high=FULL_BIT)
+    sp_s: float = knob(
+        -1.0, "spike sparsity of all layers, tool fidelity only; negative = mean of the trace", low=-1, high=1
+    )
+    sp_du: float = knob(
+        0.0, "share of membrane gradients that are zero and skipped; given, not measured", low=0, high=1
+    )
+    sp_df: float = knob(
+        0.0, "share of neurons whose surrogate derivative is zero, so that no gradient is formed; given", low=0, high=1
+    )
+    lost_macs: bool = knob(True, "quirk (tool): only the last linear layer's forward accumulations are kept")
+    dense_linear: bool = knob(True, "quirk (tool): no sparsity in linear layers")
+    skipped_output: bool = knob(True, "quirk (tool): a linear read-out is not counted at all")
+    ignored_sp_df: bool = knob(True, "quirk (tool): sp_df has no effect")
+    forward_packing: bool = knob(
+        True, "quirk (tool): backward and update pack fwd_bit spikes into a 16-bit word instead of 16"
+    )
+    input_map: bool = knob(True, "quirk (tool): backward products run over the input map, not the output map")
+    pes: int = knob(128, "processing elements, for the bound on latency", low=1, high=1_000_000)
+    clock: float = knob(4e8, "clock, for the bound on latency", suffix="mhz", low=1e-3, high=1e5)
+    table: str = knob("sata-training", "component table that prices the counts")
+
+    def __post_init__(self) -> None:
+        check_knobs(self)
+
+    def inventory(self) -> tuple[Part, ...]:
+        """PEs and memories; the source states neither area nor leakage of any of them."""
+        return (
+            Part("pe", Component("accumulator", FULL_BIT), self.pes),
+            Part("pe", Component("multiplier", FULL_BIT), self.pes),
+            Part("spad", Component("spad", FULL_BIT), self.pes),
+            Part("glb", Component("glb", FULL_BIT)),
+            Part("dram", Component("dram", FULL_BIT)),
+        )
+
+    def charges(self) -> abc.Mapping[tuple[str, str], tuple[Charge, ...]]:
+        """Composite operations of the tool; forward at ``fwd_bit``, the other stages at 16 bits."""
+
+        def made(bits: int, **parts: tuple[str, float]) -> tuple[Charge, ...]:
+            return tuple(Charge(Component(kind, bits), action, times) for kind, (action, times) in parts.items())
+
+        low = self.fwd_bit
+        charges = {
+            ("forward", "ac"): made(low, accumulator=("accumulate", 1), and_gate=("mask", 1)),
+            ("forward", "lif"): made(
+                low,
+                adder=("add", 1),
+                comparator=("compare", 1),
+                multiplexer=("select", 2),
+                register=("access", 3),
+                shifter=("shift", 1),
+            ),
+            ("backward", "product"): made(FULL_BIT, multiplier=("multiply", 1), accumulator=("accumulate", 1)),
+            ("backward", "gradient"): made(
+                FULL_BIT, multiplier=("multiply", 1), adder=("add", 2), multiplexer=("select", 1), shifter=("shift", 2)
+            ),
+            ("update", "accumulate"): made(FULL_BIT, accumulator=("accumulate", 1), and_gate=("mask", 1)),
+        }
+        for stage in STAGES:
+            for memory in ("dram", "glb", "spad"):
+                bits = low if stage == "forward" else FULL_BIT
+                charges[stage, memory] = (Charge(Component(memory, bits), "access"),)
+        return charges
+
+    def notes(self) -> tuple[str, ...]:
+        """What every figure of this machine rests on."""
+        latency = (
+            f"latency is a lower bound, all products and accumulations over {self.pes} PEs: the tool states no time"
+        )
+        unit = "the tool states no unit of its energies; pJ is presumed"
+        given = f"gradient sparsities are given, not measured: sp_du = {self.sp_du:g}, sp_df = {self.sp_df:g}"
+        if self.fidelity == "tool":
+            return (
+                "fidelity = 'tool': SATA_Sim's training estimate with its quirks, not these spikes",
+                given,
+                latency,
+                unit,
+            )
+        return (
+            "one training step of batch size one: weights are read and written for every sample",
+            given,
+            latency,
+            unit,
+        )
+
+
+@final
+class SataTraining(AbstractMachine[SataTrainingArch]):
+    """Counts of one training step per sample; closed forms over layer extents and real synaptic operations."""
+
+    arch_type = SataTrainingArch
+    presets: ClassVar[abc.Mapping[str, abc.Mapping[str, Any]]] = {"sata-training": {}}
+
+    def runs(self, workload: Workload, arch: SataTrainingArch) -> Workload:
+        """Without pools that have no neurons: what leaves them arrives at the layer behind; they are not priced."""
+        pools = [x.name for x in workload.layers if x.kind in POOLS and x.neuron.kind == "none"]
+        if not pools:
+            return workload
+        warning = f"pools {', '.join(pools)} are neither priced forward nor backward"
+        layers = tuple(layer for layer in workload.layers if layer.name not in pools)
+        return replace(workload, layers=layers, warnings=(*workload.warnings, warning))
+
+    def map(self, workload: Workload, arch: SataTrainingArch) -> Mapping:
+        """Nothing to decide; refuse what the estimator has no rule for."""
+        layers = self.runs(workload, arch).layers
+        if not layers:
+            raise MappingError("sata-training found no convolution and no linear layer to train in this workload")
+        for layer in layers:
+            _refuse_unsupported(layer)
+        return Mapping("sata-training", {layer.name: LayerMapping() for layer in layers})
+
+    def count(
+        self,
+        workload: Workload,
+        arch: SataTrainingArch,
+        mapping: Mapping,
+        *,
+        threads: int | None = None,
+        cache: CountCache | None = None,
+    ) -> Counts:
+        """Closed forms; ``threads`` and ``cache`` change nothing."""
+        run = self.runs(workload, arch)
+        tool = arch.fidelity == "tool"
+        found = _tool_counts(run.layers, arch) if tool else [_trace_counts(layer, arch) for layer in run.layers]
+        total = Counts(warnings=(*run.warnings, *_warnings(run)), expected=tool or arch.sp_du > 0 or arch.sp_df > 0)
+        for layer, actions in zip(run.layers, found, strict=True):
+            work = sum(actions[pair] for pair in (("forward", "ac"), ("backward", "product"), ("update", "accumulate")))
+            cycles = math.ceil(work / arch.pes)
+            counts = {(layer.name, *pair): n for pair, n in actions.items()}
+            total = total.then(Counts(counts, {layer.name: cycles}, cycles))
+        return total
+
+    def utilisation(self, counts: Counts, arch: SataTrainingArch, layer: str) -> dict[str, float]:
+        """None: the latency is a bound, so how well the PEs are used is not known."""
+        return {}
+
+
+def _refuse_unsupported(layer: Layer) -> None:
+    where = f"layer '{layer.name}': sata-training"
+    if layer.kind not in KINDS:
+        raise MappingError(
+            f"{where} has no rule for a {layer.kind} layer, only for {', '.join(KINDS)} and pools without neurons; "
+            "replace it before recording or choose another machine"
+        )
+    if layer.recurrent or layer.name in layer.inputs:
+        raise MappingError(f"{where} has no rule for recurrent connections; choose another machine")
+    if layer.neuron.kind == "cubalif":
+        raise MappingError(f"{where} trains neurons of one state (IF, LIF, LI), not CubaLIF; choose another machine")
+
+
+def _warnings(workload: Workload) -> abc.Iterator[str]:
+    biased = [layer.name for layer in workload.layers if layer.has_bias]
+    if biased:
+        yield f"the biases of {', '.join(biased)} are neither added nor trained in these counts"
+    levels = [layer.name for layer in workload.layers if not isinstance(layer.arrival, Spikes)]
+    if levels:
+        yield f"levels that reach {', '.join(levels)} cost one accumulation per bit: the array has no multiplier forward"
+
+
+_Actions = dict[tuple[str, str], int]
+
+
+def _memories(weights: int, outputs: int, fwd_words: Any, words: Any, num_steps: int) -> _Actions:
+    """Accesses of one sample. outputs: neurons times steps; words of input spikes of all steps, forward and otherwise."""
+    dram = weights + outputs + fwd_words
+    held = 2 * (1 + num_steps) * weights + words + outputs
+    return {
+        ("forward", "dram"): dram,
+        ("forward", "glb"): 2 * dram,
+        ("forward", "spad"): 2 * (weights + fwd_words),
+        ("backward", "dram"): outputs + words,
+        ("backward", "glb"): 7 * outputs + 2 * words + weights,
+        ("backward", "spad"): weights + outputs,
+        ("update", "dram"): 2 * weights,
+        ("update", "glb"): held,
+        ("update", "spad"): held + 2 * num_steps * weights,
+    }
+
+
+def _trace_counts(layer: Layer, arch: SataTrainingArch) -> _Actions:
+    """Corrected counts of a layer from its spikes, over all samples.
+
+    Integers unless a gradient sparsity is given. Input words are whole: ceil(C H W bits / word bits) in every step.
+    """
+    T, N = layer.num_steps, layer.num_samples
+    neurons = layer.K * layer.P * layer.Q
+    bits, moved = (
+        (1, 1) if isinstance(layer.arrival, Spikes) else (layer.arrival.bits, layer.arrival.bits + layer.arrival.signed)
+    )
+    input_bits = layer.C * layer.H * layer.W * moved
+    fwd_words, words = (T * -(-input_bits // width) for width in (arch.fwd_bit, FULL_BIT))
+    memories = _memories(layer.num_weights, neurons * T, fwd_words, words, T)
+    return {
+        ("forward", "ac"): layer.synops * bits,
+        ("forward", "lif"): neurons * T * N,
+        ("backward", "product"): _kept(layer.dense_synops() * N, arch.sp_du),
+        ("backward", "gradient"): _kept(neurons * T * N, arch.sp_df),
+        # a weight that is zero now still collects its gradient
+        ("update", "accumulate"): replace(layer, weight=None).synops * bits,
+        **{pair: n * N for pair, n in memories.items()},
+    }
+
+
+def _kept(count: int, sparsity: float) -> int:
+    """What a sparsity leaves of a count: the integer itself at 0, else the (fractional) expectation."""
+    return count if sparsity == 0 else (1 - sparsity) * count  # type: ignore[return-value]  # Counts.expected
+
+
+def _tool_counts(layers: abc.Sequence[Layer], arch: SataTrainingArch) -> list[_Actions]:
+    """What SATA_Sim counts, layer by layer, times the samples; a quirk that is off is corrected."""
+    counted = [layer for layer in layers if not (arch.skipped_output and _is_output(layer))]
+    linear = [index for index, layer in enumerate(layers) if layer.kind == "linear" and layer in counted]
+    kept_from = linear[-1] if arch.lost_macs and linear else 0
+    sparsity = arch.sp_s if arch.sp_s >= 0 else _mean_sparsity(layers)
+    found = []
+    for index, layer in enumerate(layers):
+        T, N = layer.num_steps, layer.num_samples
+        neurons, inputs = layer.K * layer.P * layer.Q, layer.C * layer.H * layer.W
+        dense = arch.dense_linear and layer.kind == "linear"
+        s, du = (0.0, 0.0) if dense else (sparsity, arch.sp_du)
+        macs = layer.num_weights * layer.P * layer.Q * T
+        products = layer.num_weights * layer.H * layer.W * T if arch.input_map else macs
+        pack = arch.fwd_bit if arch.forward_packing else FULL_BIT
+        memories = _memories(layer.num_weights, neurons * T, T * inputs / arch.fwd_bit, T * inputs / pack, T)
+        actions: _Actions = {
+            ("forward", "ac"): _kept(macs, s) if index >= kept_from else 0,
+            ("forward", "lif"): neurons * T,
+            ("backward", "product"): _kept(products, du),
+            ("backward", "gradient"): _kept(neurons * T, 0.0 if arch.ignored_sp_df else arch.sp_df),
+            ("update", "accumulate"): _kept(macs, s),
+            **memories,
+        }
+        found.append({pair: n * N if layer in counted else 0 for pair, n in actions.items()})
+    return found
+
+
+def _is_output(layer: Layer) -> bool:
+    """The read-out that the tool's layer files call out_linear: a linear layer whose neurons do not spike."""
+    return layer.kind == "linear" and layer.neuron.kind in ("li", "none")
+
+
+def _mean_sparsity(layers: abc.Sequence[Layer]) -> float:
+    """1 - spikes (non-zero levels) per input and step, over all layers: the one number that the tool takes."""
+    events = sum(int(layer.arrival.events().sum()) for layer in layers)
+    places = sum(layer.C * layer.H * layer.W * layer.num_steps * layer.num_samples for layer in layers)
+    return 1 - events / places
+
+
+@dataclass(frozen=True)
+class TrainingLayer:
+    """A layer as the tool's files describe it: conv with C, K, R, H, E, or (out_)linear with in and out features.
+
+    C, K: input and output channels (or features). R: kernel. H, E: side of the input and the output map.
+    """
+
+    kind: Literal["conv", "linear", "out_linear"]
+    C: int
+    K: int
+    R: int = 1
+    H: int = 1
+    E: int = 1
+
+
+def tool_workload(layers: abc.Iterable[TrainingLayer], num_steps: int) -> Workload:
+    """The workload of the tool's own layer description, one silent sample: give the machine ``sp_s``.
+
+    Names are ``conv1``, ``linear4``, ... by kind and position. The tool never says how a map is padded: H and E stand
+    as given.
+
+    Raises:
+        ConfigError: an unknown kind, or an extent below one.
+    """
+    made = []
+    for number, layer in enumerate(layers, 1):
+        extents = (layer.C, layer.K, layer.R, layer.H, layer.E)
+        if layer.kind not in ("conv", "linear", "out_linear") or min(*extents, num_steps) < 1:
+            raise ConfigError(
+                f"layer {number}: got {layer} with {num_steps} steps, expected conv, linear or out_linear with extents "
+                "and steps of at least 1"
+            )
+        side = layer.H
+        made.append(
+            Layer(
+                f"{layer.kind}{number}",
+                "conv2d" if layer.kind == "conv" else "linear",
+                *(layer.C, layer.K, side, side, layer.R, layer.R, layer.E, layer.E),
+                arrival=Spikes.pack(np.zeros((num_steps, 1, layer.C, side, side), dtype=bool)),
+                neuron=NeuronRule("li" if layer.kind == "out_linear" else "lif"),
+            )
+        )
+    return Workload(tuple(made), num_steps, 1)
