@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from spikeloom.errors import NetworkError
 from spikeloom.transform import adc as module
-from spikeloom.transform.adc import Adc, adc_conv2d, adc_linear
+from spikeloom.transform.adc import Adc, adc_conv2d, adc_linear, laid_out
 from tests.reference import adc as reference
 
 ONE_TWO = st.integers(1, 2)
@@ -43,7 +43,12 @@ def layers(draw: st.DrawFn) -> dict[str, object]:
         "dilation": (draw(ONE_TWO), draw(ONE_TWO)),
         "size": (draw(st.integers(5, 6)), draw(st.integers(5, 6))),
         "seed": draw(st.integers(0, 999)),
-        "chunk": draw(st.sampled_from([1, 20, 1 << 17])),
+        "tuning": {
+            "_CHUNK": draw(st.sampled_from([1, 20, 1 << 16])),
+            "_TILE": draw(st.sampled_from([1, 2, 256])),
+            "_FEW_CHANNELS": 0,
+            "_SPARSE": draw(st.sampled_from([0.0, 2.0])),  # matrix products, or events
+        },
     }
 
 
@@ -57,7 +62,8 @@ def test_equals_nested_loops(layer: dict) -> None:
     wanted = reference.conv2d(x.numpy(), weights.numpy(), layer["factors"], layer["rows"], *codes, **place)
     adc = Adc(step=float(layer["step"]), low=layer["low"], high=layer["high"])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_CHUNK", layer["chunk"])
+        for name, value in layer["tuning"].items():
+            patch.setattr(module, name, value)
         found = adc_conv2d(x, weights, layer["factors"], rows=layer["rows"], adc=adc, **place)
     assert np.array_equal(found.numpy(), np.array(wanted) * float(layer["step"]))
 
@@ -70,6 +76,24 @@ def test_wide_converter_is_the_plain_convolution() -> None:
     plain = adc_conv2d(x, weights, factors, rows=64, adc=None, padding=(1, 1))
     summed = weights[0] + 4 * weights[1] - weights[2] - 4 * weights[3]
     assert torch.equal(plain, functional.conv2d(x, summed, padding=1)) and torch.equal(through, plain)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_and_memory_layout_change_nothing(threads: int) -> None:
+    x, weights = whole(8, 0, 1, 3, 20, 7, 7), whole(9, -3, 3, 2, 9, 20, 3, 3)
+    call = {"rows": 8, "adc": Adc(step=2.0, low=-3, high=3)}
+    wanted = adc_conv2d(x, weights, [1, 2], **call)
+    stored = laid_out(weights)
+    assert torch.equal(stored, weights) and stored.permute(0, 3, 4, 2, 1).is_contiguous()
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            for sparse in (0.0, 2.0):
+                patch.setattr(module, "_SPARSE", sparse)
+                assert torch.equal(adc_conv2d(x, stored, [1, 2], **call), wanted)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_linear_is_one_pixel() -> None:

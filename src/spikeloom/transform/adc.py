@@ -13,13 +13,16 @@ plain convolution with the weights sum over m of f_m W_m.
 
 The gradient goes straight through the ADCs: it is that of the plain convolution.
 
-Speed: pixels are taken in chunks whose partial sums stay in the cache; per kernel position one copy, then for each block one
-matrix product into a reused buffer and one pass that scales, clamps, rounds and adds.
+Speed: where few inputs are not zero (spikes), their weights are added up pixel by pixel in the cache. Otherwise pixels are taken in
+chunks whose partial sums stay there: one matrix product into a reused buffer for each crossbar and slice. Either way one pass scales,
+clamps, rounds and adds. On whole numbers both agree to the bit; else sums of float32 may round differently.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,11 +36,20 @@ from torch.nn import functional
 from spikeloom.errors import NetworkError
 
 Pair = tuple[int, int]
+#: Stride, padding, dilation and groups.
+Place = tuple[Pair, Pair, Pair, int]
+Floats = NDArray[np.float32]
+#: 1 / step, lowest and highest code.
+Limits = tuple[np.float32, np.float32, np.float32]
 
 #: Adding and subtracting 3 * 2^22 rounds a float32 below 2^22 to the nearest whole number, halves to even.
 _ROUNDS = np.float32(3 * 2**22)
-#: Partial sums in flight: half a megabyte of float32.
-_CHUNK = 1 << 17
+#: Partial sums in flight (a quarter of a megabyte), and columns of one matrix product at most.
+_CHUNK = 1 << 16
+_TILE = 256
+#: Inputs with fewer channels, or a smaller part that is not zero, are cheaper event by event.
+_FEW_CHANNELS = 8
+_SPARSE = 0.3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +98,7 @@ def adc_conv2d(
 
     Args:
         input_NCHW: spikes, levels or other values on the rows.
-        weight_MKCRS: effective weights of M slices; C counts the channels of one group.
+        weight_MKCRS: effective weights of M slices; C counts the channels of one group. Stored as by `laid_out` they are not copied.
         factors: the weight of each slice in the sum, M numbers (such as 1, 2, 4 and -1, -2, -4).
         rows: of one crossbar.
         adc: None for no conversion.
@@ -128,7 +140,7 @@ class _ThroughAdcs(torch.autograd.Function):
         factors: tuple[float, ...],
         rows: int,
         adc: Adc,
-        place: tuple[Pair, Pair, Pair, int],
+        place: Place,
     ) -> Tensor:
         ctx.save_for_backward(input_NCHW, weight_MKCRS)
         ctx.factors, ctx.place = factors, place
@@ -183,77 +195,187 @@ def _check(input_NCHW: Tensor, weight_MKCRS: Tensor, factors: Sequence[float], r
         )
 
 
+def laid_out(weight_MKCRS: Tensor) -> Tensor:
+    """The same weights stored in the order in which they are used, so that repeated calls need not copy them."""
+    return weight_MKCRS.permute(0, 3, 4, 2, 1).contiguous().permute(0, 4, 3, 1, 2)
+
+
 def _convert_conv2d(
     input_NCHW: Tensor,
     weight_MKCRS: Tensor,
     factors: tuple[float, ...],
     rows: int,
     adc: Adc,
-    place: tuple[Pair, Pair, Pair, int],
+    place: Place,
 ) -> Tensor:
-    """The forward pass, group by group."""
+    """The forward pass: inputs of which few are not zero event by event, others by matrix products."""
     stride, padding, dilation, groups = place
-    M, K, C, R, S = weight_MKCRS.shape
-    padded_NHWC = functional.pad(
-        input_NCHW.permute(0, 2, 3, 1), (0, 0, padding[1], padding[1], padding[0], padding[0])
-    ).contiguous()
-    N, H, W, _ = padded_NHWC.shape
-    P = (H - dilation[0] * (R - 1) - 1) // stride[0] + 1
-    Q = (W - dilation[1] * (S - 1) - 1) // stride[1] + 1
+    columns = weight_MKCRS.permute(0, 3, 4, 2, 1).contiguous()  # (M, R, S, C, K): columns of the crossbars
+    input_NHWC = input_NCHW.permute(0, 2, 3, 1).contiguous()
+    (N, H, W, _), (_, R, S, C, K) = input_NHWC.shape, columns.shape
+    P = (H + 2 * padding[0] - dilation[0] * (R - 1) - 1) // stride[0] + 1
+    Q = (W + 2 * padding[1] - dilation[1] * (S - 1) - 1) // stride[1] + 1
     if P < 1 or Q < 1:
         raise NetworkError(
-            f"adc: a kernel of {R}x{S} on a padded input of {H}x{W}; expected one no larger than its input"
+            f"adc: a kernel of {R}x{S} on an input of {H}x{W}, padding {padding}; expected one that fits"
         )
-    # (R, S, groups, C, M * K of the group): columns of the crossbars side by side
-    columns = weight_MKCRS.reshape(M, groups, K // groups, C, R, S).permute(4, 5, 1, 3, 0, 2)
-    columns = columns.reshape(R, S, groups, C, M * (K // groups)).contiguous()
-    out = torch.zeros(N * P, Q, groups, K // groups)
     scale = np.asarray(factors, np.float32)
-    inverse, low, high = np.float32(1 / adc.step), np.float32(adc.low), np.float32(adc.high)
-    for lines in _chunks(N * P, Q * M * (K // groups)):
-        sums = torch.zeros(groups, len(lines) * Q, K // groups)
-        partial = torch.empty(len(lines) * Q, M * (K // groups))
-        taken = torch.empty(len(lines), Q, padded_NHWC.shape[3])
-        image = torch.tensor([line // P for line in lines])
-        top = torch.tensor([line % P * stride[0] for line in lines])
-        for r in range(R):
-            window = padded_NHWC[image, top + r * dilation[0]]
-            for s in range(S):
-                start = s * dilation[1]
-                taken.copy_(window[:, start : start + (Q - 1) * stride[1] + 1 : stride[1]])
-                rows_PC = taken.view(len(lines) * Q, -1)
-                for g in range(groups):
-                    for first in range(0, C, rows):
-                        last = min(first + rows, C)
-                        torch.mm(rows_PC[:, g * C + first : g * C + last], columns[r, s, g, first:last], out=partial)
-                        _convert(partial.numpy(), scale, inverse, low, high, sums[g].numpy())
-        out[lines.start : lines.stop] = sums.view(groups, len(lines), Q, K // groups).permute(1, 2, 0, 3)
-    return (out.view(N, P, Q, K) * adc.step).permute(0, 3, 1, 2).contiguous()
+    limits = (np.float32(1 / adc.step), np.float32(adc.low), np.float32(adc.high))
+    out = torch.zeros(N * P, Q, K)
+    by_events = C <= _FEW_CHANNELS or int(torch.count_nonzero(input_NHWC)) < _SPARSE * input_NHWC.numel()
+    through = _by_events if by_events else _by_products
+    through(input_NHWC, columns, scale, limits, rows, (stride, padding, dilation, groups), out.view(N, P, Q, K))
+    out *= adc.step
+    return out.view(N, P, Q, K).permute(0, 3, 1, 2)
 
 
-def _chunks(lines: int, numbers: int) -> Iterator[range]:
-    """Ranges of output lines of ``numbers`` partial sums each that fit the cache, at least one line each."""
-    each = max(1, _CHUNK // numbers)
-    for start in range(0, lines, each):
-        yield range(start, min(start + each, lines))
+def _by_products(
+    input_NHWC: Tensor, columns: Tensor, scale: Floats, limits: Limits, rows: int, place: Place, out_NPQK: Tensor
+) -> None:
+    """One matrix product and one pass per crossbar and slice, over chunks of output lines."""
+    (stride_h, stride_w), padding, (dilation_h, dilation_w), groups = place
+    (N, P, Q, K), (M, R, S, C, _) = out_NPQK.shape, columns.shape
+    padded_NHWC = functional.pad(input_NHWC, (0, 0, padding[1], padding[1], padding[0], padding[0]))
+    tile = min(K // groups, _TILE)
+    each = max(1, _CHUNK // (Q * tile))
+    lines_LQK = out_NPQK.view(N * P, Q, K)
+    for start in range(0, N * P, each):
+        lines = torch.arange(start, min(start + each, N * P))
+        image, top = lines // P, lines % P * stride_h
+        sums_PK = lines_LQK[start : start + each].view(-1, K)
+        partial = torch.empty(len(sums_PK) * tile)
+        for r, s in itertools.product(range(R), range(S)):
+            left = s * dilation_w
+            window = padded_NHWC[:, :, left : left + (Q - 1) * stride_w + 1 : stride_w]
+            taken_PC = window[image, top + r * dilation_h].view(len(sums_PK), groups * C)
+            for g, first in itertools.product(range(groups), range(0, C, rows)):
+                last, end = min(first + rows, C), (g + 1) * K // groups
+                inputs = taken_PC[:, g * C + first : g * C + last]
+                for k in range(g * K // groups, end, tile):
+                    upto = min(k + tile, end)
+                    part = partial[: len(sums_PK) * (upto - k)].view(-1, upto - k)
+                    for m in range(M):
+                        torch.mm(inputs, columns[m, r, s, first:last, k:upto], out=part)
+                        _convert(part.numpy(), scale[m], limits, sums_PK.numpy(), k)
+
+
+def _by_events(
+    input_NHWC: Tensor, columns: Tensor, scale: Floats, limits: Limits, rows: int, place: Place, out_NPQK: Tensor
+) -> None:
+    """Only what is not zero: its weights are added up in the cache, threads sharing the output lines."""
+    (N, P, Q, K), (H, W) = out_NPQK.shape, input_NHWC.shape[1:3]
+    pixels_PGC = input_NHWC.numpy().reshape(-1, place[3], columns.shape[3])
+    begin, channel = _events(pixels_PGC, rows)
+    events = (begin, channel, pixels_PGC[pixels_PGC != 0])
+    lines_LQK = out_NPQK.view(N * P, Q, K).numpy()
+    threads = torch.get_num_threads()
+    each = max(1, min(_CHUNK // (Q * K), -(-N * P // threads)))
+    sizes = (H, W, P, *place[0], *place[1], *place[2])
+
+    def convert(start: int) -> None:
+        lines = lines_LQK[start : start + each]
+        _convert_events(
+            *events, columns.numpy(), scale, limits, sizes, start, lines, np.empty(K // place[3], np.float32)
+        )
+
+    starts = range(0, N * P, each)
+    if threads == 1 or len(starts) == 1:
+        for start in starts:
+            convert(start)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(convert, starts))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _convert(
-    partial_PMK: NDArray[np.float32],
-    factors: NDArray[np.float32],
-    inverse: np.float32,
-    low: np.float32,
-    high: np.float32,
-    sums_PK: NDArray[np.float32],
+def _events(pixels_PGC: Floats, rows: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Channels that are not zero, and where those of each (pixel, group, block of rows) begin; one more block ends the last."""
+    pixels, groups, C = pixels_PGC.shape
+    begin = np.zeros((pixels, groups, -(-C // rows) + 1), np.int64)
+    channel = np.empty(np.count_nonzero(pixels_PGC), np.int32)
+    seen = 0
+    for p in range(pixels):
+        for g in range(groups):
+            for c in range(C):
+                if c % rows == 0:
+                    begin[p, g, c // rows] = seen
+                if pixels_PGC[p, g, c] != 0:
+                    channel[seen] = c
+                    seen += 1
+            begin[p, g, -1] = seen
+    return begin, channel
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _convert_events(
+    begin: NDArray[np.int64],
+    channel: NDArray[np.int32],
+    value: Floats,
+    columns_MRSCK: Floats,
+    scale: Floats,
+    limits: Limits,
+    sizes: tuple[int, ...],
+    start: int,
+    lines_LQK: Floats,
+    partial_K: Floats,
 ) -> None:
-    """Add the codes of one crossbar's columns times their factors."""
-    P, K = sums_PK.shape
-    for p in range(P):
-        line = sums_PK[p]
-        for m in range(len(factors)):
-            factor = factors[m]
-            partial = partial_PMK[p, m * K : (m + 1) * K]
-            for k in range(K):
-                value = min(max(partial[k] * inverse, low), high)
-                line[k] += factor * ((value + _ROUNDS) - _ROUNDS)
+    """Output lines from ``start`` on. A crossbar without an event reads 0 and is passed over."""
+    H, W, P, stride_h, stride_w, padding_h, padding_w, dilation_h, dilation_w = sizes
+    M, R, S, _, K = columns_MRSCK.shape
+    _, groups, ends = begin.shape
+    each = K // groups
+    for crossbar in range(M * R * S * groups * (ends - 1)):
+        rest, block = divmod(crossbar, ends - 1)
+        rest, g = divmod(rest, groups)
+        rest, s = divmod(rest, S)
+        m, r = divmod(rest, R)
+        weights_CK = columns_MRSCK[m, r, s]
+        for line in range(len(lines_LQK)):
+            n, p = divmod(start + line, P)
+            h = p * stride_h + r * dilation_h - padding_h
+            if h < 0 or h >= H:
+                continue
+            for q in range(lines_LQK.shape[1]):
+                w = q * stride_w + s * dilation_w - padding_w
+                if w < 0 or w >= W:
+                    continue
+                pixel = (n * H + h) * W + w
+                first, last = begin[pixel, g, block], begin[pixel, g, block + 1]
+                if first < last:
+                    _add_up(channel[first:last], value[first:last], weights_CK, g * each, partial_K)
+                    _convert_line(partial_K, scale[m], limits, lines_LQK[line, q, g * each : (g + 1) * each])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _add_up(channel: NDArray[np.int32], value: Floats, weights_CK: Floats, k0: int, partial_K: Floats) -> None:
+    """The weighted sum of some rows, in their order; four at a time to spare the partial sums."""
+    K = len(partial_K)
+    odd = len(channel) % 4
+    for k in range(K):
+        partial_K[k] = 0
+    for e in range(odd):
+        a, line = value[e], weights_CK[channel[e], k0 : k0 + K]
+        for k in range(K):
+            partial_K[k] += a * line[k]
+    for e in range(odd, len(channel), 4):
+        a, b, c, d = value[e], value[e + 1], value[e + 2], value[e + 3]
+        line_a, line_b = weights_CK[channel[e], k0 : k0 + K], weights_CK[channel[e + 1], k0 : k0 + K]
+        line_c, line_d = weights_CK[channel[e + 2], k0 : k0 + K], weights_CK[channel[e + 3], k0 : k0 + K]
+        for k in range(K):
+            partial_K[k] = (((partial_K[k] + a * line_a[k]) + b * line_b[k]) + c * line_c[k]) + d * line_d[k]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _convert_line(partial_K: Floats, factor: np.float32, limits: Limits, sums_K: Floats) -> None:
+    """Add the codes of one pixel times their factor."""
+    inverse, low, high = limits
+    for k in range(len(sums_K)):
+        level = min(max(partial_K[k] * inverse, low), high)
+        sums_K[k] += factor * ((level + _ROUNDS) - _ROUNDS)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _convert(partial_PK: Floats, factor: np.float32, limits: Limits, sums_PK: Floats, k: int) -> None:
+    """Add the codes of one crossbar's columns, the k-th and on, times their factor."""
+    for p in range(len(sums_PK)):
+        _convert_line(partial_PK[p], factor, limits, sums_PK[p, k : k + partial_PK.shape[1]])
