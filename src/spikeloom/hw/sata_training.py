@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import abc
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal, final
 
 import numpy as np
@@ -61,6 +61,12 @@ class SataTrainingArch(AbstractArch):
 
     def __post_init__(self) -> None:
         check_knobs(self)
+        tool_only = [item for item in fields(self) if "tool" in item.metadata["meaning"] and item.name != "fidelity"]
+        changed = [item.name for item in tool_only if getattr(self, item.name) != item.default]
+        if self.fidelity == "trace" and changed:
+            raise ConfigError(
+                f"{', '.join(changed)}: act in tool fidelity only; set fidelity = 'tool' or leave them out"
+            )
 
     def inventory(self) -> tuple[Part, ...]:
         """PEs and memories; the source states neither area nor leakage of any of them."""
