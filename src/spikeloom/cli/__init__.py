@@ -7,7 +7,21 @@ import sys
 import typer
 
 from spikeloom import __version__
-from spikeloom.cli import check, convert, cotrain, demo, evaluate, import_, prune, quantize, record, search, show, train
+from spikeloom.cli import (
+    check,
+    convert,
+    cotrain,
+    crossbar,
+    demo,
+    evaluate,
+    import_,
+    prune,
+    quantize,
+    record,
+    search,
+    show,
+    train,
+)
 from spikeloom.cli.console import complain
 from spikeloom.errors import SpikeloomError
 
@@ -29,6 +43,7 @@ app.command("import")(import_.import_network)
 app.command("convert")(convert.convert)
 app.command("quantize")(quantize.quantize)
 app.command("prune")(prune.prune)
+app.command("crossbar")(crossbar.crossbar)
 app.command("cotrain")(cotrain.cotrain)
 app.command("search")(search.search)
 app.command("check")(check.check)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -63,3 +64,40 @@ class LayerError:
     inherited: float
     unevenness: float
     total: float
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Accuracies over chips, fractions right; one for each seed, or a single one where all chips are alike."""
+
+    accuracies: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Their mean."""
+        return sum(self.accuracies) / len(self.accuracies)
+
+    @property
+    def deviation(self) -> float:
+        """Their standard deviation (n - 1); 0 of a single one."""
+        if len(self.accuracies) < 2:
+            return 0.0
+        return math.sqrt(sum((one - self.mean) ** 2 for one in self.accuracies) / (len(self.accuracies) - 1))
+
+
+@dataclass(frozen=True)
+class CrossbarRow:
+    """A network on crossbars of one size under one non-ideality, or under all.
+
+    plain: as programmed. adapted: with digital scale and shift of every channel. tuned: after training that knew of the non-ideality.
+    both: tuned, then adapted. None where no such training was asked for. crossbars: on one chip. seconds: wall time of the row.
+    """
+
+    size: int
+    name: str
+    crossbars: int
+    plain: Spread
+    adapted: Spread
+    tuned: Spread | None
+    both: Spread | None
+    seconds: float

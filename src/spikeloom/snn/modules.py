@@ -104,6 +104,7 @@ class SynapseModule(NodeModule):
     """Conv1d, Conv2d or Linear.
 
     rule: what becomes of the weights before they are used (a mask, a grid); gradients pass through it. None leaves them.
+    reading: forms the sums, without bias, in another way than by multiplying exactly: (this module, what arrived) -> sums.
     """
 
     def __init__(self, node: Conv1d | Conv2d | Linear) -> None:
@@ -113,20 +114,30 @@ class SynapseModule(NodeModule):
         self.weight = _parameter(node.weight)
         self.bias = _parameter(node.bias) if node.has_bias else None
         self.rule: Callable[[Tensor], Tensor] | None = None
+        self.reading: Callable[[SynapseModule, Tensor], Tensor] | None = None
 
     def used_weight(self) -> Tensor:
         """The weights that multiply."""
         return self.weight if self.rule is None else self.rule(self.weight)
 
     def forward(self, arrived: Frames) -> Frames:
-        node, x, weight = self.node, arrived.values, self.used_weight()
-        if isinstance(node, Linear):
-            return arrived.with_values(F.linear(x, weight, self.bias))
-        conv: Callable[..., Tensor] = F.conv2d if isinstance(node, Conv2d) else F.conv1d
-        each = self.bias if self.bias is not None and self.bias.dim() > 1 else None  # one for each neuron
-        shared = self.bias if each is None else None
-        psum = conv(x, weight, shared, node.stride, node.padding, node.dilation, node.groups)
+        x, bias = arrived.values, self.bias
+        if self.reading is not None:
+            psum = self.reading(self, x)
+            if bias is not None:
+                psum = psum + (bias if bias.dim() > 1 else bias.reshape(-1, *([1] * (psum.dim() - 2))))
+            return arrived.with_values(psum)
+        each = bias if bias is not None and bias.dim() > 1 else None  # one for each neuron
+        psum = self.sums(x, self.used_weight(), bias if each is None else None)
         return arrived.with_values(psum if each is None else psum + each)
+
+    def sums(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """What reaches the neurons when maps ``x`` meet ``weight``; shape (frames, K, ...)."""
+        node = self.node
+        if isinstance(node, Linear):
+            return F.linear(x, weight, bias)
+        conv: Callable[..., Tensor] = F.conv2d if isinstance(node, Conv2d) else F.conv1d
+        return conv(x, weight, bias, node.stride, node.padding, node.dilation, node.groups)
 
     def arrays(self) -> dict[str, Any]:
         found = {"weight": _array(self.used_weight())}

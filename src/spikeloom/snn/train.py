@@ -24,7 +24,7 @@ from spikeloom.errors import NetworkError, NetworkFileError
 from spikeloom.files.checkpoint import read_checkpoint, write_checkpoint
 from spikeloom.snn.arrivals import received_signals
 from spikeloom.snn.balance import balance
-from spikeloom.snn.build import Watch, build, input_frames
+from spikeloom.snn.build import SpikingModule, Watch, build, input_frames
 from spikeloom.snn.encode import encode
 from spikeloom.snn.execute import Execution, Progress, Source, predict
 from spikeloom.snn.loss import loss_named
@@ -131,6 +131,7 @@ def train(
     penalty: Penalty | None = None,
     augment: Augment | None = None,
     weight_rule: WeightRule | None = None,
+    prepare: Callable[[SpikingModule], None] | None = None,
     checkpoint: Path | str | None = None,
     resume: bool = True,
     progress: Progress | None = None,
@@ -145,6 +146,7 @@ def train(
         penalty: what is added to the loss, e.g. a price for spikes; the state of one that is a module goes into the checkpoint.
         augment: random change of every batch.
         weight_rule: what becomes of each synapse's weights before they are used; the result has the weights that were used.
+        prepare: called once with the module before it learns, e.g. to change how synapses add up.
         checkpoint: file that holds the state after the last finished epoch.
         resume: continue from ``checkpoint`` if it exists; False overwrites it.
         progress: told after every batch and every epoch.
@@ -154,6 +156,8 @@ def train(
         NetworkFileError: a checkpoint that is damaged or was made by another configuration or network.
     """
     run = _Run(network, source, config, penalty, augment, weight_rule, progress)
+    if prepare is not None:
+        prepare(run.module)
     path = None if checkpoint is None else Path(checkpoint)
     if path is not None and resume and path.exists():
         run.restore(path)
