@@ -16,6 +16,9 @@ MACHINES = (
     "snn-dense",
     "spikex:window=2,order=interleave,merge=2",
     "ptb:step=zskip,merge=3",
+    "sata",
+    "sata:skip=false,fold_pool=false,cols=4",
+    "sata-tool",
 )
 
 

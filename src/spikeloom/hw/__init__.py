@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from spikeloom.hw.base import AbstractMachine as AbstractMachine
+from spikeloom.hw.sata import Sata
 from spikeloom.hw.sata_training import SataTraining
 from spikeloom.hw.spikex import Spikex
 
 #: Machine models by the word a machine file uses for ``model``.
-HARDWARE: dict[str, AbstractMachine[Any]] = {"spikex": Spikex(), "sata-training": SataTraining()}
+HARDWARE: dict[str, AbstractMachine[Any]] = {"spikex": Spikex(), "sata": Sata(), "sata-training": SataTraining()}

@@ -109,7 +109,10 @@ def summary_sentence(reports: Sequence[Report]) -> str:
 
 
 def labels(reports: Sequence[Report]) -> tuple[str, ...]:
-    """A name per machine: its label or model, and where that is not enough the fields in which it differs or a number."""
+    """A name per machine: its label or model, and where that is not enough the fields in which it differs or a number.
+
+    What another tool would print, and not a count of events, is marked ``(tool)`` wherever it is named.
+    """
     names = [report.label or report.model for report in reports]
     for model in {name for name in names if names.count(name) > 1}:
         same = [i for i, name in enumerate(names) if name == model]
@@ -117,8 +120,10 @@ def labels(reports: Sequence[Report]) -> tuple[str, ...]:
         differ = [key for key in fields if any(_of(reports[i], key) != _of(reports[same[0]], key) for i in same)]
         for i in same:
             names[i] = f"{model} ({', '.join(f'{key}={_of(reports[i], key)}' for key in differ)})" if differ else model
+    told = ["" if report.arch.get("fidelity") != "tool" else " (tool)" for report in reports]
     return tuple(
-        f"{name} #{names[: i + 1].count(name)}" if names.count(name) > 1 else name for i, name in enumerate(names)
+        f"{name} #{names[: i + 1].count(name)}{tool}" if names.count(name) > 1 else f"{name}{tool}"
+        for i, (name, tool) in enumerate(zip(names, told, strict=True))
     )
 
 

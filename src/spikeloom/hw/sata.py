@@ -1,0 +1,194 @@
+"""SATA-class output-stationary array with AND-gated elements: spikes as they are, or as SATA_Sim estimates them.
+
+Sources: SATA (R. Yin et al., arXiv 2204.05422; TCAD 2022) and its tool SATA_Sim (MIT). The counts of both fidelities, the
+quirks of the tool and every choice are in docs/models/sata.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import abc
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from spikeloom.core.arch import LayerMapping, Mapping
+from spikeloom.core.counts import Counts
+from spikeloom.core.trace import Arrival, Levels, Spikes
+from spikeloom.core.workload import Layer, Workload
+from spikeloom.errors import MappingError
+from spikeloom.hw.base import AbstractMachine, CountCache, fold_pools
+from spikeloom.hw.sata_arch import SataArch
+from spikeloom.hw.sata_kernels import active_columns, dense_columns, fetched_words, walk_of
+from spikeloom.hw.sata_tool import refuse_unknown_to_tool, tool_counts, tool_layers
+
+WEIGHTED = ("conv1d", "conv2d", "linear")
+#: Layers that run as depthwise sums (or ORs) with weights of one that are not stored.
+UNWEIGHTED = ("add", "sumpool2d", "avgpool2d", "maxpool2d")
+
+
+class Sata(AbstractMachine[SataArch]):
+    """Counts SataArch machines."""
+
+    @property
+    def arch_type(self) -> type[SataArch]:
+        return SataArch
+
+    @property
+    def presets(self) -> abc.Mapping[str, abc.Mapping[str, Any]]:
+        return {"sata": {}, "sata-tool": {"fidelity": "tool"}}
+
+    def runs(self, workload: Workload, arch: SataArch) -> Workload:
+        """Sum and average pools folded where they can be (trace), or left out with all pools and sums (tool)."""
+        if arch.tool:
+            return tool_layers(workload)
+        return fold_pools(workload) if arch.fold_pool else workload
+
+    def map(self, workload: Workload, arch: SataArch) -> Mapping:
+        """Refuse what the array cannot run; there is nothing to choose."""
+        layers = self.runs(workload, arch).layers
+        if not layers:
+            raise MappingError("sata found no layer to run in this workload")
+        for layer in layers:
+            _refuse_unsupported(layer)
+            if arch.tool:
+                refuse_unknown_to_tool(layer)
+        return Mapping("sata", {layer.name: LayerMapping() for layer in layers})
+
+    def count(
+        self,
+        workload: Workload,
+        arch: SataArch,
+        mapping: Mapping,
+        *,
+        threads: int | None = None,
+        cache: CountCache | None = None,
+    ) -> Counts:
+        """Count every layer of every sample, one after the other; neither threads nor the cache change anything."""
+        run = self.runs(workload, arch)
+        total = Counts(warnings=(*run.warnings, *_warnings(run, arch)))
+        if arch.tool:
+            return total.then(tool_counts(run.layers, arch))
+        for layer in run.layers:
+            total = total.then(_layer_counts(layer, arch, output_bits(layer, run)))
+        return total
+
+    def utilisation(self, counts: Counts, arch: SataArch, layer: str) -> dict[str, float]:
+        """pe_use: additions per element and cycle; column_use: im2col columns that were not skipped (trace)."""
+        slots = counts.layer_cycles[layer] * arch.rows * arch.cols
+        found = {"pe_use": counts.actions[layer, "mac", "add"] / slots if slots else 0.0}
+        if arch.tool:  # the work is that of a padded map, the cycles are not: a share above one is possible
+            return {name: min(1.0, use) for name, use in found.items()}
+        columns = counts.statistics[layer, "columns"]
+        return found | {"column_use": counts.statistics[layer, "active"] / columns if columns else 0.0}
+
+
+def _refuse_unsupported(layer: Layer) -> None:
+    kinds = (*WEIGHTED, *UNWEIGHTED)
+    if layer.kind not in kinds:
+        raise MappingError(f"layer '{layer.name}': sata cannot run a {layer.kind} layer, only {', '.join(kinds)}")
+    if layer.recurrent or layer.name in layer.inputs:
+        raise MappingError(
+            f"layer '{layer.name}': all steps of a fold run before the next, so sata cannot run a recurrent layer"
+        )
+    if layer.neuron.kind == "cubalif":
+        raise MappingError(
+            f"layer '{layer.name}': sata neurons hold one state (IF, LIF, LI), a CubaLIF also needs a synaptic current"
+        )
+    if layer.kind == "maxpool2d" and isinstance(layer.arrival, Levels):
+        raise MappingError(f"layer '{layer.name}': sata takes the maximum of spikes (an OR), not of levels")
+
+
+def _warnings(workload: Workload, arch: SataArch) -> abc.Iterator[str]:
+    levels = [layer.name for layer in workload.layers if isinstance(layer.arrival, Levels)]
+    if levels and arch.tool:
+        yield f"the tool knows spikes only: the levels of {', '.join(levels)} count as spikes where they are not zero"
+    elif levels:
+        yield f"the levels of {', '.join(levels)} are added bit-serially, one pass a bit"
+    pools = [layer.name for layer in workload.layers if layer.kind == "avgpool2d"]
+    if pools:
+        yield f"average pools {', '.join(pools)} form sums; their division is taken into the next threshold"
+
+
+def stored_bits(arrival: Arrival) -> int:
+    """Bits of one level as stored and moved: 1 for spikes; a sign is one bit more."""
+    return 1 if isinstance(arrival, Spikes) else arrival.bits + arrival.signed
+
+
+def output_bits(layer: Layer, workload: Workload) -> int:
+    """Bits in which an output leaves: 1 for spikes, else those of the layer that reads it, or of the accumulator."""
+    if layer.neuron.kind in ("if", "lif"):
+        return 1
+    readers = [stored_bits(reader.arrival) for reader in workload.layers if layer.name in reader.inputs]
+    return max(readers, default=16)
+
+
+def _active_bits(arrival: Arrival) -> np.ndarray:
+    """Where a level is not zero, packed over time; uint8 (ceil(T/8), N, C, H, W)."""
+    return arrival.packed if isinstance(arrival, Spikes) else Spikes.pack(arrival.values != 0).packed
+
+
+def _ones(layer: Layer) -> int:
+    """Additions: every one among the bits of an input level, times the outputs it reaches, zero weights included."""
+    arrival = layer.arrival
+    if isinstance(arrival, Spikes):
+        ones_CHW = arrival.events()
+    else:
+        magnitudes = np.abs(arrival.values.astype(np.int32)).astype(np.uint32)
+        ones_CHW = np.bitwise_count(magnitudes).sum(axis=(0, 1), dtype=np.int64)
+    return replace(layer, weight=None).met(ones_CHW)
+
+
+def _layer_counts(layer: Layer, arch: SataArch, out_bits: int) -> Counts:
+    """Counts of one layer over its samples, in trace fidelity."""
+    walk = walk_of(layer, arch.rows, arch.cols)
+    T, N, groups = layer.num_steps, layer.num_samples, layer.groups
+    passes = 1 if isinstance(layer.arrival, Spikes) else layer.arrival.bits
+    bits = stored_bits(layer.arrival)
+    weight_bits = layer.weight_bits if layer.kind in WEIGHTED else 0
+    steps, row_steps, ever = 0, 0, 0
+    packed = _active_bits(layer.arrival)
+    for n in range(N):
+        for g in range(groups):
+            part = packed[:, n, g * walk.C : (g + 1) * walk.C]
+            found = active_columns(walk, part) if arch.skip else dense_columns(walk, T)
+            steps, row_steps, ever = steps + found.steps, row_steps + found.row_steps, ever + found.ever
+    folds = walk.row_folds * walk.col_folds * groups * N
+    columns = walk.row_folds * walk.synapses * T * groups * N
+    cycles = walk.col_folds * steps * passes + folds * T * (arch.rows + arch.cols - 2)
+    outputs = layer.K * layer.P * layer.Q * T * N
+    kernel = math.prod(layer.stored_extent)
+    weights = layer.K * (layer.C // groups) * kernel * weight_bits * N
+    capacity = max(1, int(arch.glb_ifmap / 2) // (T * bits))
+    inputs = fetched_words(walk, capacity) * groups * T * bits * N
+    adds = _ones(layer)
+    neurons = layer.neuron.kind != "none"
+    clock = cycles * arch.rows * arch.cols
+    tags = walk.col_folds * columns if arch.skip else 0
+    actions = {
+        ("mac", "add"): adds,
+        ("mac", "clock"): clock,
+        ("spad", "access"): adds,
+        ("spad", "clock"): clock,
+        ("lif", "update"): outputs if neurons else 0,
+        ("lif", "clock"): clock,
+        ("lif", "decay"): outputs if layer.neuron.leaky else 0,
+        ("lif", "bias"): outputs if layer.has_bias else 0,
+        ("glb_ifmap", "read"): walk.col_folds * row_steps * bits + tags,
+        ("glb_ifmap", "write"): inputs,
+        ("glb_weight", "read"): ever * walk.K * weight_bits,
+        ("glb_weight", "write"): weights,
+        ("glb_ofmap", "read"): outputs * out_bits,
+        ("glb_ofmap", "write"): outputs * out_bits,
+        ("dram_ifmap", "read"): inputs,
+        ("dram_weight", "read"): weights,
+        ("dram_ofmap", "write"): outputs * out_bits,
+    }
+    name = layer.name
+    return Counts(
+        {(name, *key): n for key, n in actions.items()},
+        {name: cycles},
+        cycles,
+        {(name, "active"): steps, (name, "columns"): columns},
+    )

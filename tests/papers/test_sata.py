@@ -1,0 +1,145 @@
+"""SATA_Sim's own numbers, reproduced: five networks at its head, six rows of a published table, six archived results."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from benchmarks.sata_cases import quirk_rows
+
+from spikeloom.core.report import Report
+from spikeloom.evaluate import evaluate
+from spikeloom.hw.sata_arch import QUIRKS, SataArch
+from spikeloom.hw.sata_tool import ToolLayer, layer_traffic, tool_workload
+from spikeloom.hw.sata_works import LAYER_LISTS, WORKS
+
+REFERENCE: dict[str, Any] = json.loads((Path(__file__).parent / "sata_inference.json").read_text(encoding="utf-8"))
+CASES = {case["name"]: case for case in REFERENCE["cases"]}
+CHAIN = {row["work"]: row for row in REFERENCE["table_II_chain"]}
+TRAFFIC = {
+    "dram_filter_reads": "DRAM Filter Reads", "dram_ifmap_reads": "DRAM IFMAP Reads",
+    "dram_ofmap_writes": "DRAM OFMAP Writes", "sram_filter_reads": "SRAM Filter Reads",
+    "sram_ifmap_reads": "SRAM IFMAP Reads", "sram_ofmap_writes": "SRAM OFMAP Writes",
+    "filter_cycles": "SRAM Filter Cycles", "ifmap_cycles": "SRAM IFMAP Cycles",
+    "ofmap_cycles": "SRAM OFMAP Cycles", "start_cycle": "SRAM OFMAP Start Cycle",
+}  # fmt: skip
+
+
+def report_of(layers: Any, num_steps: int, sparsity: float, **fields: Any) -> Report:
+    arch = SataArch(fidelity="tool", sparsity=sparsity, **fields)
+    return evaluate(tool_workload(layers, num_steps), arch)
+
+
+def energies_nj(report: Report, names: tuple[str, str, str]) -> dict[str, float]:
+    """A report in the words of the tool's two result files."""
+    by = {key: joules * 1e9 for key, joules in report.by("action").items()}
+    found = {}
+    for name, instance, action in zip(names, ("mac", "lif", "spad"), ("add", "update", "access"), strict=True):
+        found[f"{name}.energy-operation"] = by[f"{instance}.{action}"]
+        found[f"{name}.energy-ungated"] = by[f"{instance}.clock"]
+        found[f"{name}.energy-leakage"] = by[f"{instance}.leakage"]
+    for name, action in (("ifmap", "read"), ("weight", "read"), ("ofmap", "write")):
+        found[f"DRAM-system.{name}"] = by[f"dram_{name}.{action}"]
+        found[f"GLB-{name}.{name}-dynamic"] = by[f"glb_{name}.{action}"]
+        found[f"GLB-{name}.{name}-leakage"] = by[f"glb_{name}.leakage"]
+    return found
+
+
+def printed(result: dict[str, Any]) -> dict[str, float]:
+    both = {**result["computation_energy_nJ"], **result["memory_energy_nJ"]}
+    return {
+        f"{group}.{key}": value
+        for group, items in both.items()
+        if isinstance(items, dict)
+        for key, value in items.items()
+        if not key.endswith("total")
+    }
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_figure_of_the_tool_at_its_head(name: str) -> None:
+    case = CASES[name]
+    layers, steps = case["inputs"]["layers"], case["inputs"]["T"]
+    arch = SataArch(fidelity="tool", sparsity=case["inputs"]["sparsity"])
+    for layer, expected in zip(tool_workload(layers, steps).layers, case["per_layer_counts"], strict=True):
+        traffic = layer_traffic(layer, arch)
+        assert {word: getattr(traffic, key) for key, word in TRAFFIC.items()} == expected, layer.name
+    report = report_of(layers, steps, case["inputs"]["sparsity"])
+    counts = {key: sum(layer.counts[key] for layer in report.layers) for key in ("mac.add", "lif.update")}
+    assert counts["mac.add"] == case["computation_energy_nJ"]["total_mac_ops"]
+    assert counts["lif.update"] == case["computation_energy_nJ"]["total_activation_ops"]
+    assert report.cycles == case["total_cycles"]
+    assert report.latency_s * 1e3 == pytest.approx(case["latency_ms_at_400MHz"], rel=1e-9)
+    assert energies_nj(report, ("spike-mac", "lif", "spad")) == pytest.approx(printed(case), rel=1e-9)
+    assert report.energy_j * 1e9 == pytest.approx(case["total_nJ"], rel=1e-9)
+
+
+@pytest.mark.parametrize("work", WORKS, ids=lambda work: work.name)
+def test_the_chain_behind_the_published_table(work: Any) -> None:
+    row = CHAIN[work.name]
+    ours = {
+        "algorithm": report_of(work.layers, work.num_steps, work.sparsity, rules="archived"),
+        "baseline": report_of(work.layers, work.baseline_steps, work.baseline_sparsity, rules="archived"),
+    }
+    for kind, report in ours.items():
+        shipped = row["shipped"][kind]
+        assert report.energy_j * 1e9 == pytest.approx(shipped["total_nJ"], rel=2e-10)
+        assert report.cycles == pytest.approx(shipped["total_cycles"], rel=1e-12)
+        parts = {"comp_nJ": ("mac", "spad", "lif"), "dram_nJ": ("dram",), "sram_nJ": ("glb",)}
+        for key, instances in parts.items():
+            spent = sum(joules for name, joules in report.by("component").items() if name.startswith(instances))
+            assert spent * 1e9 == pytest.approx(shipped[key], rel=2e-10)
+    ratio = ours["baseline"].energy_j / ours["algorithm"].energy_j
+    assert ratio == pytest.approx(row["energy_ratio"], rel=2e-10)
+    assert ratio == pytest.approx(work.published_ratio, rel=0.04)
+
+
+def test_the_rules_at_head_give_another_ratio() -> None:
+    work = next(work for work in WORKS if work.name == "tdbn")
+    ours = report_of(work.layers, work.num_steps, work.sparsity)
+    baseline = report_of(work.layers, work.baseline_steps, work.baseline_sparsity)
+    assert baseline.energy_j / ours.energy_j == pytest.approx(12.8, abs=0.1)
+
+
+_T8 = dict(pe="spike-288", glb_ifmap=8 * 8192.0, ofmap_steps="every")
+ARCHIVED: dict[str, tuple[int, float, dict[str, Any]]] = {
+    "eyeriss-8bit ANN (T=1, act sparsity 0.5)": (1, 0.5, {"pe": "mac8"}),
+    "sata T2": (2, 0.9, {**_T8, "act_bit": 2}),
+    "sata T4": (4, 0.9, {**_T8, "act_bit": 4}),
+    "sata T8": (8, 0.9, {**_T8, "act_bit": 8}),
+    "dvs_ann (8-bit, T=10)": (10, 0.5, {"pe": "mac8-dvs", "ofmap_steps": "every"}),
+    "dvs_snn T=10": (10, 0.9, {**_T8, "act_bit": 10}),
+}
+
+
+@pytest.mark.parametrize("result", REFERENCE["archived_ann_vs_snn"], ids=lambda result: result["name"])
+def test_archived_networks_against_their_ann(result: dict[str, Any]) -> None:
+    steps, sparsity, fields = ARCHIVED[result["name"]]
+    report = report_of(LAYER_LISTS["vgg9"], steps, sparsity, rules="archived", **fields)
+    ann = fields["pe"].startswith("mac8")
+    found = energies_nj(report, ("mac", "relu", "spad") if ann else ("spike-mac", "lif", "spad"))
+    assert found == pytest.approx(printed(result), rel=1e-9)
+    assert report.energy_j * 1e9 == pytest.approx(result["total_nJ"], rel=1e-9)
+
+
+def test_the_kept_layer_lists_are_those_of_the_tool() -> None:
+    for name, network in (("default", "resnet19"), ("bntt", "vgg9"), ("direct", "cifarnet")):
+        assert tuple(ToolLayer(*line) for line in CASES[name]["inputs"]["layers"]) == LAYER_LISTS[network]
+
+
+def test_a_tool_report_says_so_and_which_quirks_are_corrected() -> None:
+    report = report_of(LAYER_LISTS["vgg9"], 4, 0.9, wide_access=False)
+    assert any("tool fidelity" in said and "wide_access corrected" in said for said in report.warnings)
+    assert len(QUIRKS) == 11
+
+
+def test_the_card_tabulates_each_quirk_corrected_in_turn() -> None:
+    card = (Path(__file__).parents[2] / "docs" / "models" / "sata.md").read_text(encoding="utf-8")
+    shown = card.split("<!-- quirks -->")[1].split("<!-- /quirks -->")[0].strip().splitlines()[2:]
+    expected = [
+        f"| `{name}` | {cycles:,.0f} | {joules * 1e3:.3f} mJ | {100 * (share - 1):+.1f} % |"
+        for name, cycles, joules, share in quirk_rows()
+    ]
+    assert shown == expected
