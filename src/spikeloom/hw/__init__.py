@@ -8,6 +8,7 @@ from spikeloom.hw.base import AbstractMachine as AbstractMachine
 from spikeloom.hw.sata import Sata
 from spikeloom.hw.sata_training import SataTraining
 from spikeloom.hw.spikex import Spikex
+from spikeloom.hw.systolic import Systolic
 
 #: Machine models by the word a machine file uses for ``model``.
-HARDWARE: dict[str, AbstractMachine[Any]] = {"spikex": Spikex(), "sata": Sata(), "sata-training": SataTraining()}
+HARDWARE: dict[str, AbstractMachine[Any]] = {"spikex": Spikex(), "sata": Sata(), "sata-training": SataTraining(), "systolic": Systolic()}

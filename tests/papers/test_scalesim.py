@@ -1,0 +1,65 @@
+"""Cycles and buffer traffic of the dense array against SCALE-Sim, which ran once (make_scalesim.py) over twenty layers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from spikeloom.core.network import chain
+from spikeloom.core.nodes import Conv2d, Input, ReLU
+from spikeloom.core.trace import Levels, SpikeTrace
+from spikeloom.core.workload import Layer, Workload
+from spikeloom.hw.systolic import Systolic, SystolicArch
+from spikeloom.lower import lower
+from spikeloom.units import to_si
+
+DOCUMENT: dict[str, Any] = json.loads((Path(__file__).parent / "scalesim.json").read_text(encoding="utf-8"))
+DATAFLOWS = ("ws", "os", "is")
+RUNS = [pytest.param(shape, flow, id=f"{shape['name']}-{flow}") for shape in DOCUMENT["layers"] for flow in DATAFLOWS]
+
+
+def layer_of(shape: dict[str, Any]) -> Layer:
+    """The layer as a network has it, with its padding, on one image of 8-bit pixels."""
+    size = (shape["C"], shape["H"], shape["W"])
+    node = Conv2d(
+        shape["C"], shape["K"], (shape["R"], shape["S"]), (shape["stride"],) * 2, (shape["padding"],) * 2
+    )  # fmt: skip
+    image = Levels(np.full((1, 1, *size), 3, np.uint8), 8)
+    return lower(
+        chain("one", {"in": Input(size), "layer": node, "relu": ReLU()}), SpikeTrace(1, 1, {"layer": image})
+    ).layers[0]
+
+
+def test_there_are_twenty_layers_in_three_dataflows_without_stalls() -> None:
+    assert len(RUNS) == 60
+    assert all(shape[flow]["stall_cycles"] == 0 for shape in DOCUMENT["layers"] for flow in DATAFLOWS)
+    assert "2.0.2" in DOCUMENT["tool"]
+
+
+@pytest.mark.parametrize(("shape", "flow"), RUNS)
+def test_cycles_and_words_are_those_of_scale_sim(shape: dict[str, Any], flow: str) -> None:
+    """The tool's total is the number of its last cycle counted from 0; its output writes hold rows + cols more a fold.
+
+    (Output stationary only, ``this_fold_demand.shape[0] + this_fold_demand.shape[1]`` in systolic_compute_os.py.)
+    """
+    layer, machine = layer_of(shape), Systolic()
+    arch = SystolicArch(
+        rows=shape["rows"], cols=shape["cols"], dataflow=flow, dram_bandwidth=8e15, ofmap=to_si(4096, "kib")
+    )
+    work = Workload((layer,), 1, 1)
+    counts = machine.count(work, arch, machine.map(work, arch))
+    tool = shape[flow]
+    assert counts.cycles == counts.actions["layer", "array", "cycles"] == tool["total_cycles"] + 1
+    assert counts.actions["layer", "glb_ifmap", "read"] == tool["ifmap_sram_reads"] * 8
+    assert counts.actions["layer", "glb_weight", "read"] == tool["filter_sram_reads"] * layer.weight_bits
+    outputs = layer.K * layer.P * layer.Q
+    sums = counts.actions["layer", "glb_ofmap", "write"] - 8 * outputs  # without the results
+    over = 0
+    if flow == "os":
+        folds = -(-layer.P * layer.Q // arch.rows) * -(-layer.K // arch.cols)
+        over = folds * (arch.rows + arch.cols)
+    assert sums // arch.psum_bit + outputs == tool["ofmap_sram_writes"] - over
