@@ -11,4 +11,9 @@ from spikeloom.hw.spikex import Spikex
 from spikeloom.hw.systolic import Systolic
 
 #: Machine models by the word a machine file uses for ``model``.
-HARDWARE: dict[str, AbstractMachine[Any]] = {"spikex": Spikex(), "sata": Sata(), "sata-training": SataTraining(), "systolic": Systolic()}
+HARDWARE: dict[str, AbstractMachine[Any]] = {
+    "spikex": Spikex(),
+    "sata": Sata(),
+    "sata-training": SataTraining(),
+    "systolic": Systolic(),
+}
