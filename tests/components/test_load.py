@@ -60,7 +60,7 @@ def _write(folder: Path, text: str) -> Path:
 def test_own_table_by_path(tmp_path: Path) -> None:
     table = load_table(_write(tmp_path, OWN))
     assert table.name == "own"
-    assert table.kinds == ("adder", "comparator", "register", "crossbar")
+    assert table.kinds == ("adder", "multiplier", "comparator", "register", "crossbar")
     quote = table.energy(Component("crossbar", 96), "read")
     assert quote.value == pytest.approx(700e-15)
     assert "65 nm, voltage not stated" in quote.source

@@ -20,6 +20,7 @@ COMPLETE = ("cacti32", "cacti32-hp")
 DOC = Path(__file__).parents[2] / "docs" / "models" / "components.md"
 NEEDED = {
     "adder": {"add"},
+    "multiplier": {"multiply"},
     "comparator": {"compare"},
     "register": {"read", "write"},
     "sram": {"read", "write"},
@@ -217,7 +218,7 @@ def test_arithmetic_and_register_points_are_those_of_the_csv() -> None:
     table: Table = load_table("cacti32-hp")
     checked = 0
     for row in rows:
-        if row["component"] not in ("adder", "comparator", "register"):
+        if row["component"] not in ("adder", "multiplier", "comparator", "register"):
             continue
         width, action = (each.split("=")[1] for each in row["param"].split(";"))
         part = Component(row["component"], int(width))
@@ -229,4 +230,4 @@ def test_arithmetic_and_register_points_are_those_of_the_csv() -> None:
             assert _value(table.leakage(part)) == to_si(float(row["leak_uW"]), "uw")
         assert _value(table.area(part)) == to_si(float(row["area_um2"]), "um2")
         checked += 1
-    assert checked == 18
+    assert checked == 24

@@ -142,8 +142,10 @@ class SystolicArch(AbstractArch):
         for name, part in self._buffers().items():
             for action in ("read", "write"):
                 charges[f"glb_{name}", action] = (Charge(part, action, per_bit=True),)
-        for name in ("ifmap", "weight", "ofmap", "psum", "membrane"):
-            for action in ("read", "write"):
+        moves = {"ifmap": ("read",), "weight": ("read",), "ofmap": ("write",)}
+        moves |= dict.fromkeys(("psum", "membrane"), ("read", "write"))
+        for name, actions in moves.items():
+            for action in actions:
                 charges[f"dram_{name}", action] = (Charge(Component("dram", width_bit=8), action, per_bit=True),)
         return charges
 
