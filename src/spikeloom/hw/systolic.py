@@ -142,10 +142,9 @@ class SystolicArch(AbstractArch):
         for name, part in self._buffers().items():
             for action in ("read", "write"):
                 charges[f"glb_{name}", action] = (Charge(part, action, per_bit=True),)
-        moves = {"ifmap": ("read",), "weight": ("read",), "ofmap": ("write",)}
-        moves |= dict.fromkeys(("psum", "membrane"), ("read", "write"))
-        for name, actions in moves.items():
-            for action in actions:
+        reads, writes = ("ifmap", "weight", "psum", "membrane"), ("ofmap", "psum", "membrane")
+        for action, names in (("read", reads), ("write", writes)):
+            for name in names:
                 charges[f"dram_{name}", action] = (Charge(Component("dram", width_bit=8), action, per_bit=True),)
         return charges
 
