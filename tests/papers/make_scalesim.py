@@ -1,4 +1,4 @@
-"""Run SCALE-Sim over layer shapes and keep what it reports: how tests/papers/scalesim.json was made.
+"""Run SCALE-Sim over layer shapes and keep what it reports: how scalesim.json of the package was made.
 
 Runs in the tool's own environment, not in that of the package::
 
@@ -17,7 +17,7 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-FILE = Path(__file__).parent / "scalesim.json"
+FILE = Path(__file__).parents[2] / "src" / "spikeloom" / "studies" / "published" / "scalesim.json"
 FIELDS = ("name", "rows", "cols", "H", "W", "R", "S", "C", "K", "stride", "padding")
 LAYERS = (
     ("vgg conv1", 16, 8, 32, 32, 3, 3, 3, 64, 1, 1),

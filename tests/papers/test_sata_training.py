@@ -19,10 +19,11 @@ from spikeloom.cost import unit_prices
 from spikeloom.errors import ConfigError, MappingError
 from spikeloom.evaluate import evaluate
 from spikeloom.hw.sata_training import SataTraining, SataTrainingArch, TrainingLayer, tool_workload
-from tests.papers.sata_training import CASES, VGG5_CIFAR10
+from spikeloom.studies.validate import published
 from tests.reference import sata_training as slow
 
-LAYERS = [TrainingLayer(*layer) for layer in VGG5_CIFAR10]  # type: ignore[arg-type]
+RUNS: dict[str, Any] = published("sata_training.json")
+LAYERS = [TrainingLayer(*layer) for layer in RUNS["layers"]]
 #: The tool's names of what the machine counts.
 NAMES = {
     "lif": "forward.lif", "mac_fwd": "forward.ac", "pgu": "backward.gradient", "mac_bwd": "backward.product",
@@ -55,7 +56,7 @@ def stages(pj: dict[str, float]) -> dict[str, float]:
     return found
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(str(x) for x in case["inputs"].values()))
+@pytest.mark.parametrize("case", RUNS["cases"], ids=lambda case: "-".join(str(x) for x in case["inputs"].values()))
 def test_every_figure_of_the_tools_own_cases(case: dict[str, Any]) -> None:
     inputs = case["inputs"]
     found = report(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +13,10 @@ from spikeloom.core.trace import Levels, SpikeTrace
 from spikeloom.core.workload import Layer, Workload
 from spikeloom.hw.systolic import Systolic, SystolicArch
 from spikeloom.lower import lower
+from spikeloom.studies.validate import published
 from spikeloom.units import to_si
 
-DOCUMENT: dict[str, Any] = json.loads((Path(__file__).parent / "scalesim.json").read_text(encoding="utf-8"))
+DOCUMENT: dict[str, Any] = published("scalesim.json")
 DATAFLOWS = ("ws", "os", "is")
 RUNS = [pytest.param(shape, flow, id=f"{shape['name']}-{flow}") for shape in DOCUMENT["layers"] for flow in DATAFLOWS]
 

@@ -21,6 +21,7 @@ from spikeloom.cli import (
     search,
     show,
     train,
+    validate,
 )
 from spikeloom.cli.console import complain
 from spikeloom.errors import SpikeloomError
@@ -47,6 +48,7 @@ app.command("crossbar")(crossbar.crossbar)
 app.command("cotrain")(cotrain.cotrain)
 app.command("search")(search.search)
 app.command("check")(check.check)
+app.command("validate")(validate.validate)
 app.command("demo")(demo.demo)
 
 
