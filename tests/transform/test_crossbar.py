@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spikeloom.core.network import Network, chain
-from spikeloom.core.nodes import IF, LI, AvgPool2d, Conv1d, Conv2d, Flatten, Input, Linear, Output, Synapse
+from spikeloom.core.nodes import IF, LI, AvgPool2d, Conv1d, Conv2d, Delay, Flatten, Input, Linear, Output, Synapse
 from spikeloom.errors import NetworkError
 from spikeloom.snn.build import input_frames
 from spikeloom.snn.encode import encode
@@ -401,3 +401,26 @@ def test_what_cannot_be_programmed_is_refused_by_name() -> None:
     bare = replace(net, nodes={**net.nodes, "fc": replace(off_grid, weight=None)})
     with pytest.raises(NetworkError, match="layer 'fc' has no weights"):
         crossbar(bare, IDEAL, rng())
+
+
+def test_loops_run_on_crossbars_but_are_not_calibrated() -> None:
+    weight = levels((2, 2)).astype(np.float32)
+    nodes: dict[str, Any] = {
+        "in": Input((2,)),
+        "fc": Linear(2, 2, weight_bits=4, weight=weight),
+        "if": IF(5.0),
+        "late": Delay(1),
+        "back": Linear(2, 2, weight_bits=4, weight=weight.T.copy()),
+        "out": Output((2,)),
+    }
+    edges = (("in", "fc"), ("fc", "if"), ("if", "out"), ("if", "late"), ("late", "back"), ("back", "if"))
+    net = Network(nodes, edges, "loop")
+    spikes = torch.from_numpy((rng(6).random((12, 2)) < 0.5).astype(np.float32))
+    plain, module = runnable(net), runnable(net)
+    readings = install(module, IDEAL, rng())
+    with torch.no_grad():
+        assert torch.equal(plain(spikes, 4), module(spikes, 4))
+    with pytest.raises(NetworkError, match="network 'loop' has a loop"):
+        adapt(module, readings, plain, spikes, 4, False)
+    with pytest.raises(NetworkError, match="network 'loop' has a loop"):
+        find_full_scales(module, install(module, Crossbars(adc_bits=4), rng()), spikes, 4, False)

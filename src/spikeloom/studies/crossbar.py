@@ -30,20 +30,23 @@ from spikeloom.transform.reading import adapt, find_full_scales, install
 if TYPE_CHECKING:
     from spikeloom.snn.execute import Progress
 
-#: Crossbars of a study that names no file. 4-bit cells of 287 kohm a level, so that a full one has the resistance of the release's single
-#: level; off as there, 10 times that of one level (200 kohm to 19,139); the rest chosen, round, of the size published work assumes.
+#: Crossbars of a study that names no file: what the release of SpikeSim states (hw_inference.py: one level and off of its 1-bit cells, the
+#: wire of a function it does not call, the smaller ADC); variation and stuck cells, which it lacks, are chosen.
 STUDIED = Crossbars(
-    lsb_ohm=15 * LSB_OHM,
-    off_ohm=150 * LSB_OHM,
-    variation=0.1,
-    stuck_on=0.005,
-    stuck_off=0.005,
-    row_wire_ohm=2.0,
-    column_wire_ohm=2.0,
-    driver_ohm=100.0,
-    adc_bits=6,
+    lsb_ohm=LSB_OHM,
+    off_ohm=200_000.0,
+    variation=0.3,
+    stuck_on=0.02,
+    stuck_off=0.02,
+    row_wire_ohm=5.0,
+    column_wire_ohm=5.0,
+    adc_bits=4,
 )
+#: Batches of fine-tuning that share a chip where wires have to be solved for it.
+BATCHES_A_CHIP = 10
 CROSSBAR_FORMAT = "spikeloom-crossbar"
+#: First numbers of the seeds of chips: no chip that is measured is met in training.
+_MEASURED, _TRAINED = 1, 2
 #: The row of all non-idealities at once.
 ALL = "all together"
 
@@ -141,7 +144,7 @@ class CrossbarBench:
         number = self.study.seeds if crossbars.random else 1
         for chip in range(number):
             module = runnable(network)
-            rng = np.random.default_rng([self.study.seed, chip])
+            rng = _drawn(_MEASURED, self.study.seed, chip)
             readings = install(module, crossbars, rng)
             find_full_scales(module, readings, *frames)
             plain.append(self.accuracy(module))
@@ -152,7 +155,7 @@ class CrossbarBench:
         return Spread(tuple(plain)), Spread(tuple(adapted))
 
     def tuned(self, network: Network, crossbars: Crossbars | None) -> Network:
-        """``network`` trained on its grid, every batch on another chip of ``crossbars`` (wires by the fast solution), or on none.
+        """``network`` trained on its grid, every batch (with wires: BATCHES_A_CHIP) on another chip of ``crossbars``, or on none.
 
         The sums of a batch are those of the chip, gradients are those of ideal ones (straight through).
         """
@@ -170,8 +173,10 @@ class CrossbarBench:
 
         def prepare(module: SpikingModule) -> None:
             if crossbars is not None:
-                rng = np.random.default_rng([study.seed, 1, config.seed])
-                readings = install(module, replace(crossbars, solve="fast"), rng, steps=rule.steps)
+                rng = _drawn(_TRAINED, study.seed, config.seed)
+                readings = install(
+                    module, crossbars, rng, steps=rule.steps, every=BATCHES_A_CHIP if crossbars.wired else 1
+                )
                 find_full_scales(module, readings, *self.calibration(module))
 
         fit = self.fit if study.tuning_samples is None else _first(self.fit, study.tuning_samples)
@@ -227,7 +232,7 @@ def study_crossbars(network: Network, crossbars: Crossbars, bench: CrossbarBench
 def one_chip(result: CrossbarResult) -> Network:
     """The first chip of the study as a network, converters left out: what `transform.crossbar` makes of it at the first size."""
     chips = replace(result.crossbars, size=result.study.sizes[0], adc_bits=None, adc_range=None)
-    return crossbar(result.network, chips, np.random.default_rng([result.study.seed, 0]))
+    return crossbar(result.network, chips, _drawn(_MEASURED, result.study.seed, 0))
 
 
 def rounded(network: Network, bits: int) -> Network:
@@ -240,6 +245,11 @@ def rounded(network: Network, bits: int) -> Network:
             weight = rule(name, torch.from_numpy(np.array(node.weight, np.float32))).numpy()
             nodes[name] = replace(node, weight=weight, weight_bits=bits)
     return replace(start, nodes=nodes)
+
+
+def _drawn(*key: int) -> np.random.Generator:
+    """A generator of its own for each key of one length."""
+    return np.random.default_rng(key)
 
 
 def _first(source: Samples, number: int) -> Samples:

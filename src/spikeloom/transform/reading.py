@@ -31,7 +31,8 @@ class Reading:
     """How one synapse adds up on crossbars; a ``SynapseModule.reading``.
 
     crossbars: where its weights are. signal: what arrives. step: value of a level of the weights, (K, 1, ...).
-    rng: draws another chip whenever gradients are wanted, and lets them pass straight through to the weights; None keeps the chip.
+    rng: draws another chip for every ``every`` batches that want gradients, which pass straight through to the weights; None keeps the
+        chip.
     programmed: the chip; None until one is drawn.
     full_scale: levels at full scale of the converter; None until known.
     scale, shift: of each output channel, in digital; None for none.
@@ -44,8 +45,10 @@ class Reading:
         step: np.ndarray,
         programmed: Programmed | None,
         rng: np.random.Generator | None = None,
+        every: int = 1,
     ) -> None:
-        self.crossbars, self.signal, self.rng = crossbars, signal, rng
+        self.crossbars, self.signal, self.rng, self.every = crossbars, signal, rng, every
+        self.batches = 0
         self.step = torch.from_numpy(step)
         self.full_scale = crossbars.adc_range
         self.scale: Tensor | None = None
@@ -64,11 +67,13 @@ class Reading:
     def __call__(self, synapse: SynapseModule, x: Tensor) -> Tensor:
         """The sums, without bias; shape (frames, K, ...)."""
         weight = synapse.used_weight()
-        if self.rng is not None and (self.programmed is None or torch.is_grad_enabled()):
-            levels = (weight.detach().double() / self.step).round().numpy()
-            node = synapse.node
-            groups = 1 if isinstance(node, Linear) else node.groups
-            self.write(program(levels, node.weight_bits, self.crossbars, self.rng, groups))
+        if self.rng is not None:
+            if self.programmed is None or (torch.is_grad_enabled() and self.batches % self.every == 0):
+                levels = (weight.detach().double() / self.step).round().numpy()
+                node = synapse.node
+                groups = 1 if isinstance(node, Linear) else node.groups
+                self.write(program(levels, node.weight_bits, self.crossbars, self.rng, groups))
+            self.batches += torch.is_grad_enabled()
         psum = synapse.sums(x, weight if self._error is None else weight + self._error)
         if self.crossbars.adc_bits is not None:
             with torch.no_grad():
@@ -184,6 +189,7 @@ def install(
     rng: np.random.Generator,
     *,
     steps: Mapping[str, np.ndarray] | None = None,
+    every: int = 1,
 ) -> dict[str, Reading]:
     """Let every synapse of ``module`` add up on crossbars.
 
@@ -191,14 +197,17 @@ def install(
         module: weights on a grid, or with a rule that keeps them on one.
         crossbars: where its weights go.
         rng: draws the chip.
-        steps: value of a level of each synapse's weights; then every batch that learns has a chip of its own. None draws one chip.
+        steps: value of a level of each synapse's weights; then what learns meets chip after chip. None draws one chip.
+        every: batches that share a chip.
 
     Returns:
         The readings by synapse.
 
     Raises:
-        NetworkError: weights off the grid; with an ADC, an input that is neither spikes nor levels.
+        NetworkError: weights off the grid; steps of a network with a loop; with an ADC, an input that is neither spikes nor levels.
     """
+    if steps is not None:
+        _check_order(module)
     received = received_signals(module.network)
     readings = {}
     for name, synapse in synapses(module).items():
@@ -214,16 +223,32 @@ def install(
             chip = program(levels, node.weight_bits, crossbars, rng, groups)
             readings[name] = Reading(crossbars, signal, step, chip)
         else:
-            readings[name] = Reading(crossbars, signal, steps[name], None, rng)
+            readings[name] = Reading(crossbars, signal, steps[name], None, rng, every)
         synapse.reading = readings[name]
     return readings
+
+
+def _check_order(module: SpikingModule) -> None:
+    """Raise NetworkError for a network whose synapses do not see all steps at once."""
+    if module.network.recurrent:
+        raise NetworkError(
+            f"network '{module.network.name}' has a loop; converters without adc_range, adaptation and fine-tuning on crossbars need one "
+            f"without"
+        )
 
 
 def find_full_scales(
     module: SpikingModule, readings: Mapping[str, Reading], frames: Tensor, num_steps: int, constant: bool
 ) -> None:
     """Set every converter whose range is not given to the largest sum that the frames, as `SpikingModule` takes them, bring about."""
-    measured = [reading for reading in readings.values() if reading.crossbars.adc_range is None]
+    measured = [
+        reading
+        for reading in readings.values()
+        if reading.crossbars.adc_bits is not None and reading.crossbars.adc_range is None
+    ]
+    if not measured:
+        return
+    _check_order(module)
     for reading in measured:
         reading.measuring = True
     with torch.no_grad():
@@ -248,6 +273,7 @@ def adapt(
     Args:
         module: with ``readings``. ideal: the same network without. frames, num_steps, constant: calibration samples.
     """
+    _check_order(module)
     wanted: dict[str, Moments] = {}
 
     def watch(name: str, arrived: Tensor, sent: Tensor) -> None:
