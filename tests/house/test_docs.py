@@ -37,7 +37,10 @@ from spikeloom.studies.search_file import SEARCHES, Baselines, SearchFile
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = [ROOT / "README.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
-VGG9_PAGES = [ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "models" / "spikex.md"]
+VGG9_PAGES = [
+    ROOT / "docs" / "benchmarks.md",
+    *(ROOT / "docs" / "models" / f"{model}.md" for model in ("spikex", "sata")),
+]
 DATA = os.environ.get("SPIKELOOM_DATA", "")
 
 _FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)

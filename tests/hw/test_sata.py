@@ -173,3 +173,18 @@ def test_a_field_that_would_do_nothing_is_refused(changed: str) -> None:
     with pytest.raises(ConfigError, match=changed.split("=")[0]):
         load_machine(f"sata:{changed}")
     load_machine(f"sata-tool:{changed}")
+
+
+@pytest.mark.parametrize(("height", "filters"), [(6, 5), (4, 8), (9, 17)])
+def test_the_corrected_tool_and_the_dense_array_agree_where_they_count_the_same(height: int, filters: int) -> None:
+    nodes: dict[str, Node] = {
+        "in": Input((4, height, 6)), "conv": Conv2d(4, filters, (3, 3), padding=(1, 1)), "neuron": IF(),
+    }  # fmt: skip
+    work = workload_of(nodes, {"conv": drawn(4, height, 6)})
+    keys = ("unpadded_maps", "ifmap_once", "ofmap_dram_once", "over_count", "filter_pass", "byte_spikes")
+    tool = counted(work, SataArch(fidelity="tool", **dict.fromkeys(keys, False)))
+    dense = counted(work, SataArch(skip=False))
+    for key in (("glb_ifmap", "read"), ("glb_ofmap", "write"), ("dram_weight", "read"), ("dram_ofmap", "write"),
+                ("dram_ifmap", "read"), ("lif", "update")):  # fmt: skip
+        assert tool.total(*key) == dense.total(*key) > 0, key
+    assert dense.cycles - tool.cycles == T * (1 + -filters % 8)  # the tool stops with the last output of a step
