@@ -126,6 +126,29 @@ def test_a_case_that_meets_every_limit_at_once(dataflow: str) -> None:
     assert counts["array.cycles"] == kept["array.cycles"]
 
 
+def test_a_product_by_hand() -> None:
+    """3 pixels, 4 synapses, 2 filters on 2 x 2 PEs.
+
+    os: 2 folds of 4 + 2 + 2 - 2 cycles. ws: 2 folds of 2 x 2 + 2 + 3 - 2. is: 2 x 2 folds of 2 x 2 + 2 + 2 - 2.
+    """
+    image = Levels(np.array([1, 0, 2, 3, 0, 1], np.uint8).reshape(1, 1, 1, 1, 6), 2)
+    node = Conv2d(1, 2, (1, 4))
+    layer = lower(chain("n", {"in": Input((1, 1, 6)), "conv": node}), SpikeTrace(1, 1, {"conv": image})).layers[0]
+    found = {}
+    for flow in ("os", "ws", "is"):
+        counts = fast_counts(alone(layer), SystolicArch(rows=2, cols=2, dataflow=flow, psum_bit=10)).of("conv")
+        names = ("array.cycles", "glb_ifmap.read", "glb_weight.read", "glb_ofmap.read")
+        found[flow] = tuple(counts[name] for name in names)
+        # windows 1 0 2 3, 0 2 3 0, 2 3 0 1 meet two filters
+        assert (counts["pe.mac"], counts["pe.zero"]) == (2 * 8, 2 * 4)
+    # 12 activations of 2 bits a pass, 8 weights of 8 bits, 6 results of 8 bits and 6 sums of 10
+    assert found == {
+        "os": (2 * 6, 12 * 2, 2 * 64, 48),
+        "ws": (2 * 7, 12 * 2, 64, 48 + 60),
+        "is": (4 * 6, 12 * 2, 2 * 64, 48 + 60),
+    }
+
+
 # --- the vector unit
 
 POOLS: dict[str, Node] = {
@@ -298,6 +321,11 @@ def test_narrow_sums_are_warned_about() -> None:
     warnings = evaluate(ann(8, 0.0), SystolicArch(psum_bit=16)).warnings
     assert any("psum_bit = 16" in said and "22 bits would not" in said for said in warnings)
     assert not any("psum_bit" in said for said in evaluate(ann(8, 0.0), SystolicArch()).warnings)
+
+
+def test_pruned_weights_are_said_to_cost_like_others() -> None:
+    layer = dataclasses.replace(ann(8, 0.0).layers[0], weight=np.eye(9, 40).reshape(9, 40, 1, 1))
+    assert any("zero weights of fc (98%)" in said for said in evaluate(alone(layer), SystolicArch()).warnings)
 
 
 def test_fields_and_tables_are_checked() -> None:

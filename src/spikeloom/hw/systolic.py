@@ -30,6 +30,7 @@ from spikeloom.core.trace import Levels
 from spikeloom.core.workload import Layer, Workload
 from spikeloom.errors import MappingError
 from spikeloom.hw.base import AbstractMachine, CountCache, check_layer_tables, fold_pools
+from spikeloom.hw.memory import PRUNED, zero_share
 from spikeloom.units import exact_si, from_si
 
 DATAFLOWS = ("ws", "os", "is")
@@ -261,6 +262,9 @@ def _warnings(workload: Workload, arch: SystolicArch) -> abc.Iterator[str]:
     analog = [layer.name for layer in layers if isinstance(layer.arrival, Levels) and layer.arrival.analog]
     if analog:
         yield f"analog input of {', '.join(analog)} is multiplied as quantised pixels"
+    pruned = [f"{layer.name} ({zero_share(layer):.0%})" for layer in layers if zero_share(layer) >= PRUNED]
+    if pruned:
+        yield f"zero weights of {', '.join(pruned)} are stored, moved and multiplied like others"
 
 
 def _worst_psum_bits(layer: Layer) -> int:
