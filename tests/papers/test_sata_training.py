@@ -188,6 +188,10 @@ def test_given_gradient_sparsities_scale_the_backward_pass_and_are_marked() -> N
     )
     assert (plain.expected, sparse.expected) == (False, True)
     assert sparse.of("a") == plain.of("a") | {"backward.product": 6 * 4 * 5 * 2 / 4, "backward.gradient": 4 * 5 * 2 / 2}
+    by_layer = SataTrainingArch(sp_du={"a": 0.75}, sp_df={"a": 0.5})
+    assert machine.count(work, by_layer, machine.map(work, by_layer)) == sparse
+    with pytest.raises(MappingError, match="sp_du table must name every layer"):
+        evaluate(work, SataTrainingArch(sp_du={"b": 0.5}))
 
 
 def test_tool_fidelity_takes_one_mean_sparsity_of_a_trace() -> None:

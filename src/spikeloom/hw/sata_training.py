@@ -13,18 +13,42 @@ from typing import Any, ClassVar, Literal, final
 
 import numpy as np
 
-from spikeloom.core.arch import AbstractArch, Charge, Component, LayerMapping, Mapping, Part, check_knobs, knob
+from spikeloom.core.arch import (
+    AbstractArch,
+    Charge,
+    Component,
+    LayerMapping,
+    Mapping,
+    Part,
+    PerLayer,
+    check_knobs,
+    knob,
+    of_layer,
+    values_of,
+)
 from spikeloom.core.counts import Counts
 from spikeloom.core.trace import Spikes
 from spikeloom.core.workload import Layer, NeuronRule, Workload
 from spikeloom.errors import ConfigError, MappingError
-from spikeloom.hw.base import AbstractMachine, CountCache
+from spikeloom.hw.base import AbstractMachine, CountCache, check_layer_tables
 
 #: Width that the tool prices backward pass and weight update at.
 FULL_BIT = 16
 STAGES = ("forward", "backward", "update")
 KINDS = ("conv1d", "conv2d", "linear")
 POOLS = ("sumpool2d", "avgpool2d", "maxpool2d")
+MEMORIES = ("dram", "glb", "spad")
+#: What is counted, and the elementary operations (kind, action, times) it is made of.
+OPERATIONS: dict[tuple[str, str], tuple[tuple[str, str, int], ...]] = {
+    ("forward", "ac"): (("accumulator", "accumulate", 1), ("and_gate", "mask", 1)),
+    ("forward", "lif"): (("adder", "add", 1), ("comparator", "compare", 1), ("multiplexer", "select", 2),
+                         ("register", "access", 3), ("shifter", "shift", 1)),
+    ("backward", "product"): (("multiplier", "multiply", 1), ("accumulator", "accumulate", 1)),
+    ("backward", "gradient"): (("multiplier", "multiply", 1), ("adder", "add", 2), ("multiplexer", "select", 1),
+                               ("shifter", "shift", 2)),
+    ("update", "accumulate"): (("accumulator", "accumulate", 1), ("and_gate", "mask", 1)),
+    **{(stage, memory): ((memory, "access", 1),) for stage in STAGES for memory in MEMORIES},
+}  # fmt: skip
 
 
 @final
@@ -41,11 +65,11 @@ class SataTrainingArch(AbstractArch):
     sp_s: float = knob(
         -1.0, "spike sparsity of all layers, tool fidelity only; negative = mean of the trace", low=-1, high=1
     )
-    sp_du: float = knob(
-        0.0, "share of membrane gradients that are zero and skipped; given, not measured", low=0, high=1
+    sp_du: PerLayer[float] = knob(
+        0.0, "share of membrane gradients that are zero and skipped, given", low=0, high=1, per_layer=True
     )
-    sp_df: float = knob(
-        0.0, "share of neurons whose surrogate derivative is zero, so that no gradient is formed; given", low=0, high=1
+    sp_df: PerLayer[float] = knob(
+        0.0, "share of surrogate derivatives that are zero: no gradient is formed; given", low=0, high=1, per_layer=True
     )
     lost_macs: bool = knob(True, "quirk (tool): only the last linear layer's forward accumulations are kept")
     dense_linear: bool = knob(True, "quirk (tool): no sparsity in linear layers")
@@ -80,32 +104,13 @@ class SataTrainingArch(AbstractArch):
 
     def charges(self) -> abc.Mapping[tuple[str, str], tuple[Charge, ...]]:
         """Composite operations of the tool; forward at ``fwd_bit``, the other stages at 16 bits."""
-
-        def made(bits: int, **parts: tuple[str, float]) -> tuple[Charge, ...]:
-            return tuple(Charge(Component(kind, bits), action, times) for kind, (action, times) in parts.items())
-
-        low = self.fwd_bit
-        charges = {
-            ("forward", "ac"): made(low, accumulator=("accumulate", 1), and_gate=("mask", 1)),
-            ("forward", "lif"): made(
-                low,
-                adder=("add", 1),
-                comparator=("compare", 1),
-                multiplexer=("select", 2),
-                register=("access", 3),
-                shifter=("shift", 1),
-            ),
-            ("backward", "product"): made(FULL_BIT, multiplier=("multiply", 1), accumulator=("accumulate", 1)),
-            ("backward", "gradient"): made(
-                FULL_BIT, multiplier=("multiply", 1), adder=("add", 2), multiplexer=("select", 1), shifter=("shift", 2)
-            ),
-            ("update", "accumulate"): made(FULL_BIT, accumulator=("accumulate", 1), and_gate=("mask", 1)),
+        return {
+            key: tuple(
+                Charge(Component(kind, self.fwd_bit if key[0] == "forward" else FULL_BIT), action, times)
+                for kind, action, times in parts
+            )
+            for key, parts in OPERATIONS.items()
         }
-        for stage in STAGES:
-            for memory in ("dram", "glb", "spad"):
-                bits = low if stage == "forward" else FULL_BIT
-                charges[stage, memory] = (Charge(Component(memory, bits), "access"),)
-        return charges
 
     def notes(self) -> tuple[str, ...]:
         """What every figure of this machine rests on."""
@@ -113,7 +118,7 @@ class SataTrainingArch(AbstractArch):
             f"latency is a lower bound, all products and accumulations over {self.pes} PEs: the tool states no time"
         )
         unit = "the tool states no unit of its energies; pJ is presumed"
-        given = f"gradient sparsities are given, not measured: sp_du = {self.sp_du:g}, sp_df = {self.sp_df:g}"
+        given = f"gradient sparsities are given, not measured: sp_du = {self.sp_du}, sp_df = {self.sp_df}"
         if self.fidelity == "tool":
             return (
                 "fidelity = 'tool': SATA_Sim's training estimate with its quirks, not these spikes",
@@ -152,6 +157,7 @@ class SataTraining(AbstractMachine[SataTrainingArch]):
             raise MappingError("sata-training found no convolution and no linear layer to train in this workload")
         for layer in layers:
             _refuse_unsupported(layer)
+        check_layer_tables(arch, [layer.name for layer in layers])
         return Mapping("sata-training", {layer.name: LayerMapping() for layer in layers})
 
     def count(
@@ -167,7 +173,10 @@ class SataTraining(AbstractMachine[SataTrainingArch]):
         run = self.runs(workload, arch)
         tool = arch.fidelity == "tool"
         found = _tool_counts(run.layers, arch) if tool else [_trace_counts(layer, arch) for layer in run.layers]
-        total = Counts(warnings=(*run.warnings, *_warnings(run)), expected=tool or arch.sp_du > 0 or arch.sp_df > 0)
+        total = Counts(
+            warnings=(*run.warnings, *_warnings(run)),
+            expected=tool or any((*values_of(arch.sp_du), *values_of(arch.sp_df))),
+        )
         for layer, actions in zip(run.layers, found, strict=True):
             work = sum(actions[pair] for pair in (("forward", "ac"), ("backward", "product"), ("update", "accumulate")))
             cycles = math.ceil(work / arch.pes)
@@ -238,8 +247,8 @@ def _trace_counts(layer: Layer, arch: SataTrainingArch) -> _Actions:
     return {
         ("forward", "ac"): layer.synops * bits,
         ("forward", "lif"): neurons * T * N,
-        ("backward", "product"): _kept(layer.dense_synops() * N, arch.sp_du),
-        ("backward", "gradient"): _kept(neurons * T * N, arch.sp_df),
+        ("backward", "product"): _kept(layer.dense_synops() * N, of_layer(arch.sp_du, layer.name)),
+        ("backward", "gradient"): _kept(neurons * T * N, of_layer(arch.sp_df, layer.name)),
         # a weight that is zero now still collects its gradient
         ("update", "accumulate"): replace(layer, weight=None).synops * bits,
         **{pair: n * N for pair, n in memories.items()},
@@ -262,7 +271,7 @@ def _tool_counts(layers: abc.Sequence[Layer], arch: SataTrainingArch) -> list[_A
         T, N = layer.num_steps, layer.num_samples
         neurons, inputs = layer.K * layer.P * layer.Q, layer.C * layer.H * layer.W
         dense = arch.dense_linear and layer.kind == "linear"
-        s, du = (0.0, 0.0) if dense else (sparsity, arch.sp_du)
+        s, du = (0.0, 0.0) if dense else (sparsity, of_layer(arch.sp_du, layer.name))
         macs = layer.num_weights * layer.P * layer.Q * T
         products = layer.num_weights * layer.H * layer.W * T if arch.input_map else macs
         pack = arch.fwd_bit if arch.forward_packing else FULL_BIT
@@ -271,7 +280,9 @@ def _tool_counts(layers: abc.Sequence[Layer], arch: SataTrainingArch) -> list[_A
             ("forward", "ac"): _kept(macs, s) if index >= kept_from else 0,
             ("forward", "lif"): neurons * T,
             ("backward", "product"): _kept(products, du),
-            ("backward", "gradient"): _kept(neurons * T, 0.0 if arch.ignored_sp_df else arch.sp_df),
+            ("backward", "gradient"): _kept(
+                neurons * T, 0.0 if arch.ignored_sp_df else of_layer(arch.sp_df, layer.name)
+            ),
             ("update", "accumulate"): _kept(macs, s),
             **memories,
         }

@@ -8,15 +8,10 @@ from typing import Any
 from spikeloom.components import load_table
 from spikeloom.core.arch import Component
 from spikeloom.core.report import Report
+from spikeloom.hw.sata_training import MEMORIES
 from spikeloom.hw.sata_works import LAYER_LISTS, WORKS, Work
 from spikeloom.studies.validate import Figure, figure
-from spikeloom.studies.validate_tools import (
-    ARCHIVED,
-    MEMORIES,
-    sata_report,
-    training_report,
-    training_stages,
-)
+from spikeloom.studies.validate_tools import ARCHIVED, sata_report, training_report, training_stages
 
 Section = tuple[str, tuple[Figure, ...]]
 

@@ -23,19 +23,6 @@ from spikeloom.hw.systolic import SystolicArch
 from spikeloom.studies.validate import Tally, published, tally
 
 Pairs = Iterator[tuple[float, float]]
-#: SATA_Sim's words for the counts of a layer -> ours.
-TRAFFIC = {
-    "DRAM Filter Reads": "dram_filter_reads",
-    "DRAM IFMAP Reads": "dram_ifmap_reads",
-    "DRAM OFMAP Writes": "dram_ofmap_writes",
-    "SRAM Filter Cycles": "filter_cycles",
-    "SRAM Filter Reads": "sram_filter_reads",
-    "SRAM IFMAP Cycles": "ifmap_cycles",
-    "SRAM IFMAP Reads": "sram_ifmap_reads",
-    "SRAM OFMAP Cycles": "ofmap_cycles",
-    "SRAM OFMAP Start Cycle": "start_cycle",
-    "SRAM OFMAP Writes": "sram_ofmap_writes",
-}
 #: Archived results of SATA_Sim: its own name -> time steps, sparsity, fields of the machine. All of VGG9.
 _SNN = {"pe": "spike-288", "glb_ifmap": 8 * 8192.0, "ofmap_steps": "every"}
 ARCHIVED: dict[str, tuple[int, float, dict[str, Any]]] = {
@@ -51,13 +38,9 @@ TRAINING = {
     "pgu": ("backward", "gradient"),
     "mac_bwd": ("backward", "product"),
     "mac_wup": ("update", "accumulate"),
-    **{
-        f"{memory}_{short}": (stage, memory)
-        for stage, short in (("forward", "fwd"), ("backward", "bwd"), ("update", "wup"))
-        for memory in ("dram", "glb", "spad")
-    },
 }
-MEMORIES = ("dram", "glb", "spad")
+SHORT = {"forward": "fwd", "backward": "bwd", "update": "wup"}
+TRAINING |= {f"{memory}_{SHORT[stage]}": (stage, memory) for stage in SHORT for memory in training.MEMORIES}
 #: One MAC of the training estimator at 16 bits, in pJ: what it divides its results by.
 MAC_PJ = 0.2779
 
@@ -97,8 +80,9 @@ def _inference_pairs(case: dict[str, Any]) -> Pairs:
     workload = tool_workload(inputs["layers"], inputs["T"])
     for layer, printed in zip(workload.layers, case["per_layer_counts"], strict=True):
         traffic = layer_traffic(layer, arch)
-        for word, ours in TRAFFIC.items():
-            yield getattr(traffic, ours), printed[word]
+        for word, theirs in printed.items():  # "DRAM Filter Reads", "SRAM OFMAP Start Cycle", "SRAM IFMAP Cycles"
+            name = word.lower().replace(" ", "_").replace("sram_ofmap_start", "start")
+            yield getattr(traffic, name.removeprefix("sram_") if name.endswith("cycles") else name), theirs
     report = evaluate(workload, arch)
     for counted, word in (("mac.add", "total_mac_ops"), ("lif.update", "total_activation_ops")):
         yield sum(layer.counts[counted] for layer in report.layers), case["computation_energy_nJ"][word]
@@ -151,13 +135,10 @@ def training_report(num_steps: int, fwd_bit: int, **fields: Any) -> Report:
 
 def training_stages(report: Report) -> dict[str, float]:
     """pJ of computing and of memory in each stage, in the tool's words."""
-    found = dict.fromkeys(f"{short}_{what}" for short in ("fwd", "bwd", "wup") for what in ("comp", "mem"))
-    spent = report.by("action")
-    shorts = {"forward": "fwd", "backward": "bwd", "update": "wup"}
-    sums = dict.fromkeys(found, 0.0)
-    for stage, action in TRAINING.values():
-        what = "mem" if action in MEMORIES else "comp"
-        sums[f"{shorts[stage]}_{what}"] += 1e12 * spent[f"{stage}.{action}"]
+    sums = {f"{short}_{what}": 0.0 for short in SHORT.values() for what in ("comp", "mem")}
+    for key, joules in report.by("action").items():
+        stage, action = key.split(".")
+        sums[f"{SHORT[stage]}_{'mem' if action in training.MEMORIES else 'comp'}"] += 1e12 * joules
     return sums
 
 
