@@ -22,7 +22,7 @@ MACHINES = (
     "systolic",
     "systolic-gated:dataflow=ws,rows=3,cols=5,weight_kib=8,ifmap_kib=8,ofmap_kib=8,fold_pool=true",
     "systolic-8x8:dataflow=is,gating=true",
-    "sata-training:sp_du=0.5,fwd_bit=8",
+    "sata-training:fwd_bit=8",
 )
 
 
