@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from spikeloom.core.counts import Counts
 from spikeloom.core.network import Network, chain
 from spikeloom.core.nodes import (
+    IF,
     Add,
     AvgPool2d,
     Conv2d,
@@ -170,6 +171,19 @@ def test_pools_are_priced_element_by_element(kind: str, bits: int) -> None:
     kernel, stride = (layer.R, layer.S), layer.stride
     expected = slow.vector(kind, (5, 7, 8), kernel, stride, layer.padding, 2, 1, bits, knobs)
     assert {**counts.of("layer"), "cycles": counts.cycles} == {key: 3 * n for key, n in expected.items()}
+
+
+def test_neurons_behind_a_pool_keep_their_membranes() -> None:
+    """Spikes that a pool sums meet IF neurons: T updates, T - 1 membranes written and read."""
+    spikes = Spikes.pack(np.random.default_rng(5).random((4, 2, 3, 6, 6)) < 0.4)
+    nodes: dict[str, Node] = {"in": Input((3, 6, 6)), "layer": SumPool2d((2, 2), (2, 2)), "if": IF()}
+    layer = lower(chain("n", nodes), SpikeTrace(4, 2, {"layer": spikes})).layers[0]
+    found = {size: fast_counts(alone(layer), SystolicArch(ofmap=size)).of("layer") for size in (864.0, 863.0)}
+    outputs, membranes = 27 * 4 * 2, 27 * 16 * 3 * 2
+    for size, spilled in ((864.0, 0), (863.0, membranes)):  # half of the buffer holds 27 membranes of 16 bits, or not
+        assert found[size]["out.update"] == outputs and "out.quantise" not in found[size]
+        assert found[size]["dram_membrane.read"] == found[size]["dram_membrane.write"] == spilled
+        assert found[size]["glb_ofmap.read"] == found[size]["glb_ofmap.write"] == outputs + membranes + spilled
 
 
 def residual() -> tuple[Network, SpikeTrace]:
