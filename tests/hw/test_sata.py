@@ -173,6 +173,8 @@ def test_a_field_that_would_do_nothing_is_refused(changed: str) -> None:
     with pytest.raises(ConfigError, match=changed.split("=")[0]):
         load_machine(f"sata:{changed}")
     load_machine(f"sata-tool:{changed}")
+    with pytest.raises(ConfigError, match="skip: no effect with fidelity = 'tool'"):
+        load_machine("sata-tool:skip=false")
 
 
 @pytest.mark.parametrize(("height", "filters"), [(6, 5), (4, 8), (9, 17)])
@@ -188,3 +190,19 @@ def test_the_corrected_tool_and_the_dense_array_agree_where_they_count_the_same(
                 ("dram_ifmap", "read"), ("lif", "update")):  # fmt: skip
         assert tool.total(*key) == dense.total(*key) > 0, key
     assert dense.cycles - tool.cycles == T * (1 + -filters % 8)  # the tool stops with the last output of a step
+
+
+def test_the_sparsity_of_the_tool_is_measured_over_all_layers_or_by_layer() -> None:
+    nodes: dict[str, Node] = {
+        "in": Input((4, 6, 6)), "one": Conv2d(4, 8, (3, 3), padding=(1, 1)), "n": IF(), "flat": Flatten(),
+        "two": Linear(288, 10), "out": LI(),
+    }  # fmt: skip
+    first, second = np.zeros((T, 1, 4, 6, 6), bool), np.zeros((T, 1, 288), bool)
+    first[:, :, :1], second[..., :144] = True, True  # densities 1/4 of 144 and 1/2 of 288 inputs: 5/12 of all
+    work = workload_of(nodes, {"one": first, "two": second})
+    macs = (8 * 36 * 36 * T, 10 * 288 * T)
+    for by_layer, shares in ((False, (5 / 12, 5 / 12)), (True, (1 / 4, 1 / 2))):
+        counts = counted(work, SataArch(fidelity="tool", one_sparsity=not by_layer))
+        found = [counts.actions[name, "mac", "add"] for name in ("one", "two")]
+        assert found == pytest.approx([n * share for n, share in zip(macs, shares, strict=True)], abs=1)
+        assert counts.expected

@@ -7,13 +7,17 @@ from typing import Any
 
 import pytest
 from benchmarks.sata_cases import quirk_rows
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from spikeloom.core.report import Report
+from spikeloom.errors import ConfigError, MappingError
 from spikeloom.evaluate import evaluate
 from spikeloom.hw.sata_arch import QUIRKS, SataArch
-from spikeloom.hw.sata_tool import ToolLayer, layer_traffic, tool_workload
+from spikeloom.hw.sata_tool import LayerTraffic, ToolLayer, layer_traffic, tool_workload
 from spikeloom.hw.sata_works import LAYER_LISTS, WORKS
 from spikeloom.studies.validate import published
+from tests.reference.sata_tool import passes
 
 REFERENCE: dict[str, Any] = published("sata_inference.json")
 CASES = {case["name"]: case for case in REFERENCE["cases"]}
@@ -143,3 +147,72 @@ def test_the_card_tabulates_each_quirk_corrected_in_turn() -> None:
         for name, cycles, joules, share in quirk_rows()
     ]
     assert shown == expected
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.tuples(st.integers(1, 6), st.integers(1, 6)), st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    st.integers(1, 4), st.integers(1, 9), st.integers(1, 3), st.integers(1, 5), st.integers(1, 4), st.integers(1, 3),
+)  # fmt: skip
+def test_the_closed_forms_are_what_the_two_passes_ask_for_cycle_by_cycle(
+    size: tuple[int, int],
+    kernel: tuple[int, int],
+    channels: int,
+    filters: int,
+    stride: int,
+    rows: int,
+    cols: int,
+    hundreds: int,
+) -> None:
+    H, W = (max(a, b) for a, b in zip(size, kernel, strict=True))
+    arch = SataArch(
+        fidelity="tool", rows=rows, cols=cols, glb_ifmap=hundreds * 800.0, sparsity=0.5, glb_ofmap=800.0 * 8192
+    )
+    (layer,) = tool_workload([("Conv", H, W, *kernel, channels, filters, stride)], 1).layers
+    expected = passes(H, W, *kernel, channels, filters, stride, rows, cols, 50 * hundreds)
+    traffic = layer_traffic(layer, arch)
+    assert {key: getattr(traffic, key) for key in expected} == expected
+
+
+def small(**fields: Any) -> LayerTraffic:
+    (layer,) = tool_workload([("Conv", 6, 6, 3, 3, 4, 5, 1)], 2).layers
+    return layer_traffic(layer, SataArch(fidelity="tool", sparsity=0.5, **fields))
+
+
+def test_each_corrected_quirk_does_what_the_card_says() -> None:
+    """4 channels of 6x6 to 5 filters, 3x3: 16 positions without padding, 36 with, V = 36."""
+    tool = small()
+    assert (tool.sram_ifmap_reads, small(unpadded_maps=False).sram_ifmap_reads) == (16 * 36, 36 * 36)
+    assert small(filter_pass=False).filter_cycles == 0 < tool.filter_cycles
+    assert small(over_count=False).sram_ofmap_writes == 16 * 5 == tool.sram_ofmap_writes - 24
+    assert small(glb_ifmap=800.0, byte_spikes=False).dram_ifmap_reads <= small(glb_ifmap=800.0).dram_ifmap_reads
+    layers, fields = (
+        [("Conv", 6, 6, 3, 3, 4, 5, 1)],
+        ("ifmap_once", "ofmap_dram_once", "no_decay", "one_bank", "wide_access"),
+    )
+    as_is = report_of(layers, 2, 0.5)
+    changed = {name: report_of(layers, 2, 0.5, **{name: False}) for name in fields}
+    count = {name: report.layers[0].counts for name, report in changed.items()}
+    for key in ("glb_ifmap.read", "dram_ifmap.read"):
+        assert count["ifmap_once"][key] == 2 * as_is.layers[0].counts[key]
+    assert count["ofmap_dram_once"]["dram_ofmap.write"] == 2 * as_is.layers[0].counts["dram_ofmap.write"]
+    assert (as_is.layers[0].counts["lif.decay"], count["no_decay"]["lif.decay"]) == (0, 5 * 36 * 2)
+    leaks = {name: report.by("component") for name, report in (("tool", as_is), *changed.items())}
+    assert leaks["one_bank"]["glb_weight leakage"] == pytest.approx(2 * leaks["tool"]["glb_weight leakage"])
+    assert changed["one_bank"].area_m2 == pytest.approx(as_is.area_m2)
+    wide, narrow = as_is.by("action")["glb_ifmap.read"], changed["wide_access"].by("action")["glb_ifmap.read"]
+    assert wide / narrow == pytest.approx(11.0295 / 2.55095)
+    dearer = report_of(layers, 2, 0.5, write_as_read=False).by("action")["dram_ofmap.write"]
+    assert dearer / as_is.by("action")["dram_ofmap.write"] == pytest.approx(0.468771 / 0.468762)
+
+
+def test_the_tool_refuses_what_it_would_price_without_its_work() -> None:
+    with pytest.raises(MappingError, match="'pool1'"):
+        tool_workload([("pool1", 6, 6, 2, 2, 4, 4, 2)], 2)
+    with pytest.raises(ConfigError, match="one_sparsity"):
+        report_of(LAYER_LISTS["vgg9"][:1], 1, 0.5, one_sparsity=False)
+    twice = [("Conv", 6, 6, 3, 3, 4, 5, 1)] * 2
+    with pytest.raises(ConfigError, match="holds no spikes"):
+        report_of(LAYER_LISTS["vgg9"][:1], 1, -1.0)
+    with pytest.raises(MappingError, match="named twice"):
+        report_of(twice, 2, 0.5)

@@ -138,3 +138,12 @@ def test_labels_tell_equal_models_apart() -> None:
     assert labels([a, _report(arch={"rows": 8})]) == ("spikex (window=4)", "spikex (window=-)")
     assert labels([_report(label="ptb"), b, _report("x", label="ptb")]) == ("ptb #1", "spikex", "ptb #2")
     assert "[bold]" in _text(comparison_table([_report("[bold]x")]))
+
+
+def test_what_another_tool_would_print_is_marked_wherever_it_is_named() -> None:
+    tool = _report("sata", arch={"fidelity": "tool"}, label="theirs")
+    ours = _report("sata", energy=8e-6, arch={"fidelity": "trace"}, label="ours")
+    assert labels([tool, ours]) == ("theirs (tool)", "ours")
+    assert _row(_text(comparison_table([tool, ours])), "theirs")[0] == "theirs (tool)"
+    assert "theirs (tool)" in _text(breakdown_table([tool, ours]))
+    assert summary_sentence([tool, ours]).startswith("theirs (tool) has the lowest EDP")

@@ -15,7 +15,7 @@ from spikeloom.errors import FileError
 from spikeloom.evaluate import evaluate as evaluate_workload
 from spikeloom.evaluate import load_machine, load_workload
 from spikeloom.files.results import reports_to_json, write_reports
-from spikeloom.report.terminal import breakdown_table, comparison_table, summary_sentence
+from spikeloom.report.terminal import breakdown_table, comparison_table, labels, summary_sentence
 
 
 class By(StrEnum):
@@ -53,4 +53,4 @@ def evaluate(
     if by is not None:
         out.print(breakdown_table(reports, by=by.value))
     out.print(summary_sentence(reports), markup=False)
-    caution([(report.label, report.warnings) for report in reports])
+    caution([(name, report.warnings) for name, report in zip(labels(reports), reports, strict=True)])

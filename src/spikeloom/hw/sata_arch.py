@@ -22,7 +22,7 @@ ELEMENTS = {
 
 def quirk(meaning: str) -> Any:
     """A habit of the tool that can be corrected; it acts in tool fidelity only."""
-    return knob(True, f"quirk of the tool: {meaning}")
+    return knob(True, f"quirk, in tool fidelity: {meaning}")
 
 
 @final
@@ -81,18 +81,14 @@ class SataArch(AbstractArch):
         check_knobs(self)
         if -1 < self.sparsity < 0:
             raise ConfigError(f"sparsity: got {self.sparsity:g}, expected 0..1, or -1 to measure it")
-        if self.tool:
-            return
-        named = {
-            f.name: getattr(self, f.name) for f in fields(self) if f.metadata["meaning"].startswith("tool fidelity")
-        }
-        set_ones = [name for name, value in named.items() if value != type(self).__dataclass_fields__[name].default]
-        set_ones += [name for name in QUIRKS if not getattr(self, name)]
-        if self.pe.startswith("mac8"):
-            set_ones.append("pe")
-        if set_ones:
+        other = ("trace fidelity",) if self.tool else ("tool fidelity", "quirk")
+        idle = [item.name for item in fields(self) if item.metadata["meaning"].startswith(other)]
+        changed = [name for name in idle if getattr(self, name) != type(self).__dataclass_fields__[name].default]
+        if self.pe.startswith("mac8") and not self.tool:
+            changed.append("pe")
+        if changed:
             raise ConfigError(
-                f"{', '.join(set_ones)}: acts in tool fidelity only; set fidelity = 'tool' or leave it out"
+                f"{', '.join(changed)}: no effect with fidelity = '{self.fidelity}'; leave it out or change the fidelity"
             )
 
     @property

@@ -19,6 +19,8 @@ from spikeloom.errors import ConfigError, MappingError
 from spikeloom.hw.sata_arch import SataArch
 from spikeloom.hw.sata_kernels import Walk, fetched_words, last_read_cycle
 
+NO_SPIKES = "a layer list of SATA_Sim: shapes without spikes"
+
 
 @dataclass(frozen=True)
 class ToolLayer:
@@ -75,7 +77,7 @@ def tool_workload(layers: Iterable[ToolLayer | Sequence[object]], num_steps: int
         )  # fmt: skip
         rows, cols = padded_extent(layer)
         lowered.append(replace(layer, P=rows, Q=cols))
-    return Workload(tuple(lowered), num_steps, 1, "layer list of SATA_Sim")
+    return Workload(tuple(lowered), num_steps, 1, "layer list of SATA_Sim", (NO_SPIKES,))
 
 
 def padded_extent(layer: Layer) -> tuple[int, int]:
