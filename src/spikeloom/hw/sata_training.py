@@ -127,7 +127,7 @@ class SataTrainingArch(AbstractArch):
                 unit,
             )
         return (
-            "one training step of batch size one: weights are read and written for every sample",
+            "a training step of batch size one, not an inference: weights are read and written for every sample",
             given,
             latency,
             unit,
