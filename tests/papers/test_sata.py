@@ -216,3 +216,33 @@ def test_the_tool_refuses_what_it_would_price_without_its_work() -> None:
         report_of(LAYER_LISTS["vgg9"][:1], 1, -1.0)
     with pytest.raises(MappingError, match="named twice"):
         report_of(twice, 2, 0.5)
+
+
+#: SATA_Sim, results/TT-SNN/res-34/stt/cycle-stat.yaml and workloads/tt-snn/workload_stt_res34.yaml: layers with the kernels
+#: of a tensor-train ResNet-34 as (map, kernel, channels, filters), and what the tool found, in the order of FOUND.
+FOUND = (
+    "dram_filter_reads", "dram_ifmap_reads", "dram_ofmap_writes", "filter_cycles", "sram_filter_reads",
+    "ifmap_cycles", "sram_ifmap_reads", "ofmap_cycles", "start_cycle", "sram_ofmap_writes",
+)  # fmt: skip
+TENSOR_TRAIN = (
+    ((48, 3, 3, 2, 64), (1152, 4608, 135431, 32325, 1152, 42540, 304704, 42542, 17, 160960)),
+    ((48, 1, 1, 64, 24), (1536, 442368, 55303, 25777, 1536, 37144, 442368, 37088, 63, 65664)),
+    ((48, 3, 1, 24, 24), (1728, 189450, 52999, 31459, 1728, 38908, 476928, 38844, 71, 62928)),
+    ((48, 3, 1, 22, 22), (1452, 170188, 48583, 31459, 1452, 36424, 437184, 36364, 65, 58512)),
+    ((48, 1, 3, 22, 22), (1452, 153763, 48583, 31459, 1452, 36424, 437184, 36364, 65, 58512)),
+    ((48, 1, 1, 22, 64), (1408, 405504, 147463, 35145, 1408, 50680, 405504, 50666, 21, 175104)),
+    ((48, 3, 1, 17, 17), (867, 127234, 37543, 24721, 867, 30214, 337824, 30164, 50, 47472)),
+    ((48, 1, 3, 17, 17), (867, 118701, 37543, 24721, 867, 30214, 337824, 30164, 50, 47472)),
+    ((48, 1, 3, 12, 12), (432, 55656, 26503, 11245, 432, 16000, 158976, 15968, 35, 33120)),
+    ((24, 3, 1, 22, 22), (1452, 12672, 11616, 7939, 1452, 8704, 104544, 8644, 65, 13992)),
+    ((24, 1, 1, 128, 31), (3968, 294912, 17863, 19049, 3968, 21592, 294912, 21471, 127, 21312)),
+    ((1, 1, 1, 512, 101), (51712, 512, 101, 16200, 51712, 6919, 6656, 6412, 526, 413)),
+)
+
+
+@pytest.mark.parametrize(("shape", "found"), TENSOR_TRAIN)
+def test_odd_kernels_of_another_shipped_result(shape: tuple[int, ...], found: tuple[int, ...]) -> None:
+    size, *rest = shape
+    (layer,) = tool_workload([("Conv" if size > 1 else "FC", size, size, *rest, 1)], 6).layers
+    traffic = layer_traffic(layer, SataArch(fidelity="tool", sparsity=0.9))
+    assert {key: getattr(traffic, key) for key in FOUND} == dict(zip(FOUND, found, strict=True))
