@@ -318,7 +318,7 @@ def test_the_eyeriss_pe_is_charged_by_operation_and_by_cycle() -> None:
 
 @pytest.mark.parametrize(
     ("changes", "bits", "weight_bits", "words"),
-    [({}, 9, 8, "activations have 9 bits"), ({}, 8, 16, "weights have 16 bits"), ({"pe": "eyeriss", "mac_bit": 16}, 8, 9, "take 8")],
+    [({"mac_bit": 8}, 9, 8, "activations have 9 bits"), ({"mac_bit": 8}, 8, 16, "weights have 16 bits"), ({"pe": "eyeriss", "mac_bit": 16}, 8, 9, "take 8")],
 )  # fmt: skip
 def test_operands_too_wide_for_a_pe_are_refused_by_name(
     changes: dict[str, Any], bits: int, weight_bits: int, words: str
@@ -327,8 +327,15 @@ def test_operands_too_wide_for_a_pe_are_refused_by_name(
         evaluate(ann(bits, 0.0, weight_bits), SystolicArch(**changes))
 
 
-def test_a_pe_is_widened_by_a_field() -> None:
-    assert evaluate(ann(12, 0.0, 16), SystolicArch(mac_bit=16)).layers[0].counts["pe.multiply_14"] > 0
+def test_wide_and_signed_operands_are_multiplied_at_their_width() -> None:
+    """Sums of pooled 8-bit activations have 10 bits; a sign is a bit to multiply and move, but not one to refuse."""
+    assert evaluate(ann(10, 0.0), SystolicArch()).layers[0].counts["pe.multiply_9"] > 0
+    pixels = Levels(np.full((1, 3, 40, 1, 1), -200, np.int16), 8, signed=True, analog=True)
+    layer = dataclasses.replace(ann(8, 0.0).layers[0], arrival=pixels)
+    for arch in (SystolicArch(mac_bit=8), load_machine("systolic-eyeriss")[1]):
+        report = evaluate(alone(layer), arch)
+        assert report.layers[0].counts["pe.multiply_9"] == report.layers[0].counts["pe.mac"] == 3 * 40 * 9
+        assert report.layers[0].counts["dram_ifmap.read"] == 3 * 40 * 9
 
 
 def test_narrow_sums_are_warned_about() -> None:

@@ -70,7 +70,9 @@ class SystolicArch(AbstractArch):
         "eyeriss = SATA_Sim's 8-bit MAC with its scratchpads",
         choices=("kernels", "aladdin", "eyeriss"),
     )
-    mac_bit: int = knob(8, "widest weight and activation a PE takes", suffix="bit", low=4, high=WIDEST_BIT)
+    mac_bit: int = knob(
+        16, "widest weight and activation a PE takes, without a sign", suffix="bit", low=4, high=WIDEST_BIT
+    )
     psum_bit: int = knob(24, "width of partial sums", suffix="bit", low=4, high=32)
     membrane_bit: int = knob(16, "width of membranes", suffix="bit", low=4, high=32)
     out_bit: int = knob(8, "width of outputs that no layer of the trace receives", suffix="bit", low=1, high=32)
@@ -244,7 +246,7 @@ def _refuse_unsupported(layer: Layer, arch: SystolicArch) -> None:
         )
     if layer.kind in SYNAPSES:
         widest = EYERISS_BIT if arch.pe == "eyeriss" else arch.mac_bit
-        for what, bits in (("weights", layer.weight_bits), ("activations", _level_bits(layer))):
+        for what, bits in (("weights", layer.weight_bits), ("activations", _magnitude_bits(layer))):
             if bits > widest:
                 raise MappingError(
                     f"layer '{layer.name}': its {what} have {bits} bits, the PEs of this machine take {widest}; "
@@ -269,14 +271,18 @@ def _warnings(workload: Workload, arch: SystolicArch) -> abc.Iterator[str]:
 
 def _worst_psum_bits(layer: Layer) -> int:
     """Bits of the largest possible sum: every input at its highest level meets the largest weight."""
-    level = 2 ** (layer.arrival.bits if isinstance(layer.arrival, Levels) else 1) - 1
+    level = 2 ** _magnitude_bits(layer) - 1
     synapses = layer.C // layer.groups * layer.R * layer.S
     return int(synapses * level * 2 ** (layer.weight_bits - 1)).bit_length() + 1
 
 
+def _magnitude_bits(layer: Layer) -> int:
+    return layer.arrival.bits if isinstance(layer.arrival, Levels) else 1
+
+
 def _level_bits(layer: Layer) -> int:
     """Bits of one activation where it is stored, moved or multiplied: its magnitude and, where it may be negative, a sign."""
-    return layer.arrival.bits + layer.arrival.signed if isinstance(layer.arrival, Levels) else 1
+    return _magnitude_bits(layer) + (isinstance(layer.arrival, Levels) and layer.arrival.signed)
 
 
 def _out_bits(workload: Workload, layer: Layer, arch: SystolicArch) -> int:
