@@ -131,7 +131,7 @@ def evaluate(
     counts = machine.count(workload, arch, mapping or machine.map(workload, arch), threads=threads, cache=cache)
     return price(
         counts,
-        arch,
+        machine.sized(workload, arch),
         load_table(arch.table),
         num_samples=workload.num_samples,
         arch_fields=machine_keys(arch),

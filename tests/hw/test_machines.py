@@ -247,8 +247,11 @@ def test_the_json_of_a_report_says_what_the_format_promises(arch: AbstractArch) 
     for layer in machine["layers"]:
         assert {"name", "cycles", "latency_s", "energy_j", "counts", "energy"} <= layer.keys()
         assert layer["counts"].keys() <= layer["energy"].keys()
+    in_layers = {key: sum(layer[key] for layer in machine["layers"]) for key in ("energy_j", "latency_s", "cycles")}
+    assert total["energy_j"] == pytest.approx(in_layers["energy_j"])
+    # layers that overlap in time take less together than one after the other
+    assert total["latency_s"] == pytest.approx(in_layers["latency_s"] * total["cycles"] / in_layers["cycles"])
     for key in ("energy_j", "latency_s"):
-        assert total[key] == pytest.approx(sum(layer[key] for layer in machine["layers"]))
         assert total["per_inference"][key] * N == pytest.approx(total[key])
     assert total["per_inference"]["edp_js"] == pytest.approx(total["energy_j"] * total["latency_s"] / N**2)
     assert machine_from(machine["arch"], ARCH_TYPES, PRESETS, "report") == arch

@@ -7,6 +7,7 @@ from typing import Any
 from spikeloom.hw.base import AbstractMachine as AbstractMachine
 from spikeloom.hw.sata import Sata
 from spikeloom.hw.sata_training import SataTraining
+from spikeloom.hw.spikesim import Spikesim
 from spikeloom.hw.spikex import Spikex
 from spikeloom.hw.systolic import Systolic
 
@@ -16,4 +17,5 @@ HARDWARE: dict[str, AbstractMachine[Any]] = {
     "sata": Sata(),
     "sata-training": SataTraining(),
     "systolic": Systolic(),
+    "spikesim": Spikesim(),
 }

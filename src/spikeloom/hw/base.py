@@ -62,6 +62,10 @@ class AbstractMachine(ABC, Generic[ArchT]):
     def runs(self, workload: Workload, arch: ArchT) -> Workload:
         """The workload as this machine executes it (pools folded or dropped); its layer names key the counts."""
 
+    def sized(self, workload: Workload, arch: ArchT) -> ArchT:
+        """The machine with all that the workload needs of it, where its fields leave that open; as it is by default."""
+        return arch
+
     @abstractmethod
     def utilisation(self, counts: Counts, arch: ArchT, layer: str) -> dict[str, float]:
         """How well the parts were used in one layer, each 0..1, by name."""

@@ -1,0 +1,421 @@
+"""SpikeSim-class tiles of analog crossbars: recorded spikes, or what SpikeSim's ELA script estimates.
+
+Source: SpikeSim (A. Moitra et al., arXiv 2210.12899) and its tool (MIT). The counts of both fidelities, the quirks of the
+tool and every choice are in docs/models/spikesim.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import abc
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from spikeloom.core.arch import LayerMapping, Mapping
+from spikeloom.core.counts import Counts
+from spikeloom.core.trace import Levels, Spikes
+from spikeloom.core.workload import Layer, Workload
+from spikeloom.errors import MappingError
+from spikeloom.hw.base import AbstractMachine, CountCache
+from spikeloom.hw.spikesim_arch import PHASES, SpikesimArch
+from spikeloom.hw.spikesim_tool import tool_counts, tool_layers, tool_pes, tool_warnings, tool_words
+
+WEIGHTED = ("conv1d", "conv2d", "linear")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where a layer's weights lie.
+
+    A row group is up to ``size`` channels of one kernel position: the rows of one crossbar. ``crossbars`` of them, in the order
+    (block of channels, kernel row, kernel column), are the chunk of a PE; a PE serves one column block of ``size`` columns.
+    """
+
+    groups: int
+    blocks: int
+    positions: int
+    chunks: int
+    col_blocks: int
+
+    @property
+    def pes(self) -> int:
+        return self.groups * self.chunks * self.col_blocks
+
+    @property
+    def used_crossbars(self) -> int:
+        return self.groups * self.blocks * self.positions * self.col_blocks
+
+    def pe(self, group: int, chunk: int, col_block: int) -> int:
+        """Number of a PE within its layer."""
+        return (group * self.chunks + chunk) * self.col_blocks + col_block
+
+
+def grid_of(layer: Layer, arch: SpikesimArch) -> Grid:
+    """The crossbars of one layer; none for a sum."""
+    if layer.kind == "add":
+        return Grid(1, 0, 0, 0, -(-layer.K // arch.size))
+    blocks = -(-(layer.C // layer.groups) // arch.size)
+    positions = layer.R * layer.S
+    columns = layer.K // layer.groups * _slices(layer, arch)
+    return Grid(layer.groups, blocks, positions, -(-blocks * positions // arch.crossbars), -(-columns // arch.size))
+
+
+def _slices(layer: Layer, arch: SpikesimArch) -> int:
+    return -(-layer.weight_bits // arch.cell_bit)
+
+
+class Spikesim(AbstractMachine[SpikesimArch]):
+    """Counts SpikesimArch machines."""
+
+    @property
+    def arch_type(self) -> type[SpikesimArch]:
+        return SpikesimArch
+
+    @property
+    def presets(self) -> abc.Mapping[str, abc.Mapping[str, Any]]:
+        return {"spikesim": {}, "spikesim-tool": {"fidelity": "tool"}}
+
+    def runs(self, workload: Workload, arch: SpikesimArch) -> Workload:
+        """Without the pools, which form levels (or an OR) at the neurons' outputs; the tool has no sums either."""
+        if arch.tool:
+            return tool_layers(workload)
+        left = [layer.name for layer in workload.layers if _free_pool(layer)]
+        if not left:
+            return workload
+        said = f"pools {', '.join(left)} form levels at the neuron output; their own additions are not priced"
+        layers = tuple(layer for layer in workload.layers if layer.name not in left)
+        return replace(workload, layers=layers, warnings=(*workload.warnings, said))
+
+    def map(self, workload: Workload, arch: SpikesimArch) -> Mapping:
+        """Refuse what crossbars cannot run, or what does not fit the tiles of the chip."""
+        layers = self.runs(workload, arch).layers
+        if not layers:
+            name = workload.layers[0].name if workload.layers else ""
+            raise MappingError(f"layer '{name}': spikesim found nothing but pools in this workload")
+        for layer in layers:
+            _refuse_unsupported(layer)
+        self.sized(workload, arch)
+        return Mapping("spikesim", {layer.name: LayerMapping() for layer in layers})
+
+    def sized(self, workload: Workload, arch: SpikesimArch) -> SpikesimArch:
+        """As many tiles and words of memory as the network needs, where the machine leaves them open."""
+        layers = self.runs(workload, arch).layers
+        if arch.tool:
+            pes, words, crossbars = (
+                tool_pes(layers, arch),
+                tool_words(workload, layers, arch),
+                layers[0].R * layers[0].S,
+            )
+            shared = arch.tiles_shared
+        else:
+            pes, crossbars, shared = [grid_of(layer, arch).pes for layer in layers], arch.crossbars, arch.share_tiles
+            words = sum(layer.C * layer.H * layer.W + layer.K * layer.P * layer.Q for layer in layers)
+        tiles = sum(_first_tiles(pes, arch.pes_per_tile, shared)[1])
+        for name, has, needs in (("tiles", arch.tiles, tiles), ("words", arch.words, words)):
+            if 0 < has < needs:
+                raise MappingError(
+                    f"{name}: the network needs {needs}, the machine has {has}; give it more, or 0 for as needed"
+                )
+        return replace(arch, tiles=arch.tiles or tiles, words=arch.words or words, crossbars=crossbars)
+
+    def count(
+        self,
+        workload: Workload,
+        arch: SpikesimArch,
+        mapping: Mapping,
+        *,
+        threads: int | None = None,
+        cache: CountCache | None = None,
+    ) -> Counts:
+        """Count every layer of every sample; samples follow one another. Neither threads nor the cache change anything."""
+        run = self.runs(workload, arch)
+        if arch.tool:
+            return Counts(warnings=(*run.warnings, *tool_warnings(run.layers, arch))).then(
+                tool_counts(workload, run.layers, arch)
+            )
+        sources = _sources(workload, run)
+        tallies = {layer.name: _tally(layer, arch) for layer in run.layers}
+        hops = _bit_hops(run, arch, tallies, sources)
+        total = Counts(warnings=(*run.warnings, *_warnings(run)))
+        for layer in run.layers:
+            total = total.then(_layer_counts(layer, arch, tallies[layer.name], hops[layer.name]))
+        return replace(total, cycles=_makespan(run, arch, tallies, sources))
+
+    def utilisation(self, counts: Counts, arch: SpikesimArch, layer: str) -> dict[str, float]:
+        """row_use, column_use: of the crossbars that hold weights; pe_use: crossbars of the layer's PEs that do; read_use:
+        reads that were not skipped."""
+        stat = {name: value for (where, name), value in counts.statistics.items() if where == layer}
+        names = {"row_use": "rows", "column_use": "columns", "pe_use": "crossbars", "read_use": "reads"}
+        return {use: stat[key] / stat[f"{key}_of"] for use, key in names.items() if stat.get(f"{key}_of")}
+
+
+def _free_pool(layer: Layer) -> bool:
+    if layer.neuron.kind != "none":
+        return False
+    return layer.kind in ("sumpool2d", "avgpool2d") or (layer.kind == "maxpool2d" and isinstance(layer.arrival, Spikes))
+
+
+def _refuse_unsupported(layer: Layer) -> None:
+    kinds = (*WEIGHTED, "add")
+    if layer.kind not in kinds:
+        raise MappingError(
+            f"layer '{layer.name}': spikesim cannot run a {layer.kind} layer here, only {', '.join(kinds)} and pools without "
+            "neurons of their own (a maximum of spikes only)"
+        )
+    if layer.recurrent or layer.name in layer.inputs:
+        raise MappingError(f"layer '{layer.name}': spikesim pipelines layers and cannot run a recurrent one")
+    if layer.neuron.kind == "cubalif":
+        raise MappingError(
+            f"layer '{layer.name}': spikesim neurons hold one state (IF, LIF, LI), a CubaLIF also needs a synaptic current"
+        )
+
+
+def _warnings(workload: Workload) -> abc.Iterator[str]:
+    levels = [x.name for x in workload.layers if isinstance(x.arrival, Levels) and x.kind != "add"]
+    if levels:
+        yield f"the levels of {', '.join(levels)} are applied bit-serially, one read a bit plane (and sign)"
+
+
+def _first_tiles(pes: abc.Sequence[int], per_tile: int, shared: bool) -> tuple[list[tuple[int, int]], list[int]]:
+    """Per layer (first tile, PEs in it that are taken already), and tiles that each layer adds."""
+    first, added, used = [], [], 0
+    for count in pes:
+        first.append((used // per_tile, used % per_tile))
+        end = used + count if shared else used + -(-count // per_tile) * per_tile
+        added.append(-(-end // per_tile) - -(-used // per_tile))
+        used = end
+    return first, added
+
+
+# --- what the spikes make the crossbars do ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Tally:
+    """One layer over its samples.
+
+    reads: (position, step, bit plane, row group) whose input vector is read. pe_cycles: (position, step, bit plane) in which a
+    chunk has anything to read; int64 (groups, chunks). vectors: input vectors that arrive, per channel block, before they are
+    read at several kernel positions; int64 (groups, blocks). updates: (position, step) in which the neurons work.
+    steps_NT: PE cycles one after the other; int64 (N, T).
+    """
+
+    reads: int
+    pe_cycles: np.ndarray
+    vectors: np.ndarray
+    updates: int
+    steps_NT: np.ndarray
+
+
+def _planes(layer: Layer) -> abc.Iterator[np.ndarray]:
+    """Bit planes of the input, packed over time; uint8 (ceil(T/8), N, C, H, W). Negative levels in planes of their own."""
+    arrival = layer.arrival
+    if isinstance(arrival, Spikes):
+        yield arrival.packed
+        return
+    signed = arrival.values.astype(np.int32)
+    for part in (signed, -signed) if arrival.signed else (signed,):
+        magnitude = np.maximum(part, 0)
+        for bit in range(arrival.bits):
+            yield Spikes.pack((magnitude >> bit) & 1).packed
+
+
+def _popcount(packed: np.ndarray) -> int:
+    return int(np.bitwise_count(packed).sum(dtype=np.int64))
+
+
+def _always_updates(layer: Layer) -> bool:
+    """Whether the neurons also work where nothing arrived: a leak, a bias, a residue that may fire, a sum."""
+    residue = layer.neuron.kind in ("if", "lif") and layer.neuron.reset != "hard"
+    return layer.neuron.leaky or layer.has_bias or residue or layer.kind == "add"
+
+
+def _tally(layer: Layer, arch: SpikesimArch) -> Tally:
+    grid = grid_of(layer, arch)
+    T, N, P, Q = layer.num_steps, layer.num_samples, layer.P, layer.Q
+    if layer.kind == "add":
+        empty = np.zeros((1, 0), np.int64)
+        return Tally(0, empty, empty, T * N * P * Q, np.zeros((N, T), np.int64))
+    reads = 0
+    pe_cycles = np.zeros((grid.groups, grid.chunks), np.int64)
+    vectors = np.zeros((grid.groups, grid.blocks), np.int64)
+    steps_NT = np.zeros((N, T), np.int64)
+    ever = np.zeros((-(-T // 8), N, P, Q), np.uint8)
+    starts = np.arange(0, layer.C // layer.groups, arch.size)
+    every = Spikes.pack(np.ones((T, 1), bool)).packed.reshape(-1, 1, 1, 1)
+    (p, q), (u, v), (a, b) = layer.padding, layer.stride, layer.dilation
+    for plane in _planes(layer):
+        any_pe = np.zeros_like(ever)
+        for g, channels in enumerate(np.split(plane, layer.groups, axis=2)):
+            occupied = np.bitwise_or.reduceat(channels, starts, axis=2)
+            vectors[g] += np.bitwise_count(occupied).sum(axis=(0, 1, 3, 4), dtype=np.int64)
+            padded = np.pad(occupied, ((0, 0), (0, 0), (0, 0), (p, p), (q, q)))
+            chunk = np.zeros_like(ever)
+            last = grid.blocks * grid.positions - 1
+            for index in range(last + 1):
+                block, position = divmod(index, grid.positions)
+                r, s = divmod(position, layer.S)
+                seen = padded[:, :, block, r * a :: u, s * b :: v][:, :, :P, :Q]
+                if not arch.skip:
+                    seen = np.broadcast_to(every, chunk.shape)
+                reads += _popcount(seen)
+                chunk |= seen
+                if index == last or (index + 1) % arch.crossbars == 0:
+                    pe_cycles[g, index // arch.crossbars] += _popcount(chunk)
+                    any_pe |= chunk
+                    chunk = np.zeros_like(ever)
+        for n in range(N):
+            steps_NT[n] += np.unpackbits(any_pe[:, n], axis=0, count=T, bitorder="little").sum(
+                axis=(1, 2), dtype=np.int64
+            )
+        ever |= any_pe
+    updates = T * N * P * Q if _always_updates(layer) else _popcount(ever)
+    return Tally(reads, pe_cycles, vectors, updates, steps_NT)
+
+
+def _num_planes(layer: Layer) -> int:
+    arrival = layer.arrival
+    return 1 if isinstance(arrival, Spikes) else arrival.bits * (2 if arrival.signed else 1)
+
+
+def _layer_counts(layer: Layer, arch: SpikesimArch, tally: Tally, bit_hops: int) -> Counts:
+    grid = grid_of(layer, arch)
+    pe_cycles = int(tally.pe_cycles.sum()) * grid.col_blocks
+    cycles = int(tally.steps_NT.sum()) * arch.pe_clocks
+    updates = tally.updates * grid.col_blocks * grid.groups
+    reads = tally.reads * grid.col_blocks
+    actions = {
+        ("crossbar", "synop"): layer.synops if layer.kind != "add" else 0,
+        ("crossbar", "read"): reads * PHASES,
+        ("adc", "convert"): pe_cycles * arch.size,
+        ("mux", "select"): pe_cycles * arch.size,
+        ("subtractor", "subtract"): pe_cycles * 2 * arch.size,
+        ("temp_buffer", "access"): pe_cycles * arch.adcs,
+        ("tile_buffer", "read"): pe_cycles,
+        ("htree", "transfer"): pe_cycles,
+        ("memory", "fetch"): updates,
+        ("neuron", "update"): updates,
+        ("mesh", "bit_hop"): bit_hops,
+    }
+    name = layer.name
+    statistics: dict[tuple[str, str], int] = {}
+    if layer.kind != "add":
+        dense = layer.P * layer.Q * layer.num_steps * layer.num_samples * _num_planes(layer)
+        statistics = {
+            (name, "rows"): layer.C // layer.groups,
+            (name, "rows_of"): grid.blocks * arch.size,
+            (name, "columns"): layer.K // layer.groups * _slices(layer, arch),
+            (name, "columns_of"): grid.col_blocks * arch.size,
+            (name, "crossbars"): grid.used_crossbars,
+            (name, "crossbars_of"): grid.pes * arch.crossbars,
+            (name, "reads"): reads,
+            (name, "reads_of"): dense * grid.used_crossbars,
+        }
+    return Counts({(name, *key): n for key, n in actions.items()}, {name: cycles}, cycles, statistics)
+
+
+# --- tiles side by side -------------------------------------------------------------------------------------------
+
+
+def _sources(workload: Workload, run: Workload) -> dict[str, tuple[str, ...]]:
+    """The layers of ``run`` that each layer of it hears, through pools that are left out."""
+    kept = {layer.name for layer in run.layers}
+    inputs = {layer.name: layer.inputs for layer in workload.layers}
+
+    def heard(name: str) -> abc.Iterator[str]:
+        for source in inputs.get(name, ()):
+            if source in kept:
+                yield source
+            elif source in inputs:
+                yield from heard(source)
+
+    return {layer.name: tuple(dict.fromkeys(heard(layer.name))) for layer in run.layers}
+
+
+def _makespan(
+    run: Workload, arch: SpikesimArch, tallies: abc.Mapping[str, Tally], sources: abc.Mapping[str, tuple[str, ...]]
+) -> int:
+    """Clock cycles of all samples, one sample after the other, layers overlapping.
+
+    Step t of a layer begins when its step t - 1 has ended and ``handover`` percent of step t of every layer it hears have
+    passed; it does not end before they do. A layer with another number of steps waits for the last one.
+    """
+    begin: dict[str, np.ndarray] = {}
+    span: dict[str, np.ndarray] = {}
+    end: dict[str, np.ndarray] = {}
+    for layer in run.layers:
+        name = layer.name
+        span[name] = tallies[name].steps_NT * arch.pe_clocks
+        begin[name], end[name] = np.zeros_like(span[name]), np.zeros_like(span[name])
+        free = np.zeros(layer.num_samples, np.int64)
+        for t in range(layer.num_steps):
+            ready, floor = free, free
+            for source in sources[name]:
+                if source not in end:
+                    continue
+                same = end[source].shape == end[name].shape
+                at = t if same else -1
+                early = begin[source][:, at] + -(-span[source][:, at] * arch.handover // 100)
+                ready = np.maximum(ready, early if same else end[source][:, at])
+                floor = np.maximum(floor, end[source][:, at])
+            begin[name][:, t] = ready
+            end[name][:, t] = free = np.maximum(ready + span[name][:, t], floor)
+    last = np.max([times[:, -1] for times in end.values()], axis=0)
+    return int(last.sum())
+
+
+def _bit_hops(
+    run: Workload, arch: SpikesimArch, tallies: abc.Mapping[str, Tally], sources: abc.Mapping[str, tuple[str, ...]]
+) -> dict[str, int]:
+    """Bits times hops on the mesh that a layer causes: its input vectors to its tiles, its partial sums to their sum.
+
+    Tiles lie row by row on the smallest square, in the order of layers; the input of the network enters at tile 0, and what
+    channel c of C comes from the same part of the columns of the layer before, at its first chunk.
+    """
+    pes = [grid_of(layer, arch).pes for layer in run.layers]
+    first, added = _first_tiles(pes, arch.pes_per_tile, arch.share_tiles)
+    side = math.isqrt(max(1, sum(added)) - 1) + 1
+    place = {layer.name: at for layer, at in zip(run.layers, first, strict=True)}
+    grids = {layer.name: grid_of(layer, arch) for layer in run.layers}
+
+    def tile(name: str, pe: int) -> int:
+        start, taken = place[name]
+        return start + (taken + pe) // arch.pes_per_tile
+
+    def distance(one: int, other: int) -> int:
+        return abs(one % side - other % side) + abs(one // side - other // side)
+
+    def origins(name: str, part: tuple[int, int]) -> list[int]:
+        """Tiles of the columns ``part`` = (c, C) in what ``name`` hears; through sums."""
+        found = []
+        for source in sources[name]:
+            grid = grids[source]
+            if grid.chunks == 0:
+                found += origins(source, part)
+                continue
+            group, within = divmod(part[0] * grid.groups * grid.col_blocks // part[1], grid.col_blocks)
+            found.append(tile(source, grid.pe(group, 0, within)))
+        return found or [0]
+
+    hops = {}
+    for layer in run.layers:
+        name, grid, tally, total = layer.name, grids[layer.name], tallies[layer.name], 0
+        inner = layer.C // layer.groups
+        for g in range(grid.groups if grid.chunks else 0):
+            for block in range(grid.blocks):
+                bits = min(arch.size, inner - block * arch.size) * int(tally.vectors[g, block])
+                low, high = block * grid.positions, (block + 1) * grid.positions - 1
+                chunks = range(low // arch.crossbars, high // arch.crossbars + 1)
+                to = {tile(name, grid.pe(g, x, col)) for x in chunks for col in range(grid.col_blocks)}
+                for origin in origins(name, (g * inner + block * arch.size, layer.C)):
+                    total += bits * sum(distance(origin, each) for each in to)
+            for chunk in range(1, grid.chunks):
+                bits = int(tally.pe_cycles[g, chunk]) * arch.size * arch.psum_bit
+                total += bits * sum(
+                    distance(tile(name, grid.pe(g, chunk, col)), tile(name, grid.pe(g, 0, col)))
+                    for col in range(grid.col_blocks)
+                )
+        hops[name] = total
+    return hops

@@ -1,0 +1,198 @@
+"""The count of the spikesim tiles in trace fidelity equals nested loops; pools, sums, chips of a fixed size, refusals."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import ceil
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spikeloom.core.counts import Counts
+from spikeloom.core.network import Network, chain
+from spikeloom.core.nodes import IF, LI, Add, AvgPool2d, Conv2d, Flatten, Input, Linear, MaxPool2d, Node
+from spikeloom.core.trace import Arrival, Levels, Spikes, SpikeTrace
+from spikeloom.core.workload import Layer, NeuronRule, Workload
+from spikeloom.errors import ConfigError, MappingError
+from spikeloom.evaluate import evaluate, load_machine
+from spikeloom.hw.spikesim import Spikesim
+from spikeloom.hw.spikesim_arch import PHASES, SpikesimArch
+from spikeloom.lower import lower
+from tests.reference import spikesim as slow
+
+T, N = 5, 2
+
+
+@st.composite
+def chips(draw: st.DrawFn) -> slow.Chip:
+    return slow.Chip(
+        8, draw(st.sampled_from((1, 2, 4, 9))), draw(st.integers(1, 4)), draw(st.booleans()), draw(st.booleans()),
+        draw(st.sampled_from((0, 33, 75, 100))),
+    )  # fmt: skip
+
+
+@st.composite
+def layers(draw: st.DrawFn, steps: int, samples: int, number: int) -> Layer:
+    groups = draw(st.sampled_from((1, 1, 2)))
+    C, K = groups * draw(st.integers(1, 10)), groups * draw(st.integers(1, 10))
+    kernel, stride = (
+        (draw(st.integers(1, 3)), draw(st.integers(1, 2))),
+        (draw(st.integers(1, 2)), draw(st.integers(1, 2))),
+    )
+    padding, dilation = (draw(st.integers(0, 1)), draw(st.integers(0, 2))), (draw(st.integers(1, 2)), 1)
+    H, W = (max(1, dilation[d] * (kernel[d] - 1) + 1 - 2 * padding[d]) + draw(st.integers(0, 2)) for d in (0, 1))
+    P, Q = ((n + 2 * padding[d] - dilation[d] * (kernel[d] - 1) - 1) // stride[d] + 1 for d, n in enumerate((H, W)))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    there = rng.random((steps, samples, C, H, W)) < draw(st.sampled_from((0.0, 0.05, 0.3, 1.0)))
+    arrival: Arrival = Spikes.pack(there)
+    if draw(st.booleans()):
+        bits, signed = draw(st.integers(1, 4)), draw(st.booleans())
+        values = rng.integers(1, 2**bits, there.shape) * there * (rng.choice([-1, 1], there.shape) if signed else 1)
+        arrival = Levels(values.astype(np.int16), bits, signed)
+    return Layer(
+        f"layer{number}", "conv2d", C=C, K=K, H=H, W=W, R=kernel[0], S=kernel[1], P=P, Q=Q, arrival=arrival, stride=stride,
+        padding=padding, dilation=dilation, groups=groups, weight_bits=draw(st.sampled_from((1, 4, 5, 8))),
+        has_bias=draw(st.booleans()), neuron=NeuronRule(draw(st.sampled_from(("if", "lif", "li"))), None, "hard"),
+        inputs=(f"layer{number - 1}",) if number else (),
+    )  # fmt: skip
+
+
+@st.composite
+def chains(draw: st.DrawFn) -> tuple[Layer, ...]:
+    steps, samples = draw(st.integers(1, 9)), draw(st.integers(1, 2))
+    return tuple(draw(layers(steps, samples, number)) for number in range(draw(st.integers(1, 3))))
+
+
+def as_case(layer: Layer, arch: SpikesimArch) -> slow.Conv:
+    arrival = layer.arrival
+    values = arrival.unpack().astype(int) if isinstance(arrival, Spikes) else arrival.values
+    bits, signed = (None, False) if isinstance(arrival, Spikes) else (arrival.bits, arrival.signed)
+    return slow.Conv(
+        values.tolist(), bits, signed, layer.K, layer.P, layer.Q, (layer.R, layer.S), layer.stride, layer.padding,
+        layer.dilation, layer.groups, ceil(layer.weight_bits / arch.cell_bit), layer.neuron.leaky or layer.has_bias,
+    )  # fmt: skip
+
+
+def counted(workload: Workload, arch: SpikesimArch) -> Counts:
+    machine = Spikesim()
+    return machine.count(workload, arch, machine.map(workload, arch))
+
+
+@settings(max_examples=120, deadline=None)
+@given(chains(), chips())
+def test_counts_are_those_of_nested_loops(row: tuple[Layer, ...], chip: slow.Chip) -> None:
+    arch = SpikesimArch(
+        size=chip.size, crossbars=chip.crossbars, pes_per_tile=chip.pes_per_tile, skip=chip.skip, share_tiles=chip.share,
+        handover=chip.handover,
+    )  # fmt: skip
+    counts = counted(Workload(row, row[0].num_steps, row[0].num_samples), arch)
+    expected, cycles = slow.count([as_case(layer, arch) for layer in row], chip)
+    assert counts.cycles == cycles
+    for layer, one in zip(row, expected, strict=True):
+        found = counts.of(layer.name)
+        assert counts.layer_cycles[layer.name] == one["cycles"]
+        assert found["crossbar.read"] == one["reads"] * PHASES
+        assert found["adc.convert"] == found["mux.select"] == one["pe_cycles"] * chip.size
+        assert found["subtractor.subtract"] == one["pe_cycles"] * 2 * chip.size
+        assert found["temp_buffer.access"] == one["pe_cycles"] * chip.size // 8
+        assert found["tile_buffer.read"] == found["htree.transfer"] == one["pe_cycles"]
+        assert found["neuron.update"] == found["memory.fetch"] == one["updates"]
+        assert found["mesh.bit_hop"] == one["bit_hops"]
+        assert found["crossbar.synop"] == layer.synops
+
+
+def spikes(*shape: int, density: float = 0.3) -> Spikes:
+    return Spikes.pack(np.random.default_rng(1).random((T, N, *shape)) < density)
+
+
+def lowered(nodes: dict[str, Node], arrivals: dict[str, Arrival], edges: Any = None) -> Workload:
+    network = chain("n", nodes) if edges is None else Network(nodes, edges)
+    return lower(network, SpikeTrace(T, N, arrivals))
+
+
+def test_pools_form_levels_and_are_not_priced() -> None:
+    nodes: dict[str, Node] = {
+        "in": Input((2, 6, 6)), "conv": Conv2d(2, 4, (3, 3), padding=(1, 1)), "if": IF(), "pool": AvgPool2d((2, 2), (2, 2)),
+        "flatten": Flatten(), "fc": Linear(36, 3), "li": LI(),
+    }  # fmt: skip
+    levels = Levels(np.full((T, N, 36), 3, np.uint8), 3)
+    work = lowered(nodes, {"conv": spikes(2, 6, 6), "pool": spikes(4, 6, 6), "fc": levels})
+    report = evaluate(work, SpikesimArch())
+    assert [layer.name for layer in report.layers] == ["conv", "fc"]
+    assert any("pools pool form levels" in warning for warning in report.warnings)
+    # three planes, of which the level 3 = 0b011 lights two; one block of 36 rows in the one PE
+    assert report.layers[1].counts["tile_buffer.read"] == 2 * T * N
+    assert report.layers[1].counts["crossbar.read"] == 2 * T * N * PHASES
+
+
+def test_a_sum_takes_no_crossbar_and_hands_on_where_its_inputs_lie() -> None:
+    nodes: dict[str, Node] = {
+        "in": Input((2, 4, 4)), "a": Conv2d(2, 4, (3, 3), padding=(1, 1)), "ifa": IF(), "b": Conv2d(2, 4, (1, 1)), "ifb": IF(),
+        "add": Add(), "ifs": IF(), "last": Conv2d(4, 2, (1, 1)), "li": LI(),
+    }  # fmt: skip
+    edges = (("in", "a"), ("a", "ifa"), ("in", "b"), ("b", "ifb"), ("ifa", "add"), ("ifb", "add"), ("add", "ifs"),
+             ("ifs", "last"), ("last", "li"))  # fmt: skip
+    sums = Levels(np.full((T, N, 4, 4, 4), 2, np.uint8), 2)
+    work = lowered(nodes, {"a": spikes(2, 4, 4), "b": spikes(2, 4, 4), "add": sums, "last": spikes(4, 4, 4)}, edges)
+    report = evaluate(work, SpikesimArch())
+    add = report.layers[2]
+    assert (add.name, add.cycles, add.counts["crossbar.read"], add.counts["neuron.update"]) == ("add", 0, 0, 16 * T * N)
+    # tiles 0, 1, 2 on a 2x2 square: what `last` reads comes from tiles 0 and 1, one and ... hops away
+    vectors = int((work["last"].arrival.unpack().any(axis=2)).sum())  # type: ignore[union-attr]
+    assert report.layers[3].counts["mesh.bit_hop"] == vectors * 4 * (1 + 2)
+
+
+def test_a_chip_of_a_fixed_size_must_hold_the_network() -> None:
+    nodes: dict[str, Node] = {"in": Input((200,)), "fc": Linear(200, 300), "if": IF()}
+    work = lowered(nodes, {"fc": spikes(200)})
+    grown = evaluate(work, SpikesimArch())
+    assert grown.area_m2 is not None
+    # ceil(200 / 64) = 4 row groups in one PE, ceil(300 * 2 / 64) = 10 column blocks: 10 PEs, 2 tiles
+    two = evaluate(work, SpikesimArch(tiles=2, words=500))
+    assert two.area == grown.area
+    bigger = evaluate(work, SpikesimArch(tiles=3)).area_m2
+    assert bigger is not None and bigger > grown.area_m2
+    with pytest.raises(MappingError, match="tiles: the network needs 2, the machine has 1"):
+        evaluate(work, SpikesimArch(tiles=1))
+    with pytest.raises(MappingError, match="words: the network needs 500, the machine has 499"):
+        evaluate(work, SpikesimArch(words=499))
+
+
+def test_converters_of_a_stated_precision_cost_more_the_wider_they_are() -> None:
+    work = lowered({"in": Input((20,)), "fc": Linear(20, 30), "if": IF()}, {"fc": spikes(20)})
+    joules = [evaluate(work, SpikesimArch(adc_bit=bits)).by("component")["adc"] for bits in (4, 5, 6, 8)]
+    assert joules == sorted(joules)
+    assert joules[0] * 5.19558 == pytest.approx(joules[3] * 2.80060)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"size": 60}, "size: got 60, expected a multiple of 8"),
+        ({"adc_bit": 3}, "adc_bit: got 3"),
+        ({"pooled_maps": False}, "pooled_maps: acts in tool fidelity only"),
+        ({"fidelity": "tool", "cell_bit": 2}, "cell_bit: acts in trace fidelity only"),
+    ],
+)
+def test_fields_that_mean_nothing_are_refused(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        SpikesimArch(**changes)
+
+
+def test_what_crossbars_cannot_run_is_refused_by_name() -> None:
+    work = lowered({"in": Input((2, 4, 4)), "pool": MaxPool2d((2, 2), (2, 2)), "li": LI()}, {"pool": spikes(2, 4, 4)})
+    with pytest.raises(MappingError, match="'pool': spikesim cannot run a maxpool2d layer here"):
+        evaluate(work, SpikesimArch())
+    layer = lowered({"in": Input((20,)), "fc": Linear(20, 30), "if": IF()}, {"fc": spikes(20)}).layers[0]
+    odd = Workload((replace(layer, recurrent=True),), T, N)
+    with pytest.raises(MappingError, match="cannot run a recurrent one"):
+        evaluate(odd, SpikesimArch())
+
+
+def test_the_tool_warns_where_its_script_would_stop() -> None:
+    work = lowered({"in": Input((2, 6, 6)), "conv": Conv2d(2, 4, (3, 3)), "if": IF()}, {"conv": spikes(2, 6, 6)})
+    said = evaluate(work, load_machine("spikesim-tool")[1]).warnings
+    assert any("never ends on this network" in line for line in said)
