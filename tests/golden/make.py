@@ -19,6 +19,8 @@ MACHINES = (
     "sata",
     "sata:skip=false,fold_pool=false,cols=4",
     "sata-tool",
+    "spikesim",
+    "spikesim:size=32,cell_bit=2,skip=false,share_tiles=true,adc_bit=6",
     "systolic",
     "systolic-gated:dataflow=ws,rows=3,cols=5,weight_kib=8,ifmap_kib=8,ofmap_kib=8,fold_pool=true",
     "systolic-8x8:dataflow=is,gating=true",

@@ -12,7 +12,7 @@ from spikeloom.core.report import Report
 from spikeloom.core.workload import Workload
 from spikeloom.errors import MappingError
 from spikeloom.evaluate import evaluate
-from spikeloom.hw.spikesim_arch import SpikesimArch
+from spikeloom.hw.spikesim_arch import QUIRKS, SpikesimArch
 from spikeloom.hw.spikesim_tool import tool_workload
 from spikeloom.units import to_si
 
@@ -100,3 +100,17 @@ def test_corrected_habits() -> None:
 
 def test_four_times_the_steps_are_sixteen_times_the_edp() -> None:
     assert run("vgg9_T4").edp_js / run("vgg9_T1").edp_js == pytest.approx(16, rel=1e-12)
+
+
+def test_the_card_tabulates_what_each_habit_is_worth() -> None:
+    card = (Path(__file__).parents[2] / "docs" / "models" / "spikesim.md").read_text(encoding="utf-8")
+    default = run()
+    for name in ("none", *QUIRKS, "all"):
+        changed = {"none": (), "all": QUIRKS}.get(name, (name,))
+        report = run(**dict.fromkeys(changed, False))
+        assert report.area_m2 is not None
+        row = (
+            f"| `{name}` | {report.energy_j * 1e6:.3f} uJ | {report.latency_s * 1e3:.4f} ms | {report.area_m2 * 1e6:.3f} mm2 "
+            f"| {report.edp_js / default.edp_js:.4f} |"
+        )
+        assert row in card, row
