@@ -79,7 +79,7 @@ class SataTrainingArch(AbstractArch):
         True, "quirk (tool): backward and update pack fwd_bit spikes into a 16-bit word instead of 16"
     )
     input_map: bool = knob(True, "quirk (tool): backward products run over the input map, not the output map")
-    pes: int = knob(128, "processing elements, for the bound on latency", low=1, high=1_000_000)
+    pes: int = knob(128, "processing elements, for the bound on latency", low=1, high=1_000_000, search=(64, 128, 256))
     clock: float = knob(4e8, "clock, for the bound on latency", suffix="mhz", low=1e-3, high=1e5)
     table: str = knob("sata-training", "component table that prices the counts")
 
