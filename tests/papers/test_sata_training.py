@@ -18,6 +18,8 @@ from spikeloom.core.workload import Layer, Workload
 from spikeloom.cost import unit_prices
 from spikeloom.errors import ConfigError, MappingError
 from spikeloom.evaluate import evaluate
+from spikeloom.hw import HARDWARE
+from spikeloom.hw.sata_arch import SataArch
 from spikeloom.hw.sata_training import SataTraining, SataTrainingArch, TrainingLayer, tool_workload
 from spikeloom.studies.validate import published
 from tests.reference import sata_training as slow
@@ -165,6 +167,9 @@ def test_counts_of_real_spikes_equal_the_walk_over_every_synapse(both: tuple[Lay
     counts = machine.count(work, arch, machine.map(work, arch))
     assert counts.of("layer") == slow.count(case, fwd_bit)
     assert not counts.expected
+    array = HARDWARE["sata"]
+    forward = array.count(work, SataArch(), array.map(work, SataArch()))
+    assert counts.of("layer")["forward.ac"] == forward.of("layer")["mac.add"]
     two = replace(layer, arrival=twice(layer))
     doubled = machine.count(Workload((two,), layer.num_steps, 2), arch, machine.map(work, arch))
     assert doubled.of("layer") == {key: 2 * n for key, n in counts.of("layer").items()}

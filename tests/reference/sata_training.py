@@ -38,15 +38,15 @@ def count(case: Case, fwd_bit: int) -> dict[str, int]:
                     for c, plane in enumerate(kernel):
                         channel = (k // per_group) * (channels // case.groups) + c
                         for r, row in enumerate(plane):
-                            for s, weight in enumerate(row):
+                            for s, _ in enumerate(row):  # a weight of zero is no different
                                 h = p * case.stride[0] + r - case.padding[0]
                                 w = q * case.stride[1] + s - case.padding[1]
                                 if not (0 <= h < height and 0 <= w < width):
                                     continue
                                 found["backward.product"] += 1
-                                if step[channel][h][w]:
-                                    found["update.accumulate"] += case.bits
-                                    found["forward.ac"] += case.bits if weight else 0
+                                for bit in bin(step[channel][h][w])[2:]:  # a spike is the level 1
+                                    found["forward.ac"] += bit == "1"
+                                    found["update.accumulate"] += bit == "1"
         _words(found, channels * height * width * case.bits, fwd_bit)
     weights = sum(len(row) for kernel in case.weights for plane in kernel for row in plane)
     for _ in range(weights):
@@ -69,19 +69,15 @@ def _neuron(found: dict[str, int]) -> None:
 
 def _words(found: dict[str, int], bits: int, fwd_bit: int) -> None:
     """The input of one step, packed into words that are moved whole."""
-    while bits > 0 and (start := bits) > 0:
-        full = fwd_words = 0
-        while start > 0:
-            start, full = start - 16, full + 1
-        while bits > 0:
-            bits, fwd_words = bits - fwd_bit, fwd_words + 1
-        found["forward.dram"] += fwd_words
-        found["forward.glb"] += 2 * fwd_words
-        found["forward.spad"] += 2 * fwd_words
-        found["backward.dram"] += full
-        found["backward.glb"] += 2 * full
-        found["update.glb"] += full
-        found["update.spad"] += full
+    for _ in range(0, bits, fwd_bit):
+        found["forward.dram"] += 1
+        found["forward.glb"] += 2
+        found["forward.spad"] += 2
+    for _ in range(0, bits, 16):
+        found["backward.dram"] += 1
+        found["backward.glb"] += 2
+        found["update.glb"] += 1
+        found["update.spad"] += 1
 
 
 def _weight(found: dict[str, int], steps: int) -> None:

@@ -208,7 +208,7 @@ def _warnings(workload: Workload) -> abc.Iterator[str]:
         yield f"the biases of {', '.join(biased)} are neither added nor trained in these counts"
     levels = [layer.name for layer in workload.layers if not isinstance(layer.arrival, Spikes)]
     if levels:
-        yield f"levels that reach {', '.join(levels)} cost one accumulation per bit: the array has no multiplier forward"
+        yield f"levels that reach {', '.join(levels)} cost an accumulation for every bit that is set: the array has no multiplier forward"
 
 
 _Actions = dict[tuple[str, str], int]
@@ -238,19 +238,25 @@ def _trace_counts(layer: Layer, arch: SataTrainingArch) -> _Actions:
     """
     T, N = layer.num_steps, layer.num_samples
     neurons = layer.K * layer.P * layer.Q
-    bits, moved = (
-        (1, 1) if isinstance(layer.arrival, Spikes) else (layer.arrival.bits, layer.arrival.bits + layer.arrival.signed)
-    )
-    input_bits = layer.C * layer.H * layer.W * moved
+    arrival, dense = (
+        layer.arrival,
+        replace(layer, weight=None),
+    )  # a weight that is zero is added and updated like others
+    if isinstance(arrival, Spikes):
+        bits, ones_CHW = 1, arrival.events()
+    else:
+        bits = arrival.bits + arrival.signed
+        ones_CHW = np.bitwise_count(np.abs(arrival.values.astype(np.int32))).sum(axis=(0, 1), dtype=np.int64)
+    accumulations = dense.met(ones_CHW)
+    input_bits = layer.C * layer.H * layer.W * bits
     fwd_words, words = (T * -(-input_bits // width) for width in (arch.fwd_bit, FULL_BIT))
     memories = _memories(layer.num_weights, neurons * T, fwd_words, words, T)
     return {
-        ("forward", "ac"): layer.synops * bits,
+        ("forward", "ac"): accumulations,
         ("forward", "lif"): neurons * T * N,
         ("backward", "product"): _kept(layer.dense_synops() * N, of_layer(arch.sp_du, layer.name)),
         ("backward", "gradient"): _kept(neurons * T * N, of_layer(arch.sp_df, layer.name)),
-        # a weight that is zero now still collects its gradient
-        ("update", "accumulate"): replace(layer, weight=None).synops * bits,
+        ("update", "accumulate"): accumulations,
         **{pair: n * N for pair, n in memories.items()},
     }
 
