@@ -2,7 +2,8 @@
 
     python -m benchmarks.crossbar_forward [THREADS]
 
-Every layer of VGG-9 at 32x32 on crossbars of 64 rows, binary inputs, 4-bit weights as three magnitude slices, read either as
+Every layer of VGG-9 at 32x32 on crossbars of 64 rows, spikes at a tenth of the inputs or levels 1..3 at all of them, 4-bit weights as
+three magnitude slices, read either as
 the signed difference of a pair (one conversion per bit slice) or each sign by its own converter (two). Times are process CPU
 time, least of repeats, all in this process with the same threads; ratios are per bit slice, to torch's conv2d or linear of the layer (the
 faster of its two memory layouts). The plain version does the same with tensor operations; its results are compared.
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from spikeloom.transform.adc import Adc, adc_conv2d
+from spikeloom.transform.adc import Adc, adc_conv2d, laid_out
 
 ROWS = 64
 SLICES = (1.0, 2.0, 4.0)
@@ -64,12 +65,14 @@ def least(work: Callable[[], object], repeats: int) -> float:
     return min(times)
 
 
-def ratios(name: str, N: int, C: int, size: int, K: int, kernel: int) -> tuple[float, ...]:
+def ratios(dense_inputs: bool, N: int, C: int, size: int, K: int, kernel: int) -> tuple[float, ...]:
     """CPU seconds of the dense layer, of ours with one and two conversions per slice, and of the plain version with one."""
     draw = torch.Generator().manual_seed(1)
-    x = (torch.rand(N, C, size, size, generator=draw) < 0.2).float()
+    x = (torch.rand(N, C, size, size, generator=draw) < 0.1).float()
+    if dense_inputs:
+        x = torch.randint(1, 4, x.shape, generator=draw).float()
     signed = torch.randint(-1, 2, (len(SLICES), K, C, kernel, kernel), generator=draw).float()
-    apart = torch.cat([signed.clamp(min=0), (-signed).clamp(min=0)])
+    apart = laid_out(torch.cat([signed.clamp(min=0), (-signed).clamp(min=0)]))
     padding = kernel // 2
     pair, single = Adc(step=1.0, low=-15, high=15), Adc(step=1.0, low=0, high=15)
     both = (*SLICES, *(-factor for factor in SLICES))
@@ -82,11 +85,12 @@ def ratios(name: str, N: int, C: int, size: int, K: int, kernel: int) -> tuple[f
             least(lambda: functional.conv2d(x, whole, padding=padding), 15),
             least(lambda: functional.conv2d(*last, padding=padding), 15),
         )
+    stored = laid_out(signed)
     place = {"rows": ROWS, "padding": (padding, padding)}
-    assert torch.equal(adc_conv2d(x, signed, SLICES, adc=pair, **place), plain(x, signed, SLICES, pair, padding))
+    assert torch.equal(adc_conv2d(x, stored, SLICES, adc=pair, **place), plain(x, signed, SLICES, pair, padding))
     return (
         dense,
-        least(lambda: adc_conv2d(x, signed, SLICES, adc=pair, **place), 7),
+        least(lambda: adc_conv2d(x, stored, SLICES, adc=pair, **place), 7),
         least(lambda: adc_conv2d(x, apart, both, adc=single, **place), 5),
         least(lambda: plain(x, signed, SLICES, pair, padding), 3),
     )
@@ -94,16 +98,20 @@ def ratios(name: str, N: int, C: int, size: int, K: int, kernel: int) -> tuple[f
 
 def main() -> None:
     torch.set_num_threads(int(sys.argv[1]) if len(sys.argv) > 1 else 1)
-    print(f"{torch.get_num_threads()} thread(s); CPU time per bit slice over that of the dense float32 layer")
-    print(f"{'layer':6} {'dense ms':>9} {'pair':>6} {'signs apart':>12} {'plain, pair':>12}")
-    totals = [0.0] * 4
-    with torch.no_grad():
-        for layer in LAYERS:
-            times = ratios(*layer)
-            # the work of one sample: totals are those of one image and step
-            totals = [total + seconds / layer[1] for total, seconds in zip(totals, times, strict=True)]
-            show(layer[0], times)
-    show("all", totals)
+    for dense_inputs in (False, True):
+        inputs = "levels at all inputs" if dense_inputs else "spikes at a tenth of the inputs"
+        print(
+            f"{torch.get_num_threads()} thread(s), {inputs}; CPU time per bit slice over that of the dense float32 layer"
+        )
+        print(f"{'layer':6} {'dense ms':>9} {'pair':>6} {'signs apart':>12} {'plain, pair':>12}")
+        totals = [0.0] * 4
+        with torch.no_grad():
+            for name, *layer in LAYERS:
+                times = ratios(dense_inputs, *layer)
+                # the work of one sample: totals are those of one image and step
+                totals = [total + seconds / layer[0] for total, seconds in zip(totals, times, strict=True)]
+                show(name, times)
+        show("all", totals)
 
 
 def show(name: str, times: tuple[float, ...] | list[float]) -> None:

@@ -44,8 +44,8 @@ Limits = tuple[np.float32, np.float32, np.float32]
 
 #: Adding and subtracting 3 * 2^22 rounds a float32 below 2^22 to the nearest whole number, halves to even.
 _ROUNDS = np.float32(3 * 2**22)
-#: Partial sums in flight (a quarter of a megabyte), and columns of one matrix product at most.
-_CHUNK = 1 << 16
+#: Partial sums in flight (a megabyte), and columns of one matrix product at most.
+_CHUNK = 1 << 18
 _TILE = 256
 #: Inputs with fewer channels, or a smaller part that is not zero, are cheaper event by event.
 _FEW_CHANNELS = 8
@@ -222,7 +222,7 @@ def _convert_conv2d(
     scale = np.asarray(factors, np.float32)
     limits = (np.float32(1 / adc.step), np.float32(adc.low), np.float32(adc.high))
     out = torch.zeros(N * P, Q, K)
-    by_events = C <= _FEW_CHANNELS or int(torch.count_nonzero(input_NHWC)) < _SPARSE * input_NHWC.numel()
+    by_events = C <= _FEW_CHANNELS or np.count_nonzero(input_NHWC.numpy() != 0) < _SPARSE * input_NHWC.numel()
     through = _by_events if by_events else _by_products
     through(input_NHWC, columns, scale, limits, rows, (stride, padding, dilation, groups), out.view(N, P, Q, K))
     out *= adc.step
@@ -237,26 +237,30 @@ def _by_products(
     (N, P, Q, K), (M, R, S, C, _) = out_NPQK.shape, columns.shape
     padded_NHWC = functional.pad(input_NHWC, (0, 0, padding[1], padding[1], padding[0], padding[0]))
     tile = min(K // groups, _TILE)
-    each = max(1, _CHUNK // (Q * tile))
-    lines_LQK = out_NPQK.view(N * P, Q, K)
-    for start in range(0, N * P, each):
-        lines = torch.arange(start, min(start + each, N * P))
-        image, top = lines // P, lines % P * stride_h
-        sums_PK = lines_LQK[start : start + each].view(-1, K)
+    images, high = (
+        max(1, _CHUNK // (P * Q * tile)),
+        min(P, max(1, _CHUNK // (Q * tile))),
+    )  # of a chunk: images, lines of each
+    for n, p in itertools.product(range(0, N, images), range(0, P, high)):
+        lines_NPQK = out_NPQK[n : n + images, p : p + high]
+        sums_PK = lines_NPQK.view(-1, K)
         partial = torch.empty(len(sums_PK) * tile)
         for r, s in itertools.product(range(R), range(S)):
-            left = s * dilation_w
-            window = padded_NHWC[:, :, left : left + (Q - 1) * stride_w + 1 : stride_w]
-            taken_PC = window[image, top + r * dilation_h].view(len(sums_PK), groups * C)
+            top, left = p * stride_h + r * dilation_h, s * dilation_w
+            down = slice(top, top + (lines_NPQK.shape[1] - 1) * stride_h + 1, stride_h)
+            across = slice(left, left + (Q - 1) * stride_w + 1, stride_w)
+            taken_PC = padded_NHWC[n : n + images, down, across].reshape(-1, groups * C)
             for g, first in itertools.product(range(groups), range(0, C, rows)):
                 last, end = min(first + rows, C), (g + 1) * K // groups
                 inputs = taken_PC[:, g * C + first : g * C + last]
                 for k in range(g * K // groups, end, tile):
                     upto = min(k + tile, end)
                     part = partial[: len(sums_PK) * (upto - k)].view(-1, upto - k)
+                    line = (1, -1) if upto - k == K else (len(sums_PK), -1)  # all columns: one long line
+                    codes, sums = part.view(line).numpy(), sums_PK.view(line).numpy()
                     for m in range(M):
                         torch.mm(inputs, columns[m, r, s, first:last, k:upto], out=part)
-                        _convert(part.numpy(), scale[m], limits, sums_PK.numpy(), k)
+                        _convert(codes, scale[m], limits, sums, k)
 
 
 def _by_events(
@@ -265,8 +269,7 @@ def _by_events(
     """Only what is not zero: its weights are added up in the cache, threads sharing the output lines."""
     (N, P, Q, K), (H, W) = out_NPQK.shape, input_NHWC.shape[1:3]
     pixels_PGC = input_NHWC.numpy().reshape(-1, place[3], columns.shape[3])
-    begin, channel = _events(pixels_PGC, rows)
-    events = (begin, channel, pixels_PGC[pixels_PGC != 0])
+    events = _events(pixels_PGC, rows)
     lines_LQK = out_NPQK.view(N * P, Q, K).numpy()
     threads = torch.get_num_threads()
     each = max(1, min(_CHUNK // (Q * K), -(-N * P // threads)))
@@ -288,22 +291,21 @@ def _by_events(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _events(pixels_PGC: Floats, rows: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """Channels that are not zero, and where those of each (pixel, group, block of rows) begin; one more block ends the last."""
+def _events(pixels_PGC: Floats, rows: int) -> tuple[NDArray[np.int64], NDArray[np.int32], Floats]:
+    """Channels and values that are not zero, and where those of each (pixel, group, block) begin; one more block ends the last."""
     pixels, groups, C = pixels_PGC.shape
-    begin = np.zeros((pixels, groups, -(-C // rows) + 1), np.int64)
-    channel = np.empty(np.count_nonzero(pixels_PGC), np.int32)
+    begin = np.empty((pixels, groups, -(-C // rows) + 1), np.int64)
+    channel, value = np.empty(pixels_PGC.size + 1, np.int32), np.empty(pixels_PGC.size + 1, np.float32)
     seen = 0
     for p in range(pixels):
         for g in range(groups):
-            for c in range(C):
-                if c % rows == 0:
-                    begin[p, g, c // rows] = seen
-                if pixels_PGC[p, g, c] != 0:
-                    channel[seen] = c
-                    seen += 1
+            for block in range(begin.shape[2] - 1):
+                begin[p, g, block] = seen
+                for c in range(block * rows, min(block * rows + rows, C)):
+                    channel[seen], value[seen] = c, pixels_PGC[p, g, c]  # overwritten by the next one if zero
+                    seen += pixels_PGC[p, g, c] != 0
             begin[p, g, -1] = seen
-    return begin, channel
+    return begin, channel, value
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
