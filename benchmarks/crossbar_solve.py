@@ -1,6 +1,6 @@
 """Time and memory of programming and exactly solving every crossbar of VGG-9, and the error of the fast approximation.
 
-    python -m benchmarks.crossbar_solve [THREADS]
+    python -m benchmarks.crossbar_solve [THREADS [SIZE ...]]
 
 VGG-9 at 32x32 (convolutions 3-64-64-128-128-256-256, linear 4096-1024-1024-10), 4-bit weights as differential pairs of cells with
 1, 2 or 3 bits (3, 2 or 1 slices of the three magnitude bits), one crossbar per kernel position and block of rows, outputs of a slice and its two
@@ -91,7 +91,7 @@ def main() -> None:
     print(f"{threads} thread(s); errors of ideal cells, of the approximation and of the fitted one, relative")
     print(f"size bits crossbars  wall s   CPU s  peak MiB    {'rms of conductances':23}    column currents")
     spawn = multiprocessing.get_context("spawn")
-    for size in (32, 64, 128):
+    for size in map(int, sys.argv[2:] or ("32", "64", "128")):
         for bits in (3, 2, 1):
             work = spawn.Process(target=run, args=(size, bits, threads))
             work.start()

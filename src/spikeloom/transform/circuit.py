@@ -25,7 +25,8 @@ Exact solution (`effective_conductances`), rows eliminated one by one from the f
 
        Q_i+1 = (1 + c Q_i)^-1 Q_i + S_i+1           B_i+1 = [(1 + c Q_i)^-1 B_i, a_i+1]           M^T = (1 + c Q_R-1)^-1 B_R-1
 
-One C x C factorisation per row serves all R inputs: O(R C^2 (R + C)) in all. Any resistance may be zero; no reciprocal is taken.
+One C x C inverse per row serves all R inputs, O(R C^2 (R + C)) in all; it is refined from that of the row before, or factorised where
+the two are not near. Any resistance may be zero; no reciprocal is taken.
 
 Approximation (`approximate_conductances`), O(R C): the row alone with its columns at 0 V gives a; the column alone with its rows
 at V gives the same by reciprocity; M ~ G (a_row / G)^x (a_column / G)^y, with x = y = 1 or fitted to a few exact solutions
@@ -37,6 +38,7 @@ from __future__ import annotations
 import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numba import njit
@@ -46,8 +48,8 @@ from spikeloom.errors import NetworkError
 
 Floats = NDArray[np.float64]
 
-#: Crossbars solved together: enough to amortise a call, few enough that their matrices stay in the cache.
-_TOGETHER = 8
+#: An inverse is refined where its residual is below the first, and right to rounding once it was below the second.
+_NEAR, _THERE = 0.1, 2e-4
 
 
 def effective_conductances(
@@ -69,17 +71,13 @@ def effective_conductances(
         NetworkError: a negative or non-finite conductance or resistance, or not three axes.
     """
     cells = _checked(conductance_BRC, row_wire_ohm, column_wire_ohm, driver_ohm)
-    parts = [cells[start : start + _TOGETHER] for start in range(0, len(cells), _TOGETHER)]
-
-    def solve(part: Floats) -> Floats:
-        return _down_the_columns(part, row_wire_ohm, column_wire_ohm, driver_ohm)
-
-    if threads == 1 or len(parts) < 2:
-        solved = list(map(solve, parts))
-    else:
+    found = np.empty_like(cells)
+    _drive(cells, row_wire_ohm, driver_ohm, found)
+    if column_wire_ohm > 0:
         with ThreadPoolExecutor(threads) as pool:
-            solved = list(pool.map(solve, parts))
-    return np.concatenate(solved) if solved else np.empty_like(cells)
+            solve = partial(_down_the_columns, row_wire=row_wire_ohm, column_wire=column_wire_ohm, driver=driver_ohm)
+            list(pool.map(solve, cells, found))
+    return found
 
 
 def approximate_conductances(
@@ -164,25 +162,6 @@ def _checked(cells: Floats, row_wire_ohm: float, column_wire_ohm: float, driver_
     return cells
 
 
-def _down_the_columns(cells_BRC: Floats, row_wire: float, column_wire: float, driver: float) -> Floats:
-    """M of a few crossbars, by the recursion of the module's text."""
-    B, R, C = cells_BRC.shape
-    drive_BRC = np.empty_like(cells_BRC)
-    _drive(cells_BRC, row_wire, driver, drive_BRC)
-    if column_wire == 0:
-        return drive_BRC
-    state = np.zeros((B, C, C + R))  # Q_i beside B_i
-    admittance = state[:, :, :C]
-    ladder = np.empty((2, C))
-    unit = np.eye(C)
-    for i in range(R):
-        _add_row(cells_BRC[:, i], row_wire, driver, admittance, ladder)
-        state[:, :, C + i] = drive_BRC[:, i]
-        known = state[:, :, : C + i + 1]
-        known[...] = np.linalg.solve(unit + column_wire * admittance, known)
-    return np.ascontiguousarray(state[:, :, C:].transpose(0, 2, 1))
-
-
 def _losses(cells_BRC: Floats, row_wire: float, column_wire: float, driver: float) -> tuple[Floats, Floats]:
     """The fraction of its current that each cell keeps for its row alone and for its column alone."""
     row = np.empty_like(cells_BRC)
@@ -223,24 +202,63 @@ def _drive(cells_BRC: Floats, wire: float, driver: float, drive_BRC: Floats) -> 
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _add_row(cells_BC: Floats, wire: float, driver: float, admittance_BCC: Floats, ladder: Floats) -> None:
-    """Add S of one row of every crossbar; ``ladder`` (2, C) is room to work in."""
-    B, C = cells_BC.shape
-    for b in range(B):
-        far = 0.0  # what node j sees beyond its own cell
-        for j in range(C - 1, -1, -1):
-            ladder[0, j] = far
-            whole = cells_BC[b, j] + far
-            ladder[1, j] = 1.0 / (1.0 + wire * whole)
-            far = whole * ladder[1, j]
-        back = driver + wire
+def _add_row(cells_C: Floats, wire: float, driver: float, admittance_CC: Floats, ladder: Floats) -> None:
+    """Add S of one row; ``ladder`` (2, C) is room to work in."""
+    C = len(cells_C)
+    far = 0.0  # what node j sees beyond its own cell
+    for j in range(C - 1, -1, -1):
+        ladder[0, j] = far
+        whole = cells_C[j] + far
+        ladder[1, j] = 1.0 / (1.0 + wire * whole)
+        far = whole * ladder[1, j]
+    back = driver + wire
+    for j in range(C):
+        g = cells_C[j]
+        below = 1.0 + back * (g + ladder[0, j])
+        admittance_CC[j, j] += g * (1.0 + back * ladder[0, j]) / below
+        mutual = g * back / below
+        for k in range(j + 1, C):
+            mutual *= ladder[1, k]
+            admittance_CC[j, k] -= mutual * cells_C[k]
+            admittance_CC[k, j] -= mutual * cells_C[k]
+        back = wire + back / (1.0 + g * back)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _down_the_columns(cells_RC: Floats, drive_RC: Floats, row_wire: float, column_wire: float, driver: float) -> None:
+    """From a of every row to M, in place, by the recursion of the module's text; Q and its functions are symmetric."""
+    R, C = cells_RC.shape
+    ladder, admittance, inverse = np.empty((2, C)), np.zeros((C, C)), np.eye(C)
+    matrix, room, currents = np.empty((C, C)), np.empty((C, C)), np.empty((R, C))
+    for i in range(R):
+        _add_row(cells_RC[i], row_wire, driver, admittance, ladder)
         for j in range(C):
-            g = cells_BC[b, j]
-            below = 1.0 + back * (g + ladder[0, j])
-            admittance_BCC[b, j, j] += g * (1.0 + back * ladder[0, j]) / below
-            mutual = g * back / below
-            for k in range(j + 1, C):
-                mutual *= ladder[1, k]
-                admittance_BCC[b, j, k] -= mutual * cells_BC[b, k]
-                admittance_BCC[b, k, j] -= mutual * cells_BC[b, k]
-            back = wire + back / (1.0 + g * back)
+            for k in range(C):
+                matrix[j, k] = column_wire * admittance[j, k]
+            matrix[j, j] += 1.0
+        inverse = _inverse(matrix, inverse)
+        np.dot(drive_RC[: i + 1], inverse, currents[: i + 1])
+        drive_RC[: i + 1] = currents[: i + 1]
+        np.dot(inverse, admittance, room)
+        admittance, room = room, admittance
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _inverse(matrix: Floats, near: Floats) -> Floats:
+    """The inverse, refined from that of the row before: the residual E of X leaves E^4 in X (1 + E) (1 + E^2)."""
+    C = len(matrix)
+    while True:
+        residual: Floats = np.dot(matrix, near)
+        size = 0.0
+        for j in range(C):
+            line = 0.0
+            for k in range(C):
+                residual[j, k] = (1.0 if j == k else 0.0) - residual[j, k]
+                line += abs(residual[j, k])
+            size = max(size, line)
+        if not size < _NEAR:
+            return np.ascontiguousarray(np.linalg.inv(matrix))
+        square = np.dot(residual, residual)
+        near = near + np.dot(near, residual + square + np.dot(residual, square))
+        if size < _THERE:
+            return near
