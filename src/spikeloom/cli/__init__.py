@@ -8,6 +8,7 @@ import typer
 
 from spikeloom import __version__
 from spikeloom.cli import (
+    ann,
     check,
     convert,
     cotrain,
@@ -42,6 +43,7 @@ app.command("eval")(evaluate.evaluate)
 app.command("show")(show.show)
 app.command("import")(import_.import_network)
 app.command("convert")(convert.convert)
+app.command("ann")(ann.ann)
 app.command("quantize")(quantize.quantize)
 app.command("prune")(prune.prune)
 app.command("crossbar")(crossbar.crossbar)

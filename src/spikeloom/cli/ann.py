@@ -1,0 +1,66 @@
+"""``spikeloom ann``"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spikeloom.cli.console import caution, out
+from spikeloom.cli.progress import bars
+from spikeloom.files.atomic import check_target, keep_sources
+from spikeloom.files.store import write_trace
+
+
+class Ceiling(StrEnum):
+    """How the largest activation of an ANN is chosen."""
+
+    max = "max"
+    percentile = "percentile"
+    mse = "mse"
+
+
+def ann(
+    source: Annotated[Path, typer.Argument(help="trace or network of an SNN, or network of an ANN (.npz)")],
+    out_file: Annotated[Path | None, typer.Option("--out", "-o", help="trace to write [SOURCE-ann.npz]")] = None,
+    experiment: Annotated[
+        str | None, typer.Option(help="a network: another experiment's data [the one it was trained on]")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="an ANN: T of the SNN it is to match")] = 4,
+    method: Annotated[Ceiling, typer.Option(help="an ANN: how its largest activations are chosen")] = Ceiling.mse,
+    percentile: Annotated[float, typer.Option(help="of activations, for method percentile")] = 99.9,
+    samples: Annotated[int, typer.Option(min=1, help="an ANN: calibration samples")] = 256,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="only the first samples [a trace: all, a network: 100]")
+    ] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="folder of data sets [SPIKELOOM_DATA]")] = None,
+) -> None:
+    """Build the bit-matched ANN of an SNN: T = 1, activations of ceil(log2(T+1)) bits."""
+    from spikeloom.studies.ann import ann_of, is_trace
+
+    target = out_file or source.with_name(f"{source.stem}-ann.npz")
+    check_target(target)
+    keep_sources(target, source)
+    with bars() as progress:
+        found = ann_of(
+            source,
+            experiment=experiment,
+            steps=steps,
+            limit=limit if limit is not None or is_trace(source) else 100,
+            data_dir=data_dir,
+            progress=progress,
+            method=method.value,
+            percentile=percentile,
+            calibration=samples,
+        )
+    write_trace(target, found.network, found.trace)
+    if found.accuracy is not None:
+        real, rounded = (100 * part for part in found.accuracy)
+        out.print(f"{real:.2f} % of the test set, {rounded:.2f} % with activations of {found.bits} bits")
+    out.print(
+        f"{found.trace.num_samples} samples, T = {found.steps}: activations of {found.bits} bits, {100 * found.zeros:.1f} % zero"
+    )
+    out.print(f"wrote {target}", markup=False, soft_wrap=True)
+    caution([("", (found.assumption,))])
