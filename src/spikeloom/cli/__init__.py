@@ -21,6 +21,7 @@ from spikeloom.cli import (
     record,
     search,
     show,
+    study,
     train,
     validate,
 )
@@ -49,6 +50,7 @@ app.command("prune")(prune.prune)
 app.command("crossbar")(crossbar.crossbar)
 app.command("cotrain")(cotrain.cotrain)
 app.command("search")(search.search)
+app.command("study")(study.study)
 app.command("check")(check.check)
 app.command("validate")(validate.validate)
 app.command("demo")(demo.demo)

@@ -1,0 +1,83 @@
+"""``spikeloom study``"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spikeloom.cli.console import caution, err, out
+from spikeloom.cli.progress import bars
+from spikeloom.evaluate import PRESETS, load_machine
+from spikeloom.files.atomic import check_target, keep_sources, replacing
+
+
+class Study(StrEnum):
+    """Questions that can be asked."""
+
+    truly_efficient = "truly-efficient"
+
+
+def study(
+    question: Annotated[Study, typer.Argument(help="what to ask")],
+    source: Annotated[Path, typer.Argument(help="trace or network of an SNN (.npz)")],
+    machines: Annotated[
+        list[str] | None, typer.Option("--machines", help="a preset or machine file, again for each [every machine]")
+    ] = None,
+    ann: Annotated[Path | None, typer.Option(help="trace of the ANN to compare with [counts of the spikes]")] = None,
+    experiment: Annotated[
+        str | None, typer.Option(help="a network: another experiment's data [the one it was trained on]")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="only the first samples [a trace: all, a network: 20]")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="of the spikes that are removed or added")] = 0,
+    threads: Annotated[int | None, typer.Option(min=1, help="samples counted in parallel [all cores]")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="folder of data sets [SPIKELOOM_DATA]")] = None,
+    json: Annotated[str | None, typer.Option(help="write everything as JSON; - is standard output")] = None,
+) -> None:
+    """Ask whether an SNN is truly cheaper than its ANN, on every machine."""
+    from spikeloom.files.store import read_trace
+    from spikeloom.report.truly_efficient import notes, sentences, tables
+    from spikeloom.studies.ann import is_trace, spikes_of
+    from spikeloom.studies.remedies import exits_of
+    from spikeloom.studies.truly_efficient import to_json, truly_efficient
+
+    named = machines or [next(iter(presets)) for presets in PRESETS.values()]
+    for machine in named:
+        load_machine(machine)  # a misspelt one is found before the work
+    if json not in (None, "-"):
+        check_target(json)
+        keep_sources(json, source, *([ann] if ann else []))
+    known = None if ann is None else read_trace(ann)
+    with bars() as progress:
+        network, trace, chosen = spikes_of(
+            source,
+            experiment=experiment,
+            limit=limit if limit is not None or is_trace(source) else 20,
+            data_dir=data_dir,
+            progress=progress,
+        )
+        exits = None
+        if chosen is not None:
+            from spikeloom.studies.experiment import execution_of, samples
+
+            exits = exits_of(network, samples(chosen, "test", data_dir), execution_of(chosen), trace.num_samples)
+        found = truly_efficient(
+            network, trace, named, ann=known, exits=exits, seed=seed, threads=threads, progress=progress
+        )
+    if json == "-":
+        out.out(to_json(found), end="")
+        return
+    if json is not None:
+        with replacing(json) as temporary:
+            temporary.write_text(to_json(found), encoding="utf-8")
+    for table in tables(found):
+        out.print(table)
+    for line in sentences(found):
+        out.print(line, markup=False)
+    if json is not None:
+        err.print(f"wrote {json}", markup=False, soft_wrap=True)
+    caution(notes(found))

@@ -1,0 +1,192 @@
+"""The tables of ``spikeloom study truly-efficient`` and the sentences that say what they show. Each table fits 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from spikeloom.core.efficiency import REMEDIES, SHARES, Bill, BreakEven, OnMachine, Saving, TrulyEfficient
+from spikeloom.units import format_si
+
+
+def tables(study: TrulyEfficient) -> tuple[Table, ...]:
+    """Costs, where they go, where they would be even, what remedies save."""
+    running = [one for one in study.machines if not one.snn.refused]
+    found = [_costs(study)]
+    if running:
+        found += [_where(running), _even(study, running), _remedies(running)]
+    return tuple(found)
+
+
+def _table(title: str, first: str, headings: Sequence[str]) -> Table:
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column(first, overflow="fold")
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def _costs(study: TrulyEfficient) -> Table:
+    table = _table(
+        f"The SNN (T = {study.num_steps}) and its ANN ({study.ann_bits}-bit activations), per inference",
+        "counted by",
+        ("SNN", "ANN", "SNN/ANN", "latency", "ANN", "EDP ratio"),
+    )
+    for one in study.estimates:
+        table.add_row(
+            Text(f"operations, {one.prices}"),
+            format_si(one.snn, "J"),
+            format_si(one.ann, "J"),
+            _times(one.ratio),
+            "-",
+            "-",
+            "-",
+        )
+    for at in study.machines:
+        edp = at.snn.edp / at.ann.edp if at.ratio is not None and at.ann.edp else None
+        table.add_row(
+            Text(at.label),
+            *_energy(at.snn),
+            *_energy(at.ann),
+            _times(at.ratio),
+            *_latency(at.snn),
+            *_latency(at.ann),
+            _times(edp),
+        )
+    return table
+
+
+def _energy(bill: Bill) -> tuple[str]:
+    return ("refused" if bill.refused else format_si(bill.energy, "J"),)
+
+
+def _latency(bill: Bill) -> tuple[str]:
+    return ("-" if bill.refused else format_si(bill.latency, "s"),)
+
+
+def _times(ratio: float | None) -> str:
+    return "-" if ratio is None else f"{ratio:.3g}"
+
+
+def _where(running: Sequence[OnMachine]) -> Table:
+    table = _table("Where the energy of the SNN goes", "machine", ("step 1", "steps 2..T", *SHARES))
+    for one in running:
+        assert one.snn.shares is not None and one.later_steps is not None
+        table.add_row(
+            Text(one.label),
+            _percent(1 - one.later_steps),
+            _percent(one.later_steps),
+            *(_percent(one.snn.shares[s]) for s in SHARES),
+        )
+    return table
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def _even(study: TrulyEfficient, running: Sequence[OnMachine]) -> Table:
+    table = _table(
+        f"Firing rate at which SNN and ANN cost the same (now {_percent(study.rate)})",
+        "counted by",
+        ("same machine", "cheapest ANN", "which"),
+    )
+    for each in study.estimates:
+        rate = each.break_even(study.rate)
+        table.add_row(Text(f"operations, {each.prices}"), _rate(rate), "-", "-")
+    for one in running:
+        table.add_row(Text(one.label), _case(one.same), _case(one.cheapest), one.cheapest_ann or "-")
+    return table
+
+
+def _rate(rate: float) -> str:
+    return "none" if rate < 0 else "above 100 %" if rate > 1 else _percent(rate)
+
+
+def _case(even: BreakEven | None) -> str:
+    if even is None:
+        return "-"
+    if even.case in ("never", "always"):
+        return "none" if even.case == "never" else "above 100 %"
+    assert even.rate is not None
+    return _percent(even.rate)
+
+
+def _remedies(running: Sequence[OnMachine]) -> Table:
+    table = _table("Energy that a remedy would save (* at most)", "machine", tuple(REMEDIES))
+    for one in running:
+        table.add_row(Text(one.label), *(_saving(each) for each in one.savings))
+    return table
+
+
+def _saving(saving: Saving) -> str:
+    if saving.energy is None:
+        return "-"
+    return f"{100 * saving.energy:.1f} %{'*' if saving.how == 'bound' else ''}"
+
+
+def sentences(study: TrulyEfficient) -> list[str]:
+    """What the tables show."""
+    compared = [one for one in study.machines if one.ratio is not None]
+    snn, ann = study.accuracy
+    lines = [
+        f"{study.num_samples} samples; {_percent(study.ann_zeros)} of the ANN's activations are zero"
+        + (f"; right: SNN {_percent(snn)}" if snn is not None else "")
+        + (f", ANN {_percent(ann)}" if ann is not None else "")
+        + "."
+    ]
+    estimate = study.estimates[0]
+    if compared:
+        best = min(compared, key=lambda one: one.ratio or 0.0)
+        worst = max(compared, key=lambda one: one.ratio or 0.0)
+        lines.append(
+            f"Counting operations, the SNN costs {estimate.ratio:.3g} of its ANN; counted on machines, {best.ratio:.3g} ({best.label}) to "
+            f"{worst.ratio:.3g} ({worst.label})."
+        )
+        wins = [one.label for one in compared if one.ratio is not None and one.ratio < 1]
+        lines.append(
+            f"It is cheaper than its ANN on the same machine on {', '.join(wins)}."
+            if wins
+            else "On no machine that runs both is it cheaper than its ANN."
+        )
+        lines += [
+            _against_cheapest(one) for one in compared if one.cheapest is not None and one.cheapest_ann != one.label
+        ]
+    running = [one for one in study.machines if not one.snn.refused]
+    lines += [_bottleneck(one) for one in running]
+    return lines
+
+
+def _against_cheapest(one: OnMachine) -> str:
+    assert one.cheapest is not None
+    wins = one.cheapest.case in ("denser", "always")
+    return f"{one.label}: the SNN is {'cheaper' if wins else 'dearer'} than the ANN on {one.cheapest_ann}, the cheapest at these prices."
+
+
+def _bottleneck(one: OnMachine) -> str:
+    assert one.snn.shares is not None
+    largest = max(SHARES, key=lambda share: one.snn.shares[share] if one.snn.shares else 0.0)
+    known = [each for each in one.savings if each.energy is not None]
+    words = f"{one.label}: most goes to {largest} ({_percent(one.snn.shares[largest])})"
+    if known:
+        best = max(known, key=lambda each: each.energy or 0.0)
+        assert best.energy is not None
+        if best.energy > 0:
+            words += f"; of the remedies '{best.remedy}' saves most, {'at most ' if best.how == 'bound' else ''}{_percent(best.energy)}"
+        else:
+            words += "; no remedy saves anything"
+    return f"{words}."
+
+
+def notes(study: TrulyEfficient) -> list[tuple[str, tuple[str, ...]]]:
+    """(machine, what it refuses or warns about), and what the comparison assumes."""
+    said = [(one.label, (*_refusals(one), *one.warnings)) for one in study.machines]
+    return [*said, ("comparison", (study.assumption,))]
+
+
+def _refusals(one: OnMachine) -> tuple[str, ...]:
+    refused = [(what, bill.refused) for what, bill in (("SNN", one.snn), ("ANN", one.ann)) if bill.refused]
+    return tuple(f"refuses the {what}: {why}" for what, why in refused)
