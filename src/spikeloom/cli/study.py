@@ -10,7 +10,7 @@ import typer
 
 from spikeloom.cli.console import caution, err, out
 from spikeloom.cli.progress import bars
-from spikeloom.evaluate import PRESETS, load_machine
+from spikeloom.evaluate import load_machine
 from spikeloom.files.atomic import check_target, keep_sources, replacing
 
 
@@ -43,9 +43,9 @@ def study(
     from spikeloom.report.truly_efficient import notes, sentences, tables
     from spikeloom.studies.ann import is_trace, spikes_of
     from spikeloom.studies.remedies import exits_of
-    from spikeloom.studies.truly_efficient import to_json, truly_efficient
+    from spikeloom.studies.truly_efficient import every_machine, to_json, truly_efficient
 
-    named = machines or [next(iter(presets)) for presets in PRESETS.values()]
+    named = machines or every_machine()
     for machine in named:
         load_machine(machine)  # a misspelt one is found before the work
     if json not in (None, "-"):

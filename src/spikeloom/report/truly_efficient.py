@@ -37,7 +37,7 @@ def _costs(study: TrulyEfficient) -> Table:
     )
     for one in study.estimates:
         table.add_row(
-            Text(f"operations, {one.prices}"),
+            Text(f"{one.prices} operations"),
             format_si(one.snn, "J"),
             format_si(one.ann, "J"),
             _times(one.ratio),
@@ -96,7 +96,7 @@ def _even(study: TrulyEfficient, running: Sequence[OnMachine]) -> Table:
     )
     for each in study.estimates:
         rate = each.break_even(study.rate)
-        table.add_row(Text(f"operations, {each.prices}"), _rate(rate), "-", "-")
+        table.add_row(Text(f"{each.prices} operations"), _rate(rate), "-", "-")
     for one in running:
         table.add_row(Text(one.label), _case(one.same), _case(one.cheapest), one.cheapest_ann or "-")
     return table
@@ -131,53 +131,47 @@ def _saving(saving: Saving) -> str:
 def sentences(study: TrulyEfficient) -> list[str]:
     """What the tables show."""
     compared = [one for one in study.machines if one.ratio is not None]
-    snn, ann = study.accuracy
-    lines = [
-        f"{study.num_samples} samples; {_percent(study.ann_zeros)} of the ANN's activations are zero"
-        + (f"; right: SNN {_percent(snn)}" if snn is not None else "")
-        + (f", ANN {_percent(ann)}" if ann is not None else "")
-        + "."
+    right = [
+        f"{who} {_percent(part)}" for who, part in zip(("SNN", "ANN"), study.accuracy, strict=True) if part is not None
     ]
-    estimate = study.estimates[0]
+    lines = [
+        f"{study.num_samples} samples{', right: ' if right else ''}{', '.join(right)}; {_percent(study.ann_zeros)} of the ANN's "
+        "activations are zero."
+    ]
+    if study.exits is not None:
+        whole, early = study.exits.accuracy
+        lines.append(
+            f"Early exit: {study.exits.mean:.2f} of {study.num_steps} steps on average of {study.exits.tested} samples, right: "
+            f"{_percent(whole)} with all steps, {_percent(early)} so."
+        )
     if compared:
-        best = min(compared, key=lambda one: one.ratio or 0.0)
-        worst = max(compared, key=lambda one: one.ratio or 0.0)
+        ranked = sorted(compared, key=lambda one: one.ratio or 0.0)
         lines.append(
-            f"Counting operations, the SNN costs {estimate.ratio:.3g} of its ANN; counted on machines, {best.ratio:.3g} ({best.label}) to "
-            f"{worst.ratio:.3g} ({worst.label})."
+            f"Counting operations, the SNN costs {study.estimates[0].ratio:.3g} of its ANN; counted on machines, "
+            + " to ".join(f"{one.ratio:.3g} ({one.label})" for one in (ranked[0], *ranked[1:][-1:]))
+            + "."
         )
-        wins = [one.label for one in compared if one.ratio is not None and one.ratio < 1]
+        same = [one.label for one in compared if one.ratio is not None and one.ratio < 1]
+        best = [one.label for one in compared if one.cheapest is not None and one.cheapest.case in ("denser", "always")]
         lines.append(
-            f"It is cheaper than its ANN on the same machine on {', '.join(wins)}."
-            if wins
-            else "On no machine that runs both is it cheaper than its ANN."
+            f"It is cheaper than its ANN on the same machine on {', '.join(same) or 'none'}; than the cheapest ANN at the same prices on "
+            f"{', '.join(best) or 'none'}."
         )
-        lines += [
-            _against_cheapest(one) for one in compared if one.cheapest is not None and one.cheapest_ann != one.label
-        ]
     running = [one for one in study.machines if not one.snn.refused]
-    lines += [_bottleneck(one) for one in running]
+    if running:
+        lines.append(_bottleneck(min(running, key=lambda one: one.snn.edp)))
     return lines
-
-
-def _against_cheapest(one: OnMachine) -> str:
-    assert one.cheapest is not None
-    wins = one.cheapest.case in ("denser", "always")
-    return f"{one.label}: the SNN is {'cheaper' if wins else 'dearer'} than the ANN on {one.cheapest_ann}, the cheapest at these prices."
 
 
 def _bottleneck(one: OnMachine) -> str:
     assert one.snn.shares is not None
-    largest = max(SHARES, key=lambda share: one.snn.shares[share] if one.snn.shares else 0.0)
-    known = [each for each in one.savings if each.energy is not None]
-    words = f"{one.label}: most goes to {largest} ({_percent(one.snn.shares[largest])})"
-    if known:
-        best = max(known, key=lambda each: each.energy or 0.0)
-        assert best.energy is not None
-        if best.energy > 0:
-            words += f"; of the remedies '{best.remedy}' saves most, {'at most ' if best.how == 'bound' else ''}{_percent(best.energy)}"
-        else:
-            words += "; no remedy saves anything"
+    spent = one.snn.shares
+    largest = max(SHARES, key=lambda share: spent[share])
+    words = f"On {one.label}, where the EDP of the SNN is lowest, most goes to {largest} ({_percent(spent[largest])})"
+    helpful = [(each.energy, each.remedy) for each in one.savings if each.energy is not None and each.energy > 0]
+    if helpful:
+        saved, remedy = max(helpful)
+        words += f"; of the remedies '{remedy}' saves most, {_percent(saved)}"
     return f"{words}."
 
 

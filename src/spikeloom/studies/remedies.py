@@ -21,7 +21,7 @@ from spikeloom.core.workload import Workload
 from spikeloom.errors import ConfigError, SpikeloomError
 from spikeloom.lower import lower
 from spikeloom.studies.ann import taken
-from spikeloom.studies.shares import neuron_logic, weight_energy
+from spikeloom.studies.shares import BATCHES_STEPS, neuron_logic, weight_energy
 from spikeloom.studies.thinning import first_steps
 
 if TYPE_CHECKING:
@@ -128,6 +128,8 @@ def _batching(subject: Subject) -> Saving:
     arch, steps = subject.arch, subject.trace.num_steps
     if steps == 1:
         raise ConfigError("there is one time step only")
+    if arch.model in BATCHES_STEPS:
+        raise ConfigError("this machine fetches weights once for all steps already")
     window = next((item for item in fields(arch) if item.name == "window"), None)  # type: ignore[arg-type]
     if window is not None:
         longest: dict[str, Any] = {"window": min(steps, int(window.metadata["high"]))}
@@ -143,13 +145,13 @@ def _batching(subject: Subject) -> Saving:
 
 
 def _sharing(subject: Subject) -> Saving:
-    """Leakage and area of neuron logic that ``SHARED_BY`` neurons share."""
-    watts, area = neuron_logic(subject.arch)
-    if not watts and not area:
+    """What neuron logic that ``SHARED_BY`` neurons share saves: leakage, clocking, area; the work of an update stays."""
+    idle, area = neuron_logic(subject.arch, subject.report)
+    if not idle and not area:
         raise ConfigError("the neuron logic of this machine has neither leakage nor area of its own")
     part = 1 - 1 / SHARED_BY
     latency, whole = subject.report.latency_per_inference_s, subject.report.area_m2
-    saved = _saved(subject.report, subject.report.energy_per_inference_j - watts * part * latency, latency, "bound")
+    saved = _saved(subject.report, subject.report.energy_per_inference_j - idle * part, latency, "bound")
     return replace(saved, area=area * part / whole if whole else None)
 
 

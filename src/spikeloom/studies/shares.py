@@ -11,28 +11,46 @@ from spikeloom.core.report import Report
 from spikeloom.cost import standing
 from spikeloom.errors import CostError
 
-#: Model -> instance, or ``instance.action`` where an instance does several things, -> what it is for.
-PURPOSES: Mapping[str, Mapping[str, Share]] = {
+#: Share -> instances, or ``instance.action`` where an instance does several things, by model.
+_LISTED: Mapping[str, Mapping[Share, tuple[str, ...]]] = {
     "spikex": {
-        "array": "compute",
-        "pe": "compute",
-        "pe.update": "neuron",
-        "pe.leak": "neuron",
-        "vmem": "neuron",
-        "lbuf_weight": "sram",
-        "lbuf_act": "sram",
-        "glb_weight": "sram",
-        "glb_act": "sram",
-        "dram": "dram",
-        "dram_weight": "dram",
-        "dram_act": "dram",
-        "dram_out": "dram",
+        "compute": ("array", "pe"),
+        "neuron": ("pe.update", "pe.leak", "vmem"),
+        "sram": ("lbuf_weight", "lbuf_act", "glb_weight", "glb_act"),
+        "dram": ("dram", "dram_weight", "dram_act", "dram_out"),
+    },
+    "sata": {
+        "compute": ("mac", "spad"),
+        "neuron": ("lif",),
+        "sram": ("glb_ifmap", "glb_weight", "glb_ofmap"),
+        "dram": ("dram_ifmap", "dram_weight", "dram_ofmap"),
+    },
+    "systolic": {  # an ANN's "neuron" is what rescales, rounds and rectifies
+        "compute": ("array", "pe", "vector"),
+        "neuron": ("out",),
+        "sram": ("glb_ifmap", "glb_weight", "glb_ofmap"),
+        "dram": ("dram", "dram_ifmap", "dram_weight", "dram_ofmap", "dram_psum", "dram_membrane"),
     },
 }
+PURPOSES: Mapping[str, Mapping[str, Share]] = {
+    model: {name: share for share, names in listed.items() for name in names} for model, listed in _LISTED.items()
+}
 #: Model -> instances that only move weights.
-WEIGHTS: Mapping[str, frozenset[str]] = {"spikex": frozenset({"lbuf_weight", "glb_weight", "dram_weight"})}
-#: Model -> (instance, kind of component) of the logic of neurons, which several can share; states cannot be shared.
-NEURON_LOGIC: Mapping[str, frozenset[tuple[str, str]]] = {"spikex": frozenset({("pe", "comparator")})}
+WEIGHTS: Mapping[str, frozenset[str]] = {
+    "spikex": frozenset({"lbuf_weight", "glb_weight", "dram_weight"}),
+    "sata": frozenset({"glb_weight", "dram_weight"}),
+    "systolic": frozenset({"glb_weight", "dram_weight"}),
+}
+#: Machines that fetch weights once for all steps as they are.
+BATCHES_STEPS = frozenset({"sata"})
+#: Model -> (instance, kind of component) of the logic of neurons, which several neurons can share.
+NEURON_LOGIC: Mapping[str, frozenset[tuple[str, str]]] = {
+    "spikex": frozenset({("pe", "comparator")}),
+    "sata": frozenset({("lif", "lif")}),
+    "systolic": frozenset({("out", "adder"), ("out", "comparator")}),
+}
+#: Model -> actions of that logic that are paid for each unit and cycle, whether it works or not.
+ALWAYS_ON: Mapping[str, frozenset[str]] = {"sata": frozenset({"lif.clock"})}
 
 
 def share_of(model: str, key: str) -> Share:
@@ -60,18 +78,21 @@ def shares(report: Report) -> dict[Share, float]:
 
 
 def weight_energy(report: Report) -> float:
-    """Joules per inference of moving weights. Raises CostError for a machine of which it is not listed."""
+    """Joules per inference of moving weights, what their memories leak left out. Raises CostError for a machine of which it is not listed."""
     if report.model not in WEIGHTS:
         raise CostError(
             f"{report.model}: nothing says which instances move weights; list them in spikeloom.studies.shares"
         )
-    moved = (joules for key, joules in report.by("action").items() if key.split(".")[0] in WEIGHTS[report.model])
+    actions = report.by("action").items()
+    weights = WEIGHTS[report.model]
+    moved = (spent for key, spent in actions if key.split(".")[0] in weights and not key.endswith(".leakage"))
     return sum(moved) / report.num_samples
 
 
-def neuron_logic(arch: AbstractArch) -> tuple[float, float]:
-    """(watts leaked, square metres) of the logic of neurons that several neurons can share; 0 where it is not priced."""
+def neuron_logic(arch: AbstractArch, report: Report) -> tuple[float, float]:
+    """(joules per inference of leaking and being clocked, square metres) of the logic of neurons; 0 where it is not priced."""
     parts = tuple(p for p in arch.inventory() if (p.instance, p.component.kind) in NEURON_LOGIC.get(arch.model, ()))
     table = load_table(arch.table)
     watts, area = standing(parts, table.leakage, "leakage")[0], standing(parts, table.area, "area")[0]
-    return sum(watts.values()), sum(area.values())
+    clocked = sum(joules for key, joules in report.by("action").items() if key in ALWAYS_ON.get(arch.model, ()))
+    return sum(watts.values()) * report.latency_per_inference_s + clocked / report.num_samples, sum(area.values())

@@ -22,11 +22,11 @@ from spikeloom.core.report import Report
 from spikeloom.core.trace import Levels, Spikes, SpikeTrace
 from spikeloom.core.workload import Workload
 from spikeloom.errors import ConfigError, CostError, MappingError
-from spikeloom.evaluate import evaluate, load_machine
+from spikeloom.evaluate import PRESETS, evaluate, load_machine
 from spikeloom.lower import lower
 from spikeloom.studies.ann import Ann, matched_ann
 from spikeloom.studies.remedies import SYNAPSE_KINDS, Subject, savings
-from spikeloom.studies.shares import shares
+from spikeloom.studies.shares import PURPOSES, shares
 from spikeloom.studies.thinning import break_even, firing_rate, first_steps, resampled
 
 if TYPE_CHECKING:
@@ -35,6 +35,16 @@ if TYPE_CHECKING:
 STUDY_FORMAT = "spikeloom-study-truly-efficient"
 #: Most lengths of the trace at which energy is counted.
 _MOST_LENGTHS = 16
+
+
+def every_machine() -> list[str]:
+    """Presets of all machines of inference; those that print what a tool prints are asked by name only."""
+    return [
+        preset
+        for model in PURPOSES
+        for preset, changed in PRESETS[model].items()
+        if changed.get("fidelity", "trace") != "tool"
+    ]
 
 
 def to_json(study: TrulyEfficient) -> str:
@@ -81,7 +91,7 @@ def estimates(workload: Workload) -> tuple[Estimate, ...]:
             additions += layer.met(units) / samples
     table = load_table("horowitz45")
     found = []
-    for prices, family, width in (("32-bit float", "fp", 32), ("8-bit integer", "int", 8)):
+    for prices, family, width in (("fp32", "fp", 32), ("int8", "int", 8)):
         add = table.energy(Component(f"{family}_adder", width), "add")
         mac = add.value + table.energy(Component(f"{family}_multiplier", width), "multiply").value
         snn, ann = additions * add.value + pixel_macs * mac, macs * mac
@@ -120,6 +130,11 @@ def truly_efficient(
     loaded = [load_machine(spec) for spec in machines]
     if not loaded:
         raise ConfigError("no machine is named; expected at least one")
+    for label, arch in loaded:
+        if arch.model not in PURPOSES:
+            raise ConfigError(
+                f"{label}: this study asks machines of inference, expected a model of {', '.join(PURPOSES)}"
+            )
     if not any(isinstance(arrival, Spikes) for arrival in trace.arrivals.values()):
         raise ConfigError(
             f"{trace.source or network.name}: nothing in it spikes; expected the trace of a spiking network"
@@ -143,7 +158,7 @@ def truly_efficient(
             rivals = [
                 (rival.energy, name)
                 for rival, (name, other) in zip(bills, loaded, strict=True)
-                if other.table == arch.table and not rival.refused
+                if not rival.refused and _same_prices(arch, other)
             ]
             subject = Subject(network, trace, workload, arch, report, run, exits)
             found.append(_on_machine(label, subject, bill, bills[index], min(rivals, default=None), sample))
@@ -162,6 +177,12 @@ def truly_efficient(
         tuple(found),
         exits,
     )
+
+
+def _same_prices(one: AbstractArch, other: AbstractArch) -> bool:
+    """Whether two machines pay the same for memory, and so can be compared; their arithmetic may differ."""
+    priced = [[e for e in load_table(arch.table).entries if e.kind in ("sram", "dram")] for arch in (one, other)]
+    return priced[0] == priced[1]
 
 
 def _given(network: Network, trace: SpikeTrace, steps: int) -> Ann:
