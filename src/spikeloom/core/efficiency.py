@@ -20,6 +20,8 @@ REMEDIES: Mapping[str, str] = {
     "4 bit": "weights of 4 bits; what accuracy that costs is not known here",
     "2 bit": "weights of 2 bits; what accuracy that costs is not known here",
 }
+#: Those that change no prediction, or none for the worse.
+KEEP_ACCURACY = ("batching", "sharing", "early exit")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,16 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from spikeloom.core.efficiency import REMEDIES, SHARES, Bill, BreakEven, OnMachine, Saving, TrulyEfficient
+from spikeloom.core.efficiency import (
+    KEEP_ACCURACY,
+    REMEDIES,
+    SHARES,
+    Bill,
+    BreakEven,
+    OnMachine,
+    Saving,
+    TrulyEfficient,
+)
 from spikeloom.units import format_si
 
 
@@ -168,10 +177,12 @@ def _bottleneck(one: OnMachine) -> str:
     spent = one.snn.shares
     largest = max(SHARES, key=lambda share: spent[share])
     words = f"On {one.label}, where the EDP of the SNN is lowest, most goes to {largest} ({_percent(spent[largest])})"
-    helpful = [(each.energy, each.remedy) for each in one.savings if each.energy is not None and each.energy > 0]
-    if helpful:
-        saved, remedy = max(helpful)
-        words += f"; of the remedies '{remedy}' saves most, {_percent(saved)}"
+    kept = [("of what keeps accuracy", KEEP_ACCURACY), ("of all", tuple(REMEDIES))]
+    for which, remedies in kept:
+        helpful = [(each.energy, each.remedy) for each in one.savings if each.energy and each.remedy in remedies]
+        if helpful and max(helpful)[0] > 0:
+            saved, remedy = max(helpful)
+            words += f"; {which} '{remedy}' saves most, {_percent(saved)}"
     return f"{words}."
 
 
