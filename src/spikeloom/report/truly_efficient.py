@@ -180,7 +180,7 @@ def _bottleneck(one: OnMachine) -> str:
     kept = [("of what keeps accuracy", KEEP_ACCURACY), ("of all", tuple(REMEDIES))]
     for which, remedies in kept:
         helpful = [(each.energy, each.remedy) for each in one.savings if each.energy and each.remedy in remedies]
-        if helpful and max(helpful)[0] > 0:
+        if helpful and max(helpful)[0] >= 0.0005:  # less would be shown as nothing
             saved, remedy = max(helpful)
             words += f"; {which} '{remedy}' saves most, {_percent(saved)}"
     return f"{words}."
