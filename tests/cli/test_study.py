@@ -36,8 +36,8 @@ def test_a_network_is_recorded_first_and_may_stop_early(files: Path, tmp_path: P
         "study", "truly-efficient", files / "network.npz", "--machines", "spikex", "--limit", 2, "--json", "-"
     )
     content = json.loads(run.out)
-    whole, early = content["early_exit"]["accuracy"]
-    assert early >= whole and 1 <= content["early_exit"]["mean_steps"] <= 3
+    whole, early = content["exits"]["accuracy"]
+    assert early >= whole and 1 <= content["exits"]["mean"] <= 3
     saved = {each["remedy"]: each["energy"] for each in content["machines"][0]["savings"]}
     assert saved["early exit"] is not None
 

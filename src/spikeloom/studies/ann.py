@@ -109,15 +109,10 @@ def spikes_of(
                 f"{path}: is a trace, which holds its spikes already; leave out --experiment {experiment}"
             )
         network, trace = read_trace(path)
-        return network, trace if limit is None else first_samples(trace, limit), None
+        return network, trace if limit is None else taken(trace, np.arange(min(limit, trace.num_samples))), None
     network = read_network(path)
     chosen = read_experiment(experiment) if experiment else experiment_of(network, str(path))
     return network, record_network(network, chosen, limit=limit, data_dir=data_dir, progress=progress), chosen
-
-
-def first_samples(trace: SpikeTrace, limit: int) -> SpikeTrace:
-    """The first samples of a trace."""
-    return taken(trace, np.arange(min(limit, trace.num_samples)))
 
 
 def taken(trace: SpikeTrace, indices: np.ndarray) -> SpikeTrace:
@@ -238,17 +233,7 @@ def measured_ann(
     Every ReLU becomes the staircase ``ceiling * clip(floor(z*L/ceiling + 1/2) / L, 0, 1)`` (QCFS, Bu et al., ICLR 2022) of
     L = 2**bits - 1 levels; its ceiling is chosen on calibration samples of the training set. A ClippedReLU that has levels, having
     been trained with them, keeps them.
-
-    Args:
-        network: with ReLU or ClippedReLU neurons and weights.
-        experiment: whose test set it is run on; images, shown as they are.
-        steps: T of the SNN that it is to match.
-        method: how ceilings are chosen: "max", "percentile" or "mse".
-        percentile: for "percentile", of the activations above 0.
-        calibration: samples that ceilings are chosen on.
-        limit: samples of the test set that are recorded; accuracy is that of all.
-        data_dir: folder of data sets.
-        progress: told after every batch.
+    ``steps`` is T of the SNN that it is to match; ``limit`` samples of the test set are recorded, accuracy is that of all.
 
     Raises:
         ConfigError: recordings, of which an ANN in one step would have to see counts.

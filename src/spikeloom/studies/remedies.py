@@ -19,6 +19,7 @@ from spikeloom.core.report import Report
 from spikeloom.core.trace import SpikeTrace
 from spikeloom.core.workload import Workload
 from spikeloom.errors import ConfigError, SpikeloomError
+from spikeloom.hw import HARDWARE
 from spikeloom.lower import lower
 from spikeloom.studies.ann import taken
 from spikeloom.studies.shares import BATCHES_STEPS, neuron_logic, weight_energy
@@ -129,7 +130,7 @@ def _batching(subject: Subject) -> Saving:
     if steps == 1:
         raise ConfigError("there is one time step only")
     if arch.model in BATCHES_STEPS:
-        raise ConfigError("this machine fetches weights once for all steps already")
+        raise ConfigError("this machine moves no weight twice for one inference already")
     window = next((item for item in fields(arch) if item.name == "window"), None)  # type: ignore[arg-type]
     if window is not None:
         longest: dict[str, Any] = {"window": min(steps, int(window.metadata["high"]))}
@@ -146,7 +147,8 @@ def _batching(subject: Subject) -> Saving:
 
 def _sharing(subject: Subject) -> Saving:
     """What neuron logic that ``SHARED_BY`` neurons share saves: leakage, clocking, area; the work of an update stays."""
-    idle, area = neuron_logic(subject.arch, subject.report)
+    arch = HARDWARE[subject.arch.model].sized(subject.workload, subject.arch)
+    idle, area = neuron_logic(arch, subject.report)
     if not idle and not area:
         raise ConfigError("the neuron logic of this machine has neither leakage nor area of its own")
     part = 1 - 1 / SHARED_BY

@@ -31,6 +31,11 @@ _LISTED: Mapping[str, Mapping[Share, tuple[str, ...]]] = {
         "sram": ("glb_ifmap", "glb_weight", "glb_ofmap"),
         "dram": ("dram", "dram_ifmap", "dram_weight", "dram_ofmap", "dram_psum", "dram_membrane"),
     },
+    "spikesim": {  # wires count as memory; weights never move
+        "compute": ("crossbar", "adc", "mux", "subtractor"),
+        "neuron": ("neuron",),
+        "sram": ("temp_buffer", "tile_buffer", "htree", "memory", "mesh"),
+    },
 }
 PURPOSES: Mapping[str, Mapping[str, Share]] = {
     model: {name: share for share, names in listed.items() for name in names} for model, listed in _LISTED.items()
@@ -40,14 +45,16 @@ WEIGHTS: Mapping[str, frozenset[str]] = {
     "spikex": frozenset({"lbuf_weight", "glb_weight", "dram_weight"}),
     "sata": frozenset({"glb_weight", "dram_weight"}),
     "systolic": frozenset({"glb_weight", "dram_weight"}),
+    "spikesim": frozenset(),
 }
-#: Machines that fetch weights once for all steps as they are.
-BATCHES_STEPS = frozenset({"sata"})
+#: Machines that fetch weights once for all steps, or never, as they are.
+BATCHES_STEPS = frozenset({"sata", "spikesim"})
 #: Model -> (instance, kind of component) of the logic of neurons, which several neurons can share.
 NEURON_LOGIC: Mapping[str, frozenset[tuple[str, str]]] = {
     "spikex": frozenset({("pe", "comparator")}),
     "sata": frozenset({("lif", "lif")}),
     "systolic": frozenset({("out", "adder"), ("out", "comparator")}),
+    "spikesim": frozenset({("neuron", "neuron")}),
 }
 #: Model -> actions of that logic that are paid for each unit and cycle, whether it works or not.
 ALWAYS_ON: Mapping[str, frozenset[str]] = {"sata": frozenset({"lif.clock"})}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -49,24 +49,16 @@ def every_machine() -> list[str]:
 
 def to_json(study: TrulyEfficient) -> str:
     """Everything; quantities are SI."""
-    content: dict[str, Any] = {"format": STUDY_FORMAT, "version": 1}
-    content |= {
-        "source": study.source,
-        "num_steps": study.num_steps,
-        "num_samples": study.num_samples,
-        "firing_rate": study.rate,
-        "ann": {"bits": study.ann_bits, "zeros": study.ann_zeros, "assumption": study.assumption},
-        "accuracy": {"snn": study.accuracy[0], "ann": study.accuracy[1]},
-        "estimates": [
-            {**asdict(one), "ratio": one.ratio, "break_even_rate": one.break_even(study.rate)}
-            for one in study.estimates
-        ],
-        "early_exit": None
-        if study.exits is None
-        else {"mean_steps": study.exits.mean, "accuracy": study.exits.accuracy, "tested": study.exits.tested},
-        "remedies": dict(REMEDIES),
-        "machines": [{**asdict(one), "ratio": one.ratio, "later_steps": one.later_steps} for one in study.machines],
-    }
+    content: dict[str, Any] = {"format": STUDY_FORMAT, "version": 1, **asdict(replace(study, exits=None))}
+    content["remedies"] = dict(REMEDIES)
+    content["estimates"] = [
+        {**asdict(one), "ratio": one.ratio, "break_even_rate": one.break_even(study.rate)} for one in study.estimates
+    ]
+    content["machines"] = [
+        {**asdict(one), "ratio": one.ratio, "later_steps": one.later_steps} for one in study.machines
+    ]
+    if study.exits is not None:
+        content["exits"] = {**vars(study.exits), "steps": study.exits.steps.tolist()}
     return json.dumps(content, indent=1) + "\n"
 
 
@@ -180,9 +172,9 @@ def truly_efficient(
 
 
 def _same_prices(one: AbstractArch, other: AbstractArch) -> bool:
-    """Whether two machines pay the same for memory, and so can be compared; their arithmetic may differ."""
+    """Whether two machines pay the same for memory and both count, or both print what a tool prints; arithmetic may differ."""
     priced = [[e for e in load_table(arch.table).entries if e.kind in ("sram", "dram")] for arch in (one, other)]
-    return priced[0] == priced[1]
+    return priced[0] == priced[1] and getattr(one, "fidelity", "trace") == getattr(other, "fidelity", "trace")
 
 
 def _given(network: Network, trace: SpikeTrace, steps: int) -> Ann:
