@@ -81,7 +81,7 @@ def _times(ratio: float | None) -> str:
 
 
 def _where(running: Sequence[OnMachine]) -> Table:
-    table = _table("Where the energy of the SNN goes", "machine", ("step 1", "steps 2..T", *SHARES))
+    table = _table("Where the energy of the SNN goes", "machine", ("step 1", "2..T", *SHARES))
     for one in running:
         assert one.snn.shares is not None and one.later_steps is not None
         table.add_row(
