@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,10 @@ from spikeloom.errors import MappingError
 from spikeloom.evaluate import evaluate
 from spikeloom.hw.spikesim_arch import QUIRKS, SpikesimArch
 from spikeloom.hw.spikesim_tool import tool_workload
+from spikeloom.studies.validate import published
 from spikeloom.units import to_si
 
-CASES = json.loads((Path(__file__).parent / "spikesim_ela.json").read_text(encoding="utf-8"))["cases"]
+CASES: list[dict[str, Any]] = published("spikesim_ela.json")["cases"]
 BY_NAME = {case["name"]: case for case in CASES}
 #: Component of the reference -> (instances of our energy, of our area).
 ENERGY = {"htree": "htree", "mem_fetch": "memory", "neuron": "neuron", "xbar": "crossbar", "adc": "adc", "mux": "mux",

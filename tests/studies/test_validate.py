@@ -27,7 +27,7 @@ def test_the_page_is_what_the_verb_prints(found: Validation) -> None:
 
 def test_every_run_of_a_tool_is_reproduced(found: Validation) -> None:
     assert [(t.what, t.misses) for t in found.tallies if t.misses] == []
-    for tool, runs in (("SATA_Sim inference", 17), ("SATA_Sim training", 4), ("SCALE-Sim", 3)):
+    for tool, runs in (("SATA_Sim inference", 17), ("SATA_Sim training", 4), ("SCALE-Sim", 3), ("SpikeSim ELA", 11)):
         assert sum(t.what.startswith(tool) for t in found.tallies) == runs
     assert all(t.integers + t.reals >= 11 for t in found.tallies)
 
@@ -40,6 +40,9 @@ def test_table_two_stands_there_with_sign_and_size_of_each_deviation(found: Vali
     )
     assert [f.ours for f in archived] == pytest.approx([4.565, 2.900, 2.289, 4.881, 1.320, 6.776], abs=6e-4)
     assert [round(f.error, 3) for f in archived] == [0.014, 0.036, -0.005, -0.004, 0.015, -0.003]
+    assert [f.ours for f in columns["Table II, SpikeSim: energy ratios by the script"]] == pytest.approx(
+        [5.2, 4, 4, 16, 2, 25]
+    )
     assert head[-1].ours == pytest.approx(12.8, abs=0.1)
     assert head[-1].verdict == "miss"
 
@@ -51,6 +54,7 @@ def test_known_misses_stay_in_sight(found: Validation) -> None:
             assert f.why
             assert f"{f.what}: {f.published} published, {f.shown} here ({100 * f.error:+.1f} %)" in text
     assert [f.ours for f in found.figures if "without sparsity" in f.what] == pytest.approx([3.89], abs=5e-3)
+    assert [f.ours for f in found.figures if f.what.startswith("EDP at T = 4")] == pytest.approx([16])
     assert {each.source for each in (*found.figures, *found.tallies)} <= found.sources.keys()
     assert {claim["source"] for claim in found.unchecked} <= found.sources.keys()
 
@@ -82,13 +86,13 @@ def test_verdicts(printed: str | list[int], ours: float, error: float, verdict: 
 
 
 def test_whole_numbers_must_be_equal_and_others_within_the_tolerance() -> None:
-    found = tally("x", "s", "", [(3, 3.0), (3, 4.0), (1.5, 1.5 * (1 + 1e-10)), (1.5, 1.6), (0, 0)])
-    assert (found.integers, found.equal, found.reals, found.within, found.misses) == (3, 2, 2, 1, 2)
+    found = tally("x", "s", "", [(3, 3.0), (3, 4.0), (1.5, 1.5 * (1 + 1e-10)), (1.5, 1.6), (0, 0), (0.0, 0.0)])
+    assert (found.integers, found.equal, found.reals, found.within, found.misses) == (3, 2, 3, 2, 2)
     assert found.verdict == "miss"
     assert found.worst == pytest.approx(1 / 16)
     assert tally("x", "s", "", [(2, 2.0)]).worst is None
     page = Validation((found,), (), (), {})
-    assert "**2 of 3** | **1 of 2**" in to_markdown(page)
+    assert "**2 of 3** | **2 of 3**" in to_markdown(page)
     assert "- **x**, : 2 numbers differ" in to_markdown(page)
 
 

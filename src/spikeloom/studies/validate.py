@@ -87,13 +87,13 @@ class Tally:
 def tally(
     what: str, source: str, conditions: str, pairs: Iterable[tuple[float, float]], tolerance: float = EXACT
 ) -> Tally:
-    """Compare (ours, theirs) pairs; what the tool prints as a whole number must be equal."""
+    """Compare (ours, theirs) pairs; whole numbers on both sides must be equal."""
     integers, errors = [], []
     for ours, theirs in pairs:
-        if float(theirs).is_integer():
+        if isinstance(ours, int) and float(theirs).is_integer():  # archived cycles were recovered from joules
             integers.append(ours == theirs)
         else:
-            errors.append(abs(ours / theirs - 1))
+            errors.append(abs(ours - theirs) / abs(theirs) if theirs else float(ours != theirs))
     within = sum(error <= tolerance for error in errors)
     worst = max(errors, default=None)
     return Tally(what, source, conditions, len(integers), sum(integers), len(errors), within, worst, tolerance)
@@ -179,14 +179,14 @@ def to_markdown(found: Validation) -> str:
         *_table(
             ("run", "conditions", "whole numbers equal", "others within tolerance", "tolerance", "source"),
             [
-                (t.what, t.conditions, _of(t.equal, t.integers), _of(t.within, t.reals), f"{t.tolerance:.0e}", t.source)
+                (t.what, t.conditions, _of(t.equal, t.integers), _of(t.within, t.reals), f"{t.tolerance:g}", t.source)
                 for t in found.tallies
             ],
         ),
     ]
     for title, figures in found.sections:
         rows = [
-            (f.what, f.published, f.shown, f"{100 * f.error:+.1f} %" if f.error else "0", _marked(f.verdict, f.verdict), f.conditions, f.source)
+            (f.what, f.published, f.shown, f"{100 * f.error:+.1f} %" if abs(f.error) > EXACT else "0", _marked(f.verdict, f.verdict), f.conditions, f.source)
             for f in figures
         ]  # fmt: skip
         lines += [

@@ -10,8 +10,8 @@ from spikeloom.core.arch import Component
 from spikeloom.core.report import Report
 from spikeloom.hw.sata_training import MEMORIES
 from spikeloom.hw.sata_works import LAYER_LISTS, WORKS, Work
-from spikeloom.studies.validate import Figure, figure
-from spikeloom.studies.validate_tools import ARCHIVED, sata_report, training_report, training_stages
+from spikeloom.studies.validate import Figure, figure, published
+from spikeloom.studies.validate_tools import ARCHIVED, sata_report, spikesim_report, training_report, training_stages
 
 Section = tuple[str, tuple[Figure, ...]]
 
@@ -21,6 +21,7 @@ def sections(said: dict[str, Any]) -> Iterator[Section]:
     yield from _table_two(said["table2"])
     figures = said["figure"]
     yield "SATA", tuple(_sata(figures))
+    yield "SpikeSim", tuple(_spikesim(figures))
 
 
 def _ratio(work: Work, rules: str) -> tuple[float, float]:
@@ -35,7 +36,7 @@ def _macs(report: Report) -> float:
 
 
 def _table_two(said: dict[str, Any]) -> Iterator[Section]:
-    columns: dict[str, list[Figure]] = {"archived": [], "head": [], "estimated": []}
+    columns: dict[str, list[Figure]] = {"archived": [], "head": [], "estimated": [], "spikesim": []}
     for work in WORKS:
         steps = f"T = {work.num_steps} against {work.baseline_steps}, sparsity {work.sparsity:g} against {work.baseline_sparsity:g}"
         row = {"what": work.title, "source": said["source"], "conditions": steps}
@@ -46,8 +47,20 @@ def _table_two(said: dict[str, Any]) -> Iterator[Section]:
             if rules == "archived":
                 entry = {**row, "published": said["estimated"][work.name], "why": said["why-estimated"]}
                 columns["estimated"].append(figure(entry, macs))
+        network = published("spikesim_ela.json")["cases"][0]["inputs"]
+        top, bottom = (
+            spikesim_report({**network, "time_steps": steps}).energy_j
+            for steps in (work.baseline_steps, work.num_steps)
+        )
+        entry = {
+            **row,
+            "published": said["spikesim"][work.name],
+            "conditions": f"{steps}; the script's VGG9, any would do",
+        }
+        columns["spikesim"].append(figure(entry, top / bottom))
     yield "Table II, SATA: energy ratios by the tool's archived rules", tuple(columns["archived"])
     yield "Table II, SATA: the same by its rules at head", tuple(columns["head"])
+    yield "Table II, SpikeSim: energy ratios by the script", tuple(columns["spikesim"])
     yield "Table II, estimated: ratios of accumulations", tuple(columns["estimated"])
 
 
@@ -68,6 +81,20 @@ def _sata(figures: dict[str, Any]) -> Iterator[Figure]:
     yield figure(figures["training-sparsity"], dense / sparse)
     for name, bits in (("training-filter-dram", 16), ("training-filter-dram-8", 8)):
         yield figure(figures[name], filter_dram_share(training_report(8, bits, sp_s=0.9, sp_du=0.7)))
+
+
+def _spikesim(figures: dict[str, Any]) -> Iterator[Figure]:
+    network = published("spikesim_ela.json")["cases"][0]["inputs"]
+    area = spikesim_report(network).area or {}
+    held, drawn = (
+        [channels * size**2 for channels, size in zip(network[f"{side}_ch"], network[f"{side}_dim"], strict=True)]
+        for side in ("out", "in")
+    )
+    neurons = sum(held[:5])  # the script's memory holds those of five layers, and the inputs of all
+    share = area["memory"] * neurons / (neurons + sum(drawn)) / sum(area.values())
+    yield figure(figures["spikesim-neuron-area"], share)
+    four, one = (spikesim_report({**network, "time_steps": steps}).edp_js for steps in (4, 1))
+    yield figure(figures["spikesim-edp"], four / one)
 
 
 def break_even() -> float:

@@ -16,11 +16,14 @@ from spikeloom.cost import unit_prices
 from spikeloom.evaluate import evaluate
 from spikeloom.hw import HARDWARE
 from spikeloom.hw import sata_training as training
+from spikeloom.hw import spikesim_tool as ela
 from spikeloom.hw.sata_arch import SataArch
 from spikeloom.hw.sata_tool import layer_traffic, tool_workload
 from spikeloom.hw.sata_works import LAYER_LISTS, WORKS
+from spikeloom.hw.spikesim_arch import SpikesimArch
 from spikeloom.hw.systolic import SystolicArch
 from spikeloom.studies.validate import Tally, published, tally
+from spikeloom.units import to_si
 
 Pairs = Iterator[tuple[float, float]]
 #: Archived results of SATA_Sim: its own name -> time steps, sparsity, fields of the machine. All of VGG9.
@@ -41,6 +44,14 @@ TRAINING = {
 }
 SHORT = {"forward": "fwd", "backward": "bwd", "update": "wup"}
 TRAINING |= {f"{memory}_{SHORT[stage]}": (stage, memory) for stage in SHORT for memory in training.MEMORIES}
+#: Parts of the ELA script that have another name here.
+ELA_PARTS = {
+    "xbar": "crossbar",
+    "sub": "subtractor",
+    "temp_buf": "temp_buffer",
+    "tile_buf": "tile_buffer",
+    "mem_fetch": "memory",
+}
 #: One MAC of the training estimator at 16 bits, in pJ: what it divides its results by.
 MAC_PJ = 0.2779
 
@@ -49,6 +60,7 @@ def tallies() -> Iterator[Tally]:
     """One for every run of a tool."""
     yield from _sata_inference()
     yield from _sata_training()
+    yield from _spikesim()
     yield from _scale_sim()
 
 
@@ -167,6 +179,47 @@ def _training_pairs(case: dict[str, Any]) -> Pairs:
     yield 1e12 * report.energy_j, case["total_pJ"]
     yield 1e12 * report.energy_j / MAC_PJ, case["total_MAC_units"]
     yield 1e12 * report.by("component")["forward"] / MAC_PJ, case["fwd_MAC_units"]
+
+
+def spikesim_report(inputs: dict[str, Any]) -> Report:
+    """A case of SpikeSim's ELA script, priced as it does."""
+    lists = (inputs[key] for key in ("in_ch", "out_ch", "in_dim", "out_dim"))
+    arch = SpikesimArch(
+        fidelity="tool", size=inputs["xbar_size"], pes_per_tile=inputs["pe_per_tile"], device=inputs["device"],
+        clock=to_si(inputs["clk_MHz"], "mhz"),
+    )  # fmt: skip
+    return evaluate(ela.tool_workload(*lists, kernel=inputs["kernel"], num_steps=inputs["time_steps"]), arch)
+
+
+def _spikesim() -> Iterator[Tally]:
+    for case in published("spikesim_ela.json")["cases"]:
+        i = case["inputs"]
+        said = (
+            f"{len(i['in_ch'])} layers, X = {i['xbar_size']}, {i['pe_per_tile']} PEs a tile, T = {i['time_steps']}, "
+            f"{i['clk_MHz']} MHz, {i['device']}"
+        )
+        if case["tool"]["error"]:
+            said += "; latency: the script ends in an error"
+        yield tally(f"SpikeSim ELA, {case['name']}", "spikesim-ela", said, _spikesim_pairs(case), tolerance=1e-12)
+
+
+def _spikesim_pairs(case: dict[str, Any]) -> Pairs:
+    printed, parts = case["tool"], case["rederived"]
+    report = spikesim_report(case["inputs"])
+    area = report.area or {}
+    yield 1e12 * report.energy_j, printed["energy_pJ"]
+    yield 1e12 * sum(area.values()), printed["area_um2"]
+    if printed["latency_ns"] is not None:
+        yield 1e9 * report.latency_s, printed["latency_ns"]
+    for layer, theirs in zip(report.layers, printed["layer_energy_pJ"], strict=True):
+        yield 1e12 * layer.energy_j, theirs
+    spent = report.by("component")
+    for word, theirs in parts["energy_components_pJ"].items():
+        yield 1e12 * spent[ELA_PARTS.get(word, word)], theirs
+    um2 = dict(parts["area_components_um2"])
+    um2["mem_fetch"] = um2.pop("input_buf") + um2.pop("neuron_mem")
+    for word, theirs in um2.items():
+        yield 1e12 * area[ELA_PARTS.get(word, word)], theirs
 
 
 def _scale_sim() -> Iterator[Tally]:
