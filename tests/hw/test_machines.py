@@ -206,6 +206,16 @@ def test_neither_the_order_of_samples_nor_the_threads_matter(arch: AbstractArch,
     assert counted(turned, arch, threads=2) == counts == counted(work, arch, threads=N)
 
 
+def test_the_means_of_the_same_samples_twice_are_the_same(arch: AbstractArch) -> None:
+    work = workload(0.2)
+    twice = replace(reordered(work, [0, 1, 2, 0, 1, 2]), num_samples=2 * N)
+    once, doubled = counted(work, arch), counted(twice, arch)
+    assert doubled.cycles == 2 * once.cycles
+    assert doubled.layer_cycles == {name: 2 * n for name, n in once.layer_cycles.items()}
+    assert doubled.actions == {key: 2 * n for key, n in once.actions.items()}
+    assert evaluate(twice, arch).energy_j == pytest.approx(2 * evaluate(work, arch).energy_j, rel=1e-12)
+
+
 def test_counting_twice_and_on_an_equal_machine_is_the_same(arch: AbstractArch) -> None:
     again = machine_from(machine_keys(arch), ARCH_TYPES, PRESETS, "test")
     assert evaluate(workload(0.2), again) == evaluate(workload(0.2), arch)

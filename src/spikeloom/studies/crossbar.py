@@ -43,7 +43,7 @@ STUDIED = Crossbars(
     adc_bits=4,
 )
 #: Batches of fine-tuning that share a chip where wires have to be solved for it.
-BATCHES_A_CHIP = 10
+BATCHES_A_CHIP = 15
 CROSSBAR_FORMAT = "spikeloom-crossbar"
 #: First numbers of the seeds of chips: no chip that is measured is met in training.
 _MEASURED, _TRAINED = 1, 2
@@ -155,12 +155,12 @@ class CrossbarBench:
         return Spread(tuple(plain)), Spread(tuple(adapted))
 
     def tuned(self, network: Network, crossbars: Crossbars | None) -> Network:
-        """``network`` trained on its grid, every batch (with wires: BATCHES_A_CHIP) on another chip of ``crossbars``, or on none.
+        """``network``, in floats, trained on the grid of the study, every batch (with wires: BATCHES_A_CHIP) on another chip of ``crossbars``, or on none.
 
         The sums of a batch are those of the chip, gradients are those of ideal ones (straight through).
         """
         study, config = self.study, train_config(self.experiment)
-        start, rule = on_grid(network, Widths(weight_bits=study.bits))
+        start, rule = on_grid(_with_bits(network, study.bits), Widths(weight_bits=study.bits))
         config = replace(
             config,
             epochs=study.epochs,
@@ -182,7 +182,7 @@ class CrossbarBench:
         fit = self.fit if study.tuning_samples is None else _first(self.fit, study.tuning_samples)
         augment = augmentation(self.experiment)
         trained = train(start, fit, config, augment=augment, weight_rule=rule, prepare=prepare, progress=self.progress)
-        return trained.network
+        return _with_bits(trained.network, study.bits)
 
 
 def study_crossbars(network: Network, crossbars: Crossbars, bench: CrossbarBench) -> CrossbarResult:
@@ -208,9 +208,10 @@ def study_crossbars(network: Network, crossbars: Crossbars, bench: CrossbarBench
             "fine-tuning needs the float network; name that (it is quantised here, see --bits), or leave --fine-tune out"
         )
     reference = bench.accuracy(runnable(network))
-    base = in_floats(network) if network.arithmetic == "integer" else rounded(network, study.bits)
     if study.epochs:
-        base = bench.tuned(base, None)
+        base = bench.tuned(network, None)
+    else:
+        base = in_floats(network) if network.arithmetic == "integer" else rounded(network, study.bits)
     ideal = bench.accuracy(runnable(base))
     rows = []
     cases = [(name, (name,)) for name in names] + ([(ALL, names)] if len(names) > 1 else [])
@@ -222,7 +223,7 @@ def study_crossbars(network: Network, crossbars: Crossbars, bench: CrossbarBench
             plain, adapted = bench.chips(base, chips, told)
             tuned = both = None
             if study.epochs:
-                tuned, both = bench.chips(bench.tuned(base, chips), chips, f"{told}, tuned")
+                tuned, both = bench.chips(bench.tuned(network, chips), chips, f"{told}, tuned")
             count, seconds = number_of_crossbars(base, chips), time.perf_counter() - clock
             rows.append(CrossbarRow(size, name, count, plain, adapted, tuned, both, seconds))
     total = time.perf_counter() - started
@@ -243,8 +244,16 @@ def rounded(network: Network, bits: int) -> Network:
         if isinstance(node, Synapse):
             assert node.weight is not None
             weight = rule(name, torch.from_numpy(np.array(node.weight, np.float32))).numpy()
-            nodes[name] = replace(node, weight=weight, weight_bits=bits)
-    return replace(start, nodes=nodes)
+            nodes[name] = replace(node, weight=weight)
+    return _with_bits(replace(start, nodes=nodes), bits)
+
+
+def _with_bits(network: Network, bits: int) -> Network:
+    """``network``, its weights said to be of ``bits`` bits."""
+    nodes = {
+        n: replace(node, weight_bits=bits) if isinstance(node, Synapse) else node for n, node in network.nodes.items()
+    }
+    return replace(network, nodes=nodes)
 
 
 def _drawn(*key: int) -> np.random.Generator:
