@@ -36,8 +36,9 @@ def chips(draw: st.DrawFn) -> slow.Chip:
 
 @st.composite
 def layers(draw: st.DrawFn, steps: int, samples: int, number: int) -> Layer:
-    groups = draw(st.sampled_from((1, 1, 2)))
-    C, K = groups * draw(st.integers(1, 10)), groups * draw(st.integers(1, 10))
+    groups = draw(st.sampled_from((1, 1, 2, 5)))
+    most = 10 if groups < 5 else 3
+    C, K = groups * draw(st.integers(1, most)), groups * draw(st.integers(1, most))
     kernel, stride = (
         (draw(st.integers(1, 3)), draw(st.integers(1, 2))),
         (draw(st.integers(1, 2)), draw(st.integers(1, 2))),
@@ -190,6 +191,18 @@ def test_what_crossbars_cannot_run_is_refused_by_name() -> None:
     odd = Workload((replace(layer, recurrent=True),), T, N)
     with pytest.raises(MappingError, match="cannot run a recurrent one"):
         evaluate(odd, SpikesimArch())
+
+
+def test_a_depthwise_layer_lies_along_the_diagonal() -> None:
+    nodes: dict[str, Node] = {"in": Input((70, 4, 4)), "dw": Conv2d(70, 70, (3, 3), groups=70), "if": IF()}
+    work = lowered(nodes, {"dw": spikes(70, 4, 4, density=1.0)})
+    counts = counted(work, SpikesimArch())
+    # 8-bit weights in 4-bit cells: 32 groups of one row and two columns a crossbar, so 3 PEs of 9 crossbars
+    assert counts.of("dw")["tile_buffer.read"] == 3 * 4 * T * N
+    assert counts.of("dw")["crossbar.read"] == 3 * 9 * 4 * T * N * PHASES
+    shares = Spikesim().utilisation(counts, SpikesimArch(), "dw")
+    assert shares["row_use"] == 70 / 192 and shares["column_use"] == 140 / 192 and shares["pe_use"] == 1
+    assert shares["weight_use"] == 70 * 9 * 2 / (27 * 64 * 64)
 
 
 def test_the_tool_warns_where_its_script_would_stop() -> None:

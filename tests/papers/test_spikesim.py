@@ -11,6 +11,7 @@ from spikeloom.core.report import Report
 from spikeloom.core.workload import Workload
 from spikeloom.errors import MappingError
 from spikeloom.evaluate import evaluate
+from spikeloom.hw import HARDWARE
 from spikeloom.hw.spikesim_arch import QUIRKS, SpikesimArch
 from spikeloom.hw.spikesim_tool import tool_workload
 from spikeloom.studies.validate import published
@@ -72,6 +73,16 @@ def test_what_stops_the_script_is_said() -> None:
               "out_dim": [8] * 3}  # fmt: skip
     said = evaluate(workload_of(inputs), arch_of(inputs)).warnings
     assert any("check the layer order" in line for line in said)
+    with pytest.raises(MappingError, match="layer 'conv13': SpikeSim's script ends with an IndexError"):
+        run("vgg16", stops=True)
+    # its latency compares C K / X^2 without rounding up: one PE each here, and yet out of order
+    inputs |= {"in_ch": [64, 64], "out_ch": [64, 32], "in_dim": [8] * 2, "out_dim": [8] * 2}
+    with pytest.raises(MappingError, match=r"layer 'conv2': .* gives no latency .* C K = 2048 after 4096"):
+        evaluate(workload_of(inputs), arch_of(inputs, stops=True))
+    inputs |= {"in_ch": [3, 16, 32], "out_ch": [16, 32, 32], "in_dim": [8] * 3, "out_dim": [8] * 3}
+    with pytest.raises(MappingError, match="never ends"):
+        evaluate(workload_of(inputs), arch_of(inputs, stops=True))
+    assert run("vgg9_default", stops=True).energy_j == run().energy_j
     with pytest.raises(MappingError, match="expected equal ones"):
         tool_workload([1], [1, 2], [3], [4])
 
@@ -85,6 +96,17 @@ def test_shares_of_the_default_run() -> None:
     assert area["htree"] / report.area_m2 == pytest.approx(0.3088, abs=5e-5)
     rows = [layer.utilisation["row_use"] for layer in report.layers]
     assert rows[0] == 3 / 64 and set(rows[1:]) == {1.0}
+
+
+@pytest.mark.parametrize("name", [case["name"] for case in CASES])
+def test_share_of_cells_that_hold_weights(name: str) -> None:
+    inputs = BY_NAME[name]["inputs"]
+    arch, work = arch_of(inputs), workload_of(inputs)
+    counts = HARDWARE["spikesim"].count(work, arch, HARDWARE["spikesim"].map(work, arch))
+    held, cells = (
+        sum(n for (_, key), n in counts.statistics.items() if key == wanted) for wanted in ("weights", "weights_of")
+    )
+    assert held / cells == pytest.approx(BY_NAME[name]["rederived"]["xbar_weight_utilisation"], rel=1e-12)
 
 
 def test_corrected_habits() -> None:

@@ -10,7 +10,8 @@ each; PEs are repeated for every `size` columns. Readings:
 4.  Neurons work in every (position, step) that read anything, or in all where `always`.
 5.  Step t of a layer begins when its step t - 1 has ended and a share of step t of the layer before has passed; it does not
     end before that one does.
-6.  An input vector (channels of a block at an input pixel, one step and plane) crosses the mesh once to each tile that holds
+6.  Groups of a convolution share crossbars along the diagonal, as many as fit with all their rows and all their columns.
+7.  An input vector (channels of a block at an input pixel, one step and plane) crosses the mesh once to each tile that holds
     any of its row groups; partial sums go from the tile of a later chunk to that of the first.
 """
 
@@ -67,13 +68,34 @@ def lit(level: int, plane: tuple[int, int]) -> bool:
 
 def row_groups(layer: Conv, chip: Chip) -> list[tuple[list[int], int, int, int]]:
     """(channels within a group, kernel row, kernel column, number of the block) in the order in which they fill PEs."""
-    inner = len(layer.levels[0][0]) // layer.groups
+    inner = len(channels_of(layer, chip)[0])
     found = []
     for block, start in enumerate(range(0, inner, chip.size)):
         for r in range(layer.kernel[0]):
             for s in range(layer.kernel[1]):
                 found.append((list(range(start, min(inner, start + chip.size))), r, s, block))
     return found
+
+
+def channels_of(layer: Conv, chip: Chip) -> list[list[int]]:
+    """Input channels of each set of groups that shares crossbars."""
+    C = len(layer.levels[0][0])
+    rows, columns = C // layer.groups, layer.K // layer.groups * layer.slices
+    sets: list[list[int]] = []
+    held = 0
+    for g in range(layer.groups):
+        if not sets or (held + 1) * rows > chip.size or (held + 1) * columns > chip.size:
+            sets.append([])
+            held = 0
+        held += 1
+        sets[-1] += range(g * rows, (g + 1) * rows)
+    return sets
+
+
+def columns_of(layer: Conv, chip: Chip) -> int:
+    """Blocks of columns of the fullest set."""
+    rows = len(layer.levels[0][0]) // layer.groups
+    return ceil(len(channels_of(layer, chip)[0]) // rows * (layer.K // layer.groups) * layer.slices / chip.size)
 
 
 def count(chain: list[Conv], chip: Chip) -> tuple[list[dict[str, int]], int]:
@@ -83,10 +105,10 @@ def count(chain: list[Conv], chip: Chip) -> tuple[list[dict[str, int]], int]:
     spans: list[list[list[int]]] = []  # layer, sample, step
     hop_bits = []
     for layer in chain:
-        T, C = len(layer.levels), len(layer.levels[0][0])
+        T = len(layer.levels)
         H, W = len(layer.levels[0][0][0]), len(layer.levels[0][0][0][0])
-        inner, groups = C // layer.groups, row_groups(layer, chip)
-        col_blocks = ceil(layer.K // layer.groups * layer.slices / chip.size)
+        sets, groups = channels_of(layer, chip), row_groups(layer, chip)
+        inner, col_blocks = len(sets[0]), columns_of(layer, chip)
         chunks = ceil(len(groups) / chip.crossbars)
         found = dict.fromkeys(("reads", "pe_cycles", "updates"), 0)
         span = [[0] * T for _ in range(samples)]
@@ -97,17 +119,17 @@ def count(chain: list[Conv], chip: Chip) -> tuple[list[dict[str, int]], int]:
                 maps = layer.levels[t][n]
                 busy = set()
                 for plane in planes(layer):
-                    for g in range(layer.groups):
+                    for g in range(len(sets)):
                         for block, start in enumerate(range(0, inner, chip.size)):
                             for h in range(H):
                                 for w in range(W):
                                     channels = range(start, min(inner, start + chip.size))
-                                    if any(lit(maps[g * inner + c][h][w], plane) for c in channels):
+                                    if any(lit(maps[sets[g][c]][h][w], plane) for c in channels if c < len(sets[g])):
                                         vectors[g, block] = vectors.get((g, block), 0) + 1
                     for p in range(layer.P):
                         for q in range(layer.Q):
                             worked = False
-                            for g in range(layer.groups):
+                            for g in range(len(sets)):
                                 for chunk in range(chunks):
                                     any_read = False
                                     for channels, r, s, _ in groups[
@@ -116,7 +138,9 @@ def count(chain: list[Conv], chip: Chip) -> tuple[list[dict[str, int]], int]:
                                         h = p * layer.stride[0] + r * layer.dilation[0] - layer.padding[0]
                                         w = q * layer.stride[1] + s * layer.dilation[1] - layer.padding[1]
                                         inside = 0 <= h < H and 0 <= w < W
-                                        read = inside and any(lit(maps[g * inner + c][h][w], plane) for c in channels)
+                                        read = inside and any(
+                                            lit(maps[sets[g][c]][h][w], plane) for c in channels if c < len(sets[g])
+                                        )
                                         if read or not chip.skip:
                                             found["reads"] += col_blocks
                                             any_read = True
@@ -128,7 +152,7 @@ def count(chain: list[Conv], chip: Chip) -> tuple[list[dict[str, int]], int]:
                                 span[n][t] += chip.clocks
                                 busy.add((p, q))
                 work = layer.P * layer.Q if layer.always else len(busy)
-                found["updates"] += work * col_blocks * layer.groups
+                found["updates"] += work * col_blocks * len(sets)
         counts.append({**found, "cycles": sum(map(sum, span))})
         spans.append(span)
         hop_bits.append((vectors, chunk_cycles))
@@ -159,9 +183,9 @@ def mesh(
     used = 0
     for layer in chain:
         where = {}
-        for g in range(layer.groups):
+        for g in range(len(channels_of(layer, chip))):
             for chunk in range(ceil(len(row_groups(layer, chip)) / chip.crossbars)):
-                for col in range(ceil(layer.K // layer.groups * layer.slices / chip.size)):
+                for col in range(columns_of(layer, chip)):
                     where[g, chunk, col] = used // chip.pes_per_tile
                     used += 1
         if not chip.share:
@@ -179,10 +203,11 @@ def mesh(
     for number, layer in enumerate(chain):
         vectors, chunk_cycles = traffic[number]
         C = len(layer.levels[0][0])
-        inner, where, total = C // layer.groups, tile_of[number], 0
+        sets, where, total = channels_of(layer, chip), tile_of[number], 0
         cols = sorted({col for _, _, col in where})
         for (g, block), times in vectors.items():
-            width = min(chip.size, inner - block * chip.size)
+            inner = len(sets[0])
+            width = min(chip.size, len(sets[g]) - block * chip.size)
             origin = 0
             if number:
                 before = tile_of[number - 1]

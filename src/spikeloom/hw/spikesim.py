@@ -20,7 +20,7 @@ from spikeloom.core.workload import Layer, Workload
 from spikeloom.errors import MappingError
 from spikeloom.hw.base import AbstractMachine, CountCache
 from spikeloom.hw.spikesim_arch import PHASES, SpikesimArch
-from spikeloom.hw.spikesim_tool import tool_counts, tool_layers, tool_pes, tool_warnings, tool_words
+from spikeloom.hw.spikesim_tool import tool_counts, tool_layers, tool_pes, tool_stops, tool_warnings, tool_words
 
 WEIGHTED = ("conv1d", "conv2d", "linear")
 
@@ -31,9 +31,13 @@ class Grid:
 
     A row group is up to ``size`` channels of one kernel position: the rows of one crossbar. ``crossbars`` of them, in the order
     (block of channels, kernel row, kernel column), are the chunk of a PE; a PE serves one column block of ``size`` columns.
+    Small groups of a convolution lie along the diagonal of the same crossbars while rows and columns last.
+
+    groups: of ``channels`` inputs each; the last may have fewer.
     """
 
     groups: int
+    channels: int
     blocks: int
     positions: int
     chunks: int
@@ -55,11 +59,13 @@ class Grid:
 def grid_of(layer: Layer, arch: SpikesimArch) -> Grid:
     """The crossbars of one layer; none for a sum."""
     if layer.kind == "add":
-        return Grid(1, 0, 0, 0, -(-layer.K // arch.size))
-    blocks = -(-(layer.C // layer.groups) // arch.size)
-    positions = layer.R * layer.S
-    columns = layer.K // layer.groups * _slices(layer, arch)
-    return Grid(layer.groups, blocks, positions, -(-blocks * positions // arch.crossbars), -(-columns // arch.size))
+        return Grid(1, layer.C, 0, 0, 0, -(-layer.K // arch.size))
+    rows, columns = layer.C // layer.groups, layer.K // layer.groups * _slices(layer, arch)
+    together = max(1, min(arch.size // rows, arch.size // columns, layer.groups))
+    groups, channels = -(-layer.groups // together), rows * together
+    blocks, positions = -(-channels // arch.size), layer.R * layer.S
+    chunks = -(-blocks * positions // arch.crossbars)
+    return Grid(groups, channels, blocks, positions, chunks, -(-columns * together // arch.size))
 
 
 def _slices(layer: Layer, arch: SpikesimArch) -> int:
@@ -96,6 +102,9 @@ class Spikesim(AbstractMachine[SpikesimArch]):
             raise MappingError(f"layer '{name}': spikesim found nothing but pools in this workload")
         for layer in layers:
             _refuse_unsupported(layer)
+        if arch.tool and arch.stops:
+            for name, why in tool_stops(layers, arch):
+                raise MappingError(f"layer '{name}': {why}; stops = false goes on with its formulas")
         self.sized(workload, arch)
         return Mapping("spikesim", {layer.name: LayerMapping() for layer in layers})
 
@@ -144,10 +153,12 @@ class Spikesim(AbstractMachine[SpikesimArch]):
         return replace(total, cycles=_makespan(run, arch, tallies, sources))
 
     def utilisation(self, counts: Counts, arch: SpikesimArch, layer: str) -> dict[str, float]:
-        """row_use, column_use: of the crossbars that hold weights; pe_use: crossbars of the layer's PEs that do; read_use:
-        reads that were not skipped."""
+        """row_use, column_use, weight_use: rows, columns and cells of the crossbars that hold weights; pe_use: crossbars of the
+        layer's PEs that do; read_use: reads that were not skipped."""
         stat = {name: value for (where, name), value in counts.statistics.items() if where == layer}
-        names = {"row_use": "rows", "column_use": "columns", "pe_use": "crossbars", "read_use": "reads"}
+        names = {
+            "row_use": "rows", "column_use": "columns", "weight_use": "weights", "pe_use": "crossbars", "read_use": "reads",
+        }  # fmt: skip
         return {use: stat[key] / stat[f"{key}_of"] for use, key in names.items() if stat.get(f"{key}_of")}
 
 
@@ -243,12 +254,13 @@ def _tally(layer: Layer, arch: SpikesimArch) -> Tally:
     vectors = np.zeros((grid.groups, grid.blocks), np.int64)
     steps_NT = np.zeros((N, T), np.int64)
     ever = np.zeros((-(-T // 8), N, P, Q), np.uint8)
-    starts = np.arange(0, layer.C // layer.groups, arch.size)
+    starts = np.arange(0, grid.channels, arch.size)
+    firsts = range(grid.channels, layer.C, grid.channels)
     every = Spikes.pack(np.ones((T, 1), bool)).packed.reshape(-1, 1, 1, 1)
     (p, q), (u, v), (a, b) = layer.padding, layer.stride, layer.dilation
     for plane in _planes(layer):
         any_pe = np.zeros_like(ever)
-        for g, channels in enumerate(np.split(plane, layer.groups, axis=2)):
+        for g, channels in enumerate(np.split(plane, firsts, axis=2)):
             occupied = np.bitwise_or.reduceat(channels, starts, axis=2)
             vectors[g] += np.bitwise_count(occupied).sum(axis=(0, 1, 3, 4), dtype=np.int64)
             padded = np.pad(occupied, ((0, 0), (0, 0), (0, 0), (p, p), (q, q)))
@@ -304,10 +316,12 @@ def _layer_counts(layer: Layer, arch: SpikesimArch, tally: Tally, bit_hops: int)
     if layer.kind != "add":
         dense = layer.P * layer.Q * layer.num_steps * layer.num_samples * _num_planes(layer)
         statistics = {
-            (name, "rows"): layer.C // layer.groups,
-            (name, "rows_of"): grid.blocks * arch.size,
-            (name, "columns"): layer.K // layer.groups * _slices(layer, arch),
-            (name, "columns_of"): grid.col_blocks * arch.size,
+            (name, "rows"): layer.C,
+            (name, "rows_of"): grid.groups * grid.blocks * arch.size,
+            (name, "columns"): layer.K * _slices(layer, arch),
+            (name, "columns_of"): grid.groups * grid.col_blocks * arch.size,
+            (name, "weights"): layer.num_weights * _slices(layer, arch),
+            (name, "weights_of"): grid.used_crossbars * arch.size**2,
             (name, "crossbars"): grid.used_crossbars,
             (name, "crossbars_of"): grid.pes * arch.crossbars,
             (name, "reads"): reads,
@@ -402,14 +416,15 @@ def _bit_hops(
     hops = {}
     for layer in run.layers:
         name, grid, tally, total = layer.name, grids[layer.name], tallies[layer.name], 0
-        inner = layer.C // layer.groups
+        inner = grid.channels
         for g in range(grid.groups if grid.chunks else 0):
             for block in range(grid.blocks):
-                bits = min(arch.size, inner - block * arch.size) * int(tally.vectors[g, block])
+                channel = g * inner + block * arch.size
+                bits = min(arch.size, (g + 1) * inner - channel, layer.C - channel) * int(tally.vectors[g, block])
                 low, high = block * grid.positions, (block + 1) * grid.positions - 1
                 chunks = range(low // arch.crossbars, high // arch.crossbars + 1)
                 to = {tile(name, grid.pe(g, x, col)) for x in chunks for col in range(grid.col_blocks)}
-                for origin in origins(name, (g * inner + block * arch.size, layer.C)):
+                for origin in origins(name, (channel, layer.C)):
                     total += bits * sum(distance(origin, each) for each in to)
             for chunk in range(1, grid.chunks):
                 bits = int(tally.pe_cycles[g, chunk]) * arch.size * arch.psum_bit

@@ -58,6 +58,9 @@ class SpikesimArch(AbstractArch):
     size_blind: bool = quirk(
         "a crossbar costs the same at any size, and turns at an ADC are taken as size / 8 instead of 8"
     )
+    stops: bool = knob(
+        False, "tool fidelity: a network on which the script ends in an error, or never, is refused instead of noted"
+    )
     tiles: int = knob(0, "tiles of the chip, 0 = as many as the network needs", low=0, high=10**9)
     words: int = knob(
         0, "words of the memories of inputs and membranes, 0 = as many as the network needs", low=0, high=10**12
@@ -73,7 +76,7 @@ class SpikesimArch(AbstractArch):
             )
         if 0 < self.adc_bit < 4:
             raise ConfigError(f"adc_bit: got {self.adc_bit}, expected 4..8, or 0 for the tool's ADC")
-        tool_only = QUIRKS if not self.tool else ()
+        tool_only = (*QUIRKS, "stops") if not self.tool else ()
         trace_only = TRACE_ONLY if self.tool else ()
         defaults = type(self).__dataclass_fields__
         changed = [name for name in (*tool_only, *trace_only) if getattr(self, name) != defaults[name].default]
@@ -148,6 +151,10 @@ class SpikesimArch(AbstractArch):
             notes.append(
                 f"the constants are those of a {SIDE}x{SIDE} crossbar: that reads grow with its cells and buffers and wires with "
                 "its rows is an assumption"
+            )
+        if self.device == "sram":
+            notes.append(
+                "the energy of an SRAM crossbar is the script's, which repeats its area: one of the two is a slip"
             )
         if self.adc_bit:
             notes.append("ADCs are those of a regression over published converters, not the tool's")

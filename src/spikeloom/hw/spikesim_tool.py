@@ -120,16 +120,41 @@ def tool_words(workload: Workload, layers: abc.Sequence[Layer], arch: SpikesimAr
 
 def tool_warnings(layers: abc.Sequence[Layer], arch: SpikesimArch) -> abc.Iterator[str]:
     """What the script leaves out, and where it would have stopped."""
-    convolutions, pes = _convolutions(layers), tool_pes(layers, arch)
     linear = [layer.name for layer in layers if layer.kind == "linear"]
     if linear:
         yield f"SpikeSim's script knows no linear layers: {', '.join(linear)} cost nothing"
+    for _, why in tool_stops(layers, arch):
+        yield why
+
+
+def tool_stops(layers: abc.Sequence[Layer], arch: SpikesimArch) -> abc.Iterator[tuple[str, str]]:
+    """(Layer, what the script does there) where it ends in an error or never.
+
+    Its latency divides C K by X^2 without rounding up, so that layers must not shrink within a PE either.
+    """
+    convolutions, pes = _convolutions(layers), tool_pes(layers, arch)
     if len(convolutions) > TWELVE:
-        yield f"SpikeSim's script ends with an IndexError in its latency at more than {TWELVE} layers (here {len(convolutions)})"
-    if any(later < earlier for earlier, later in pairwise(pes)):
-        yield f"SpikeSim's script asks to check the layer order and stops where a layer needs fewer PEs than the one before {pes}"
+        yield (
+            convolutions[TWELVE].name,
+            f"SpikeSim's script ends with an IndexError in its latency at more than {TWELVE} layers (here {len(convolutions)})",
+        )
+    for (one, two), (earlier, later) in zip(pairwise(convolutions), pairwise(pes), strict=True):
+        if later < earlier:
+            yield (
+                two.name,
+                "SpikeSim's script asks to check the layer order and stops where a layer needs fewer PEs than the one before "
+                f"{pes}",
+            )
+            break
+        if one.C * one.K > two.C * two.K:
+            yield (
+                two.name,
+                "SpikeSim's script asks to check the layer order and gives no latency where a layer has fewer weights than the "
+                f"one before ({two.name}: C K = {two.C * two.K} after {one.C * one.K})",
+            )
+            break
     if all(arch.size**2 > layer.C * layer.K for layer in convolutions):
-        yield "SpikeSim's script never ends on this network: every layer fits one crossbar"
+        yield convolutions[-1].name, "SpikeSim's script never ends on this network: every layer fits one crossbar"
 
 
 def tool_counts(workload: Workload, layers: abc.Sequence[Layer], arch: SpikesimArch) -> Counts:
@@ -175,5 +200,6 @@ def _statistics(layer: Layer, arch: SpikesimArch, pes: int) -> dict[tuple[str, s
     if not pes:
         return {}
     rows, cols = -(-layer.C // arch.size) * arch.size, -(-layer.K // arch.size) * arch.size
-    found = {"rows": layer.C, "rows_of": rows, "columns": layer.K, "columns_of": cols}
+    found = {"rows": layer.C, "rows_of": rows, "columns": layer.K, "columns_of": cols, "weights": layer.num_weights,
+             "weights_of": layer.R * layer.S * rows * cols}  # fmt: skip
     return {(layer.name, key): value for key, value in found.items()}
