@@ -1,0 +1,41 @@
+"""Time to put the weights of a VGG-9 on crossbars with wires and to solve every crossbar exactly.
+
+    python -m benchmarks.crossbar_program [SIZE]
+
+Random 4-bit weights, all nine layers at 32x32, cells that leak and vary, wires of 5 ohm: from levels to effective weights, by
+``spikeloom.transform.crossbar``, with one set of crossbars (negative weights stored with an offset) and with two (pairs).
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+
+from spikeloom.core.nodes import Node, Synapse
+from spikeloom.nets import create
+from spikeloom.snn.build import synapse_shape
+from spikeloom.transform.crossbar import Crossbars, crossbar, number_of_crossbars
+
+
+def main(size: int) -> None:
+    """Print crossbars, wall and CPU time of both kinds of pairs."""
+    rng = np.random.default_rng(0)
+    network = create("vgg9", (3, 32, 32), 10, batch_norm=False, weight_bits=4)
+    nodes: dict[str, Node] = dict(network.nodes)
+    for name, node in network.nodes.items():
+        if isinstance(node, Synapse):
+            nodes[name] = replace(node, weight=rng.integers(-7, 8, synapse_shape(node)).astype(np.float32))
+    network = replace(network, nodes=nodes)
+    chips = Crossbars(size=size, off_ohm=200_000.0, variation=0.3, row_wire_ohm=5.0, column_wire_ohm=5.0)
+    for one in (replace(chips, pairs="negative"), chips):
+        wall, cpu = time.perf_counter(), time.process_time()
+        crossbar(network, one, rng)
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        print(f"{one.pairs:>12}: {number_of_crossbars(network, one)} crossbars, {wall:.1f} s, {cpu:.1f} s CPU")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 64)
