@@ -34,7 +34,7 @@ def test_from_a_file_to_a_table_and_files(network: Path, chips: Path, tmp_path: 
     run = spikeloom("crossbar", network, *words)
     assert run.code == 0
     said = " ".join(run.out.split())
-    for name in ("variation", "wire resistance", "ADC", "all together", "plain adapted time"):
+    for name in ("variation", "wire resistance", "ADC", "all together", "plain adapted s"):
         assert name in said
     assert "off-state leakage" not in said and "tuned" not in said
     assert f"wrote {one}" in run.out and f"wrote {figures}" in run.out

@@ -11,7 +11,7 @@ from spikeloom.core.figures import CrossbarRow, Spread
 
 
 def crossbar_table(rows: Sequence[CrossbarRow], ideal: float, samples: int) -> Table:
-    """One row for each size and non-ideality; percent right, mean and deviation over chips. Fits 80 columns."""
+    """One row for each size and non-ideality; percent right, mean and deviation over chips, and wall time. Fits 80 columns."""
     table = Table(
         title=f"Right of {samples} test samples (ideal crossbars {100 * ideal:.2f} %)",
         box=SIMPLE_HEAD,
@@ -19,7 +19,7 @@ def crossbar_table(rows: Sequence[CrossbarRow], ideal: float, samples: int) -> T
     )
     for heading in ("size", "non-ideality"):
         table.add_column(heading, no_wrap=True)
-    headings = ["plain", "adapted", *(["tuned", "both"] if any(row.tuned for row in rows) else []), "time"]
+    headings = ["plain", "adapted", *(["tuned", "both"] if any(row.tuned for row in rows) else []), "s"]
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     size = None
@@ -28,7 +28,7 @@ def crossbar_table(rows: Sequence[CrossbarRow], ideal: float, samples: int) -> T
             table.add_section()
         found = [_percent(row.plain), _percent(row.adapted)]
         found += [_percent(row.tuned), _percent(row.both)] if len(headings) > 3 else []
-        table.add_row(str(row.size) if row.size != size else "", row.name, *found, f"{row.seconds:.0f} s")
+        table.add_row(str(row.size) if row.size != size else "", row.name, *found, f"{row.seconds:.0f}")
         size = row.size
     return table
 
