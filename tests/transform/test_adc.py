@@ -46,7 +46,6 @@ def layers(draw: st.DrawFn) -> dict[str, object]:
         "tuning": {
             "_CHUNK": draw(st.sampled_from([1, 20, 1 << 16])),
             "_TILE": draw(st.sampled_from([1, 2, 256])),
-            "_FEW_CHANNELS": 0,
             "_SPARSE": draw(st.sampled_from([0.0, 2.0])),  # matrix products, or events
         },
     }

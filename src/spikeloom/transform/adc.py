@@ -47,8 +47,7 @@ _ROUNDS = np.float32(3 * 2**22)
 #: Partial sums in flight (a megabyte), and columns of one matrix product at most.
 _CHUNK = 1 << 18
 _TILE = 256
-#: Inputs with fewer channels, or a smaller part that is not zero, are cheaper event by event.
-_FEW_CHANNELS = 8
+#: Inputs of which a smaller part is not zero are cheaper event by event.
 _SPARSE = 0.3
 
 
@@ -212,7 +211,7 @@ def _convert_conv2d(
     stride, padding, dilation, groups = place
     columns = weight_MKCRS.permute(0, 3, 4, 2, 1).contiguous()  # (M, R, S, C, K): columns of the crossbars
     input_NHWC = input_NCHW.permute(0, 2, 3, 1).contiguous()
-    (N, H, W, _), (_, R, S, C, K) = input_NHWC.shape, columns.shape
+    (N, H, W, _), (_, R, S, _, K) = input_NHWC.shape, columns.shape
     P = (H + 2 * padding[0] - dilation[0] * (R - 1) - 1) // stride[0] + 1
     Q = (W + 2 * padding[1] - dilation[1] * (S - 1) - 1) // stride[1] + 1
     if P < 1 or Q < 1:
@@ -222,7 +221,7 @@ def _convert_conv2d(
     scale = np.asarray(factors, np.float32)
     limits = (np.float32(1 / adc.step), np.float32(adc.low), np.float32(adc.high))
     out = torch.zeros(N * P, Q, K)
-    by_events = C <= _FEW_CHANNELS or np.count_nonzero(input_NHWC.numpy() != 0) < _SPARSE * input_NHWC.numel()
+    by_events = np.count_nonzero(input_NHWC.numpy() != 0) < _SPARSE * input_NHWC.numel()
     through = _by_events if by_events else _by_products
     through(input_NHWC, columns, scale, limits, rows, (stride, padding, dilation, groups), out.view(N, P, Q, K))
     out *= adc.step
