@@ -15,12 +15,12 @@ SHARES: tuple[Share, ...] = ("neuron", "dram", "sram", "compute", "leakage")
 REMEDIES: Mapping[str, str] = {
     "batching": "weights are fetched once for all time steps (tick batching, weight stationary over time)",
     "sharing": "4 neurons share the logic of one neuron module; their states and the latency stay",
-    "early exit": "a sample stops as soon as its class is sure, as often right as with all steps",
+    "early exit": "a sample stops as soon as its class is sure, by a margin that loses nothing where it was chosen",
     "half steps": "half of the time steps; what accuracy that costs is not known here",
     "4 bit": "weights of 4 bits; what accuracy that costs is not known here",
     "2 bit": "weights of 2 bits; what accuracy that costs is not known here",
 }
-#: Those that change no prediction, or none for the worse.
+#: Those meant to change no prediction for the worse.
 KEEP_ACCURACY = ("batching", "sharing", "early exit")
 
 

@@ -99,7 +99,7 @@ def _percent(share: float | None) -> str:
 
 def _even(study: TrulyEfficient, running: Sequence[OnMachine]) -> Table:
     table = _table(
-        f"Firing rate at which SNN and ANN cost the same (now {_percent(study.rate)})",
+        f"Firing rate at which SNN and ANN cost the same (now {_rate(study.rate)})",
         "counted by",
         ("same machine", "cheapest ANN", "which"),
     )
@@ -112,7 +112,7 @@ def _even(study: TrulyEfficient, running: Sequence[OnMachine]) -> Table:
 
 
 def _rate(rate: float) -> str:
-    return "none" if rate < 0 else "above 100 %" if rate > 1 else _percent(rate)
+    return "none" if rate < 0 else "above 100 %" if rate > 1 else f"{100 * rate:.3g} %"
 
 
 def _case(even: BreakEven | None) -> str:
@@ -121,7 +121,7 @@ def _case(even: BreakEven | None) -> str:
     if even.case in ("never", "always"):
         return "none" if even.case == "never" else "above 100 %"
     assert even.rate is not None
-    return _percent(even.rate)
+    return _rate(even.rate)
 
 
 def _remedies(running: Sequence[OnMachine]) -> Table:
@@ -141,17 +141,19 @@ def sentences(study: TrulyEfficient) -> list[str]:
     """What the tables show."""
     compared = [one for one in study.machines if one.ratio is not None]
     right = [
-        f"{who} {_percent(part)}" for who, part in zip(("SNN", "ANN"), study.accuracy, strict=True) if part is not None
+        f"{who} {100 * part:.2f} %"
+        for who, part in zip(("SNN", "ANN"), study.accuracy, strict=True)
+        if part is not None
     ]
     lines = [
         f"{study.num_samples} samples{', right: ' if right else ''}{', '.join(right)}; {_percent(study.ann_zeros)} of the ANN's "
         "activations are zero."
     ]
     if study.exits is not None:
-        whole, early = study.exits.accuracy
+        whole, early = (f"{100 * part:.2f} %" for part in study.exits.accuracy)
         lines.append(
             f"Early exit: {study.exits.mean:.2f} of {study.num_steps} steps on average of {study.exits.tested} samples, right: "
-            f"{_percent(whole)} with all steps, {_percent(early)} so."
+            f"{early} instead of {whole}."
         )
     if compared:
         ranked = sorted(compared, key=lambda one: one.ratio or 0.0)
@@ -177,7 +179,7 @@ def _bottleneck(one: OnMachine) -> str:
     spent = one.snn.shares
     largest = max(SHARES, key=lambda share: spent[share])
     words = f"On {one.label}, where the EDP of the SNN is lowest, most goes to {largest} ({_percent(spent[largest])})"
-    kept = [("of what keeps accuracy", KEEP_ACCURACY), ("of all", tuple(REMEDIES))]
+    kept = [("of those meant to keep accuracy", KEEP_ACCURACY), ("of all", tuple(REMEDIES))]
     for which, remedies in kept:
         helpful = [(each.energy, each.remedy) for each in one.savings if each.energy and each.remedy in remedies]
         if helpful and max(helpful)[0] >= 0.0005:  # less would be shown as nothing
