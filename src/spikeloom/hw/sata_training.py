@@ -27,7 +27,7 @@ from spikeloom.core.arch import (
     values_of,
 )
 from spikeloom.core.counts import Counts
-from spikeloom.core.trace import Spikes
+from spikeloom.core.trace import Arrival, Spikes
 from spikeloom.core.workload import Layer, NeuronRule, Workload
 from spikeloom.errors import ConfigError, MappingError
 from spikeloom.hw.base import AbstractMachine, CountCache, check_layer_tables
@@ -178,8 +178,7 @@ class SataTraining(AbstractMachine[SataTrainingArch]):
             expected=tool or any((*values_of(arch.sp_du), *values_of(arch.sp_df))),
         )
         for layer, actions in zip(run.layers, found, strict=True):
-            work = sum(actions[pair] for pair in (("forward", "ac"), ("backward", "product"), ("update", "accumulate")))
-            cycles = math.ceil(work / arch.pes)
+            cycles = _cycles(layer, actions, arch)
             counts = {(layer.name, *pair): n for pair, n in actions.items()}
             total = total.then(Counts(counts, {layer.name: cycles}, cycles))
         return total
@@ -242,12 +241,8 @@ def _trace_counts(layer: Layer, arch: SataTrainingArch) -> _Actions:
         layer.arrival,
         replace(layer, weight=None),
     )  # a weight that is zero is added and updated like others
-    if isinstance(arrival, Spikes):
-        bits, ones_CHW = 1, arrival.events()
-    else:
-        bits = arrival.bits + arrival.signed
-        ones_CHW = np.bitwise_count(np.abs(arrival.values.astype(np.int32))).sum(axis=(0, 1), dtype=np.int64)
-    accumulations = dense.met(ones_CHW)
+    bits = 1 if isinstance(arrival, Spikes) else arrival.bits + arrival.signed
+    accumulations = dense.met(_input_ones(arrival).sum(axis=0))
     input_bits = layer.C * layer.H * layer.W * bits
     fwd_words, words = (T * -(-input_bits // width) for width in (arch.fwd_bit, FULL_BIT))
     memories = _memories(layer.num_weights, neurons * T, fwd_words, words, T)
@@ -259,6 +254,26 @@ def _trace_counts(layer: Layer, arch: SataTrainingArch) -> _Actions:
         ("update", "accumulate"): accumulations,
         **{pair: n * N for pair, n in memories.items()},
     }
+
+
+def _input_ones(arrival: Arrival) -> np.ndarray:
+    """Ones among the bits of every input, summed over steps; int64 (N, C, H, W)."""
+    if isinstance(arrival, Spikes):
+        ones: np.ndarray = np.bitwise_count(arrival.packed).sum(axis=0, dtype=np.int64)
+    else:
+        ones = np.bitwise_count(np.abs(arrival.values.astype(np.int32))).sum(axis=0, dtype=np.int64)
+    return ones
+
+
+def _cycles(layer: Layer, actions: _Actions, arch: SataTrainingArch) -> int:
+    """Lower bound of a layer's cycles: each sample is a step of its own, its operations over all PEs, rounded up."""
+    N, accumulations = layer.num_samples, actions["forward", "ac"] + actions["update", "accumulate"]
+    products = actions["backward", "product"] / N
+    if arch.fidelity == "tool":
+        return N * math.ceil((accumulations / N + products) / arch.pes)
+    dense = replace(layer, weight=None)
+    met = (2 * dense.met(ones_CHW) for ones_CHW in _input_ones(layer.arrival))
+    return sum(math.ceil((work + products) / arch.pes) for work in met)
 
 
 def _kept(count: int, sparsity: float) -> int:
