@@ -146,7 +146,7 @@ def sentences(study: TrulyEfficient) -> list[str]:
         if part is not None
     ]
     lines = [
-        f"{study.num_samples} samples{', right: ' if right else ''}{', '.join(right)}; {_percent(study.ann_zeros)} of the ANN's "
+        f"{study.num_samples} sample{'s' if study.num_samples > 1 else ''}{', right: ' if right else ''}{', '.join(right)}; {_percent(study.ann_zeros)} of the ANN's "
         "activations are zero."
     ]
     if study.exits is not None:
