@@ -152,14 +152,14 @@ def test_a_chip_of_a_fixed_size_must_hold_the_network() -> None:
     grown = evaluate(work, SpikesimArch())
     assert grown.area_m2 is not None
     # ceil(200 / 64) = 4 row groups in one PE, ceil(300 * 2 / 64) = 10 column blocks: 10 PEs, 2 tiles
-    two = evaluate(work, SpikesimArch(tiles=2, words=500))
+    two = evaluate(work, SpikesimArch(tiles=2, words=200, membranes=300))
     assert two.area == grown.area
     bigger = evaluate(work, SpikesimArch(tiles=3)).area_m2
     assert bigger is not None and bigger > grown.area_m2
     with pytest.raises(MappingError, match="tiles: the network needs 2, the machine has 1"):
         evaluate(work, SpikesimArch(tiles=1))
-    with pytest.raises(MappingError, match="words: the network needs 500, the machine has 499"):
-        evaluate(work, SpikesimArch(words=499))
+    with pytest.raises(MappingError, match="membranes: the network needs 300, the machine has 299"):
+        evaluate(work, SpikesimArch(membranes=299))
 
 
 def test_converters_of_a_stated_precision_cost_more_the_wider_they_are() -> None:

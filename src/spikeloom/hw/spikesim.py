@@ -20,7 +20,15 @@ from spikeloom.core.workload import Layer, Workload
 from spikeloom.errors import MappingError
 from spikeloom.hw.base import AbstractMachine, CountCache
 from spikeloom.hw.spikesim_arch import PHASES, SpikesimArch
-from spikeloom.hw.spikesim_tool import tool_counts, tool_layers, tool_pes, tool_stops, tool_warnings, tool_words
+from spikeloom.hw.spikesim_tool import (
+    tool_counts,
+    tool_kernel,
+    tool_layers,
+    tool_pes,
+    tool_stops,
+    tool_warnings,
+    tool_words,
+)
 
 WEIGHTED = ("conv1d", "conv2d", "linear")
 
@@ -112,22 +120,25 @@ class Spikesim(AbstractMachine[SpikesimArch]):
         """As many tiles and words of memory as the network needs, where the machine leaves them open."""
         layers = self.runs(workload, arch).layers
         if arch.tool:
-            pes, words, crossbars = (
-                tool_pes(layers, arch),
-                tool_words(workload, layers, arch),
-                layers[0].R * layers[0].S,
-            )
-            shared = arch.tiles_shared
+            pes, crossbars, shared = tool_pes(layers, arch), tool_kernel(layers) ** 2, arch.tiles_shared
+            words, membranes = tool_words(workload, layers, arch)
         else:
             pes, crossbars, shared = [grid_of(layer, arch).pes for layer in layers], arch.crossbars, arch.share_tiles
-            words = sum(layer.C * layer.H * layer.W + layer.K * layer.P * layer.Q for layer in layers)
-        tiles = sum(_first_tiles(pes, arch.pes_per_tile, shared)[1])
-        for name, has, needs in (("tiles", arch.tiles, tiles), ("words", arch.words, words)):
-            if 0 < has < needs:
+            words = sum(layer.C * layer.H * layer.W for layer in layers)
+            membranes = sum(layer.K * layer.P * layer.Q for layer in layers)
+        needs = {"tiles": sum(_first_tiles(pes, arch.pes_per_tile, shared)[1]), "words": words, "membranes": membranes}
+        for name, needed in needs.items():
+            if 0 < getattr(arch, name) < needed:
                 raise MappingError(
-                    f"{name}: the network needs {needs}, the machine has {has}; give it more, or 0 for as needed"
+                    f"{name}: the network needs {needed}, the machine has {getattr(arch, name)}; give it more, or 0 for as needed"
                 )
-        return replace(arch, tiles=arch.tiles or tiles, words=arch.words or words, crossbars=crossbars)
+        return replace(
+            arch,
+            crossbars=crossbars,
+            tiles=arch.tiles or needs["tiles"],
+            words=arch.words or words,
+            membranes=arch.membranes or membranes,
+        )
 
     def count(
         self,

@@ -62,9 +62,8 @@ class SpikesimArch(AbstractArch):
         False, "tool fidelity: a network on which the script ends in an error, or never, is refused instead of noted"
     )
     tiles: int = knob(0, "tiles of the chip, 0 = as many as the network needs", low=0, high=10**9)
-    words: int = knob(
-        0, "words of the memories of inputs and membranes, 0 = as many as the network needs", low=0, high=10**12
-    )
+    words: int = knob(0, "words of the memory of inputs, 0 = as many as the network needs", low=0, high=10**12)
+    membranes: int = knob(0, "words of the memory of membranes, 0 = as many as the network needs", low=0, high=10**12)
     clock: float = knob(2.5e8, "clock", suffix="mhz", low=1e-3, high=1e5)
     table: str = knob("spikesim65", "component table that prices the counts")
 
@@ -108,11 +107,12 @@ class SpikesimArch(AbstractArch):
             "tile_buffer": Component("tile_buffer", width_bit=rows),
             "htree": Component("htree", width_bit=rows),
             "memory": Component("word", width_bit=22),
+            "membranes": Component("word", width_bit=22),
             "neuron": Component("neuron", width_bit=SIDE),
         }
 
     def inventory(self) -> tuple[Part, ...]:
-        """What ``tiles`` tiles and ``words`` words hold; `Spikesim.sized` fills in both where they are 0."""
+        """What the tiles and memories hold; `Spikesim.sized` fills in their numbers where they are 0."""
         pes = self.tiles * self.pes_per_tile
         copies = {
             "crossbar": pes * self.crossbars,
@@ -123,6 +123,7 @@ class SpikesimArch(AbstractArch):
             "tile_buffer": self.tiles,
             "htree": self.tiles,
             "memory": self.words,
+            "membranes": self.membranes,
             "neuron": self.tiles,
         }
         part = self._parts()

@@ -110,12 +110,17 @@ def tool_pes(layers: abc.Sequence[Layer], arch: SpikesimArch) -> list[int]:
     return [-(-layer.C // arch.size) * -(-layer.K // arch.size) for layer in _convolutions(layers)]
 
 
-def tool_words(workload: Workload, layers: abc.Sequence[Layer], arch: SpikesimArch) -> int:
-    """Words of memory: inputs of all convolutions, membranes of the first five, or of all if that is corrected."""
+def tool_kernel(layers: abc.Sequence[Layer]) -> int:
+    """Side of the one kernel of all convolutions."""
+    return _convolutions(layers)[0].R
+
+
+def tool_words(workload: Workload, layers: abc.Sequence[Layer], arch: SpikesimArch) -> tuple[int, int]:
+    """Words of memory: inputs of all convolutions; membranes of the first five, or of all if that is corrected."""
     convolutions = _convolutions(layers)
     kept = convolutions[:FIVE] if arch.five_layers else convolutions
     inputs = sum(layer.C * layer.H * layer.W for layer in convolutions)
-    return inputs + sum(layer.K * _positions(workload, layer, arch) for layer in kept)
+    return inputs, sum(layer.K * _positions(workload, layer, arch) for layer in kept)
 
 
 def tool_warnings(layers: abc.Sequence[Layer], arch: SpikesimArch) -> abc.Iterator[str]:

@@ -86,12 +86,7 @@ def _sata(figures: dict[str, Any]) -> Iterator[Figure]:
 def _spikesim(figures: dict[str, Any]) -> Iterator[Figure]:
     network = published("spikesim_ela.json")["cases"][0]["inputs"]
     area = spikesim_report(network).area or {}
-    held, drawn = (
-        [channels * size**2 for channels, size in zip(network[f"{side}_ch"], network[f"{side}_dim"], strict=True)]
-        for side in ("out", "in")
-    )
-    neurons = sum(held[:5])  # the script's memory holds those of five layers, and the inputs of all
-    share = area["memory"] * neurons / (neurons + sum(drawn)) / sum(area.values())
+    share = area["membranes"] / sum(area.values())  # the script's memory holds those of five layers
     yield figure(figures["spikesim-neuron-area"], share)
     four, one = (spikesim_report({**network, "time_steps": steps}).edp_js for steps in (4, 1))
     yield figure(figures["spikesim-edp"], four / one)

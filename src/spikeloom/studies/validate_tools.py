@@ -51,6 +51,8 @@ ELA_PARTS = {
     "temp_buf": "temp_buffer",
     "tile_buf": "tile_buffer",
     "mem_fetch": "memory",
+    "input_buf": "memory",
+    "neuron_mem": "membranes",
 }
 #: One MAC of the training estimator at 16 bits, in pJ: what it divides its results by.
 MAC_PJ = 0.2779
@@ -217,9 +219,14 @@ def _spikesim_pairs(case: dict[str, Any]) -> Pairs:
     for word, theirs in parts["energy_components_pJ"].items():
         yield 1e12 * spent[ELA_PARTS.get(word, word)], theirs
     um2 = dict(parts["area_components_um2"])
-    um2["mem_fetch"] = um2.pop("input_buf") + um2.pop("neuron_mem")
     for word, theirs in um2.items():
         yield 1e12 * area[ELA_PARTS.get(word, word)], theirs
+    arrays = area["crossbar"] + area["adc"] + area["mux"]
+    # the script's groups overlap: neurons; arrays with subtractors; digital, arrays included; all
+    digital = area["temp_buffer"] + area["tile_buffer"] + arrays + area["memory"]
+    groups = (area["membranes"], arrays + area["subtractor"], digital, sum(area.values()))
+    for group, theirs in zip(groups, printed["area_ret"], strict=True):
+        yield 1e12 * group, theirs
 
 
 def _scale_sim() -> Iterator[Tally]:
