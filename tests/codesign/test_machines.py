@@ -12,6 +12,7 @@ from spikeloom.codesign.mapping import MappingChoices
 from spikeloom.codesign.space import Choice, Space, Value
 from spikeloom.errors import MappingError, SearchError
 from spikeloom.evaluate import ARCH_TYPES, evaluate, load_machine
+from spikeloom.files.config import machine_keys
 from spikeloom.hw.spikex import SpikexArch
 from tests.codesign.cases import tiny_workload
 
@@ -47,6 +48,17 @@ def test_values_that_do_not_go_together_make_a_design_unfit() -> None:
     dense.check(choice)  # zskip goes with other dispatches, which may be chosen too
     with pytest.raises(MappingError, match="does not go with dispatch = 'dense'"):
         dense.at({"arch.step": "zskip"})
+
+
+@pytest.mark.parametrize("machine", ["sata", "sata-tool"])
+def test_fields_of_either_fidelity_can_be_chosen(machine: str) -> None:
+    family = Family(load_machine(machine)[1])
+    family.check(Choice("arch.one_bank", (True, False)))  # beside arch.fidelity, or with the tool as the base
+    family.check(Choice("arch.skip", (True, False)))
+    arch = family.at({"arch.fidelity": "tool", "arch.one_bank": False})
+    assert (arch.model, machine_keys(arch)["one_bank"]) == ("sata", False)
+    with pytest.raises(SearchError, match=r"choice 'arch\.one_bank'"):
+        family.check(Choice("arch.one_bank", (2,)))
 
 
 @pytest.mark.parametrize(

@@ -64,13 +64,26 @@ class Family:
                 f"{', '.join(self.layers) or 'none, as the layers are not known yet'}"
             )
         for value in choice.values:
-            # beside defaults: what does not go with the fields of the base may go with other chosen ones
             try:
-                machine_from({"model": self.base.model, **self._keys_of(name, value)}, ARCH_TYPES, PRESETS, "space")
+                self._check_entry(self._keys_of(name, value))
                 if key == "table":
                     load_table(str(value))
             except (ConfigError, CostError) as error:
                 raise SearchError(f"choice '{choice.name}': {str(error).removeprefix('space: ')}") from None
+
+    def _check_entry(self, entry: Mapping[str, Any]) -> None:
+        """Raise ConfigError unless ``entry`` goes with the base or, as other fields may be chosen too, with the defaults or a preset."""
+        model = {"model": self.base.model}
+        starts = (machine_keys(self.base), model, *(model | {"preset": name} for name in PRESETS[self.base.model]))
+        errors = []
+        for start in starts:
+            try:
+                machine_from({**start, **entry}, ARCH_TYPES, PRESETS, "space")
+            except ConfigError as error:
+                errors.append(error)
+            else:
+                return
+        raise errors[0]
 
     def at(self, params: Params) -> AbstractArch:
         """The machine of one point of the space; names that do not begin with ``arch.`` are passed over.
