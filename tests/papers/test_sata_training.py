@@ -222,3 +222,9 @@ def test_bad_descriptions_are_refused() -> None:
         evaluate(Workload((replace(pool, neuron=replace(pool.neuron, kind="none")),), 1, 1), SataTrainingArch())
     with pytest.raises(MappingError, match="layer 'pool': sata-training has no rule for a maxpool2d layer"):
         evaluate(Workload((pool,), 1, 1), SataTrainingArch())
+
+
+@pytest.mark.parametrize("fidelity", ["trace", "tool"])
+def test_a_layer_list_is_not_taken_for_silence(fidelity: str) -> None:
+    with pytest.raises(ConfigError, match="holds no spikes"):
+        evaluate(tool_workload(LAYERS, 4), SataTrainingArch(fidelity=fidelity))

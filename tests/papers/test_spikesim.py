@@ -9,7 +9,7 @@ import pytest
 
 from spikeloom.core.report import Report
 from spikeloom.core.workload import Workload
-from spikeloom.errors import MappingError
+from spikeloom.errors import ConfigError, MappingError
 from spikeloom.evaluate import evaluate
 from spikeloom.hw import HARDWARE
 from spikeloom.hw.spikesim_arch import QUIRKS, SpikesimArch
@@ -139,3 +139,10 @@ def test_the_card_tabulates_what_each_habit_is_worth() -> None:
             f"| {report.edp_js / default.edp_js:.4f} |"
         )
         assert row in card, row
+
+
+def test_a_layer_list_is_not_taken_for_silence() -> None:
+    work = tool_workload([3, 64], [64, 64], [32, 32], [32, 16])
+    with pytest.raises(ConfigError, match="holds no spikes"):
+        evaluate(work, SpikesimArch())
+    assert any("shapes without spikes" in note for note in evaluate(work, SpikesimArch(fidelity="tool")).warnings)

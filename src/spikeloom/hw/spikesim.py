@@ -17,10 +17,11 @@ from spikeloom.core.arch import LayerMapping, Mapping
 from spikeloom.core.counts import Counts
 from spikeloom.core.trace import Levels, Spikes
 from spikeloom.core.workload import Layer, Workload
-from spikeloom.errors import MappingError
+from spikeloom.errors import ConfigError, MappingError
 from spikeloom.hw.base import AbstractMachine, CountCache
 from spikeloom.hw.spikesim_arch import PHASES, SpikesimArch
 from spikeloom.hw.spikesim_tool import (
+    NO_SPIKES,
     tool_counts,
     tool_kernel,
     tool_layers,
@@ -108,6 +109,8 @@ class Spikesim(AbstractMachine[SpikesimArch]):
         if not layers:
             name = workload.layers[0].name if workload.layers else ""
             raise MappingError(f"layer '{name}': spikesim found nothing but pools in this workload")
+        if NO_SPIKES in workload.warnings and not arch.tool:
+            raise ConfigError("a layer list of SpikeSim's script holds no spikes; set fidelity = 'tool'")
         for layer in layers:
             _refuse_unsupported(layer)
         if arch.tool and arch.stops:

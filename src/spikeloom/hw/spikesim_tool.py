@@ -19,6 +19,7 @@ from spikeloom.hw.spikesim_arch import PHASES, SpikesimArch
 
 #: Layers whose membranes have a memory, and layers that the script's lists have room for.
 FIVE, TWELVE = 5, 12
+NO_SPIKES = "a layer list of SpikeSim's ELA script: shapes without spikes"
 
 
 def tool_workload(
@@ -59,7 +60,7 @@ def tool_workload(
             )  # fmt: skip
             layers.append(pool)
             before = (pool.name,)
-    return Workload(tuple(layers), num_steps, 1, "layer list of SpikeSim's ELA script")
+    return Workload(tuple(layers), num_steps, 1, "layer list of SpikeSim's ELA script", (NO_SPIKES,))
 
 
 def _silence(num_steps: int, channels: int, size: int) -> Spikes:
