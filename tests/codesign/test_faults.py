@@ -102,7 +102,8 @@ def kill_when_four(folder: Path, pid: int) -> None:
     kill(pid)
 
 
-def test_a_scheduler_that_comes_back_is_used_again(tmp_path: Path) -> None:
+def test_a_scheduler_that_comes_back_is_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spikeloom.codesign.workers.PATIENCE_S", 60.0)  # a busy machine starts a scheduler slowly
     with dask_cluster(tmp_path) as first:
         port = int(first.address.rsplit(":", 1)[1])
         second = dask_cluster(tmp_path, port=port)
