@@ -131,7 +131,6 @@ def test_operations_by_hand() -> None:
     assert (fp32.additions, fp32.snn_macs, fp32.ann_macs) == (18, 0, 10)
     assert fp32.snn == pytest.approx(18 * 0.9e-12) and fp32.ann == pytest.approx(10 * 4.6e-12)
     assert int8.snn == pytest.approx(18 * 0.03e-12) and int8.ann == pytest.approx(10 * 0.23e-12)
-    assert fp32.break_even(0.45) == pytest.approx(0.45 * 46 / 16.2)
     assert "Horowitz" in fp32.source
 
 
@@ -142,9 +141,34 @@ def test_pixels_are_multiplied_once_and_pooled_spikes_are_added_one_by_one() -> 
     assert fp32.ann_macs == 288 + 8 * 4 + 4 * 3
     spikes = unpacked(trace, "pool").sum() * 4 + unpacked(trace, "fc2").sum() * 3
     assert fp32.additions == pytest.approx(spikes / N)
-    rate = fp32.break_even(0.4)
-    fixed, per_rate = 288 * 4.6, fp32.additions * 0.9 / 0.4
-    assert fixed + rate * per_rate == pytest.approx(332 * 4.6)
+
+
+def test_operations_break_even_where_spikes_added_or_removed_say_so() -> None:
+    network, trace = pooled_snn()
+    for index, each in enumerate(truly_efficient(network, trace, ["spikex"]).estimates):
+        assert each.same is not None
+        if each.same.case in ("never", "always"):
+            end = -1.0 if each.same.case == "never" else 1.0
+            at_end = estimates(lower(network, resampled(network, trace, end, 0)))[index]
+            assert (at_end.snn > each.ann) == (each.same.case == "never")
+            continue
+        assert each.same.strength is not None
+        drawn = resampled(network, trace, each.same.strength, 0)
+        beyond = resampled(network, trace, each.same.strength + 1 / 512, 0)
+        assert estimates(lower(network, drawn))[index].snn <= each.ann < estimates(lower(network, beyond))[index].snn
+        assert each.same.rate == pytest.approx(firing_rate(network, drawn))
+
+
+def test_the_ann_of_another_network_is_refused() -> None:
+    network, trace = pooled_snn()
+    other, its_trace = small_snn()
+    ann = matched_ann(other, its_trace)
+    with pytest.raises(ConfigError, match="expected the ANN of this network"):
+        truly_efficient(network, trace, ["spikex"], ann=(ann.network, replace(ann.trace, extra={})))
+    own = matched_ann(network, trace)
+    wrong = replace(own.trace, extra={"meta": {"matched_steps": trace.num_steps + 1}})
+    with pytest.raises(ConfigError, match=f"the SNN has {trace.num_steps}"):
+        truly_efficient(network, trace, ["spikex"], ann=(own.network, wrong))
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ class Estimate:
     """What counting operations says, per inference.
 
     additions: of the SNN, one per spike and synapse it meets (a sum of pooled spikes counts as its spikes). snn_macs: of layers that
-    get pixels: once if they are the same at every step. ann_macs: of the ANN, every input. snn, ann: joules.
+    get pixels: once if they are the same at every step. ann_macs: of the ANN, every input. snn, ann: joules. same: where both cost the same, None where it was not asked.
     """
 
     prices: str
@@ -81,16 +81,12 @@ class Estimate:
     ann: float
     addition: float
     source: str
+    same: BreakEven | None = None
 
     @property
     def ratio(self) -> float:
         """SNN / ANN."""
         return self.snn / self.ann
-
-    def break_even(self, rate: float) -> float:
-        """The firing rate at which both would cost the same, additions being proportional to it; below 0 where none is."""
-        fixed = self.snn - self.additions * self.addition
-        return rate * (self.ann - fixed) / (self.snn - fixed) if self.snn > fixed else 0.0
 
 
 @dataclass(frozen=True)

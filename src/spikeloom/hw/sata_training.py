@@ -116,7 +116,8 @@ class SataTrainingArch(AbstractArch):
     def notes(self) -> tuple[str, ...]:
         """What every figure of this machine rests on."""
         latency = (
-            f"latency is a lower bound, all products and accumulations over {self.pes} PEs: the tool states no time"
+            f"latency is a lower bound, all products and accumulations over {self.pes} PEs, as the tool states no time, and a "
+            "sample is a training step: do not rank it beside inference"
         )
         unit = "the tool states no unit of its energies; pJ is presumed"
         given = f"gradient sparsities are given, not measured: sp_du = {self.sp_du}, sp_df = {self.sp_df}"

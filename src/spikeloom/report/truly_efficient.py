@@ -104,8 +104,7 @@ def _even(study: TrulyEfficient, running: Sequence[OnMachine]) -> Table:
         ("same machine", "cheapest ANN", "which"),
     )
     for each in study.estimates:
-        rate = each.break_even(study.rate)
-        table.add_row(Text(f"{each.prices} operations"), _rate(rate), "-", "-")
+        table.add_row(Text(f"{each.prices} operations"), _case(each.same), "-", "-")
     for one in running:
         table.add_row(Text(one.label), _case(one.same), _case(one.cheapest), one.cheapest_ann or "-")
     return table
@@ -169,8 +168,10 @@ def sentences(study: TrulyEfficient) -> list[str]:
             f"{', '.join(best) or 'none'}."
         )
     running = [one for one in study.machines if not one.snn.refused]
-    if running:
-        lines.append(_bottleneck(min(running, key=lambda one: one.snn.edp)))
+    lines += [
+        _bottleneck(min((one for one in running if one.table == table), key=lambda one: one.snn.edp))
+        for table in dict.fromkeys(one.table for one in running)
+    ]
     return lines
 
 
@@ -178,7 +179,7 @@ def _bottleneck(one: OnMachine) -> str:
     assert one.snn.shares is not None
     spent = one.snn.shares
     largest = max(SHARES, key=lambda share: spent[share])
-    words = f"On {one.label}, where the EDP of the SNN is lowest, most goes to {largest} ({_percent(spent[largest])})"
+    words = f"Of the machines priced from {one.table} the EDP of the SNN is lowest on {one.label}; there most goes to {largest} ({_percent(spent[largest])})"
     kept = [("of those meant to keep accuracy", KEEP_ACCURACY), ("of all", tuple(REMEDIES))]
     for which, remedies in kept:
         helpful = [(each.energy, each.remedy) for each in one.savings if each.energy and each.remedy in remedies]

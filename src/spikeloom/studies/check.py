@@ -78,7 +78,7 @@ def _archive(path: Path) -> str:
         f", {100 * sum(spikes) / len(spikes):.3g} % mean firing rate of {len(spikes)} binary inputs" if spikes else ""
     )
     extra = trace.extra
-    recorded = ("sample_ids", "arithmetic")  # what our own recorder adds
+    recorded = ("sample_ids", "arithmetic", "matched_steps", "test_accuracy")  # what our own recorder and ANNs add
     unknown = [key for key in (*extra.get("meta", {}), *extra.get("arrays", {})) if key not in recorded]
     unknown += [f"{name}.{key}" for name, keys in extra.get("layers", {}).items() for key in keys]
     arithmetic = extra.get("meta", {}).get("arithmetic", "float32")

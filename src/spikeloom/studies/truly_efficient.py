@@ -51,9 +51,7 @@ def to_json(study: TrulyEfficient) -> str:
     """Everything; quantities are SI."""
     content: dict[str, Any] = {"format": STUDY_FORMAT, "version": 1, **asdict(replace(study, exits=None))}
     content["remedies"] = dict(REMEDIES)
-    content["estimates"] = [
-        {**asdict(one), "ratio": one.ratio, "break_even_rate": one.break_even(study.rate)} for one in study.estimates
-    ]
+    content["estimates"] = [{**asdict(one), "ratio": one.ratio} for one in study.estimates]
     content["machines"] = [
         {**asdict(one), "ratio": one.ratio, "later_steps": one.later_steps} for one in study.machines
     ]
@@ -135,6 +133,7 @@ def truly_efficient(
         ann = matched_ann(network, trace)
     baseline = ann if isinstance(ann, Ann) else _given(*ann, trace.num_steps)
     workload, matched = lower(network, trace), lower(baseline.network, baseline.trace)
+    _check_same_layers(workload, matched)
 
     def run(work: Workload, arch: AbstractArch) -> Report:
         return evaluate(work, arch, threads=threads)
@@ -165,7 +164,7 @@ def truly_efficient(
         baseline.zeros,
         baseline.assumption,
         (trace.accuracy, baseline.trace.accuracy),
-        estimates(workload),
+        tuple(_with_break_even(each, index, sample) for index, each in enumerate(estimates(workload))),
         tuple(found),
         exits,
     )
@@ -182,8 +181,28 @@ def _given(network: Network, trace: SpikeTrace, steps: int) -> Ann:
     if trace.num_steps != 1:
         raise ConfigError(f"the ANN's trace has {trace.num_steps} steps, expected 1; make it with 'spikeloom ann'")
     activations = [a for a in trace.arrivals.values() if not (isinstance(a, Levels) and a.analog)]
+    matched = trace.extra.get("meta", {}).get("matched_steps", steps)
+    if matched != steps:
+        raise ConfigError(
+            f"the ANN was matched to {matched} steps, the SNN has {steps}; make it with 'spikeloom ann --steps {steps}'"
+        )
     bits = min((a.bits for a in activations if isinstance(a, Levels)), default=1)
     return Ann(network, trace, steps, bits, trace.source or "the ANN is the one given")
+
+
+def _check_same_layers(snn: Workload, ann: Workload) -> None:
+    """Raise ConfigError unless both have the same layers with weights, by name and shape."""
+
+    def shapes(workload: Workload) -> dict[str, tuple[int, ...]]:
+        return {x.name: (x.C, x.K, x.H, x.W, x.R, x.S) for x in workload.layers if x.kind in SYNAPSE_KINDS}
+
+    ours, theirs = shapes(snn), shapes(ann)
+    odd = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
+    if odd:
+        raise ConfigError(
+            f"layer '{odd[0]}': the SNN has {ours.get(odd[0], 'no such layer')}, the ANN {theirs.get(odd[0], 'no such layer')} "
+            "(C, K, H, W, R, S); expected the ANN of this network, as 'spikeloom ann' makes it"
+        )
 
 
 class _Resamples:
@@ -249,6 +268,16 @@ def _on_machine(
         savings(subject),
         subject.report.warnings,
     )
+
+
+def _with_break_even(estimate: Estimate, index: int, sample: _Resamples) -> Estimate:
+    """With the firing rate at which SNN and ANN cost the same, spikes removed or added as for the machines."""
+
+    @cache
+    def energy_at(strength: float) -> float:
+        return estimates(sample.at(strength)[1])[index].snn if strength else estimate.snn
+
+    return replace(estimate, same=break_even(energy_at, lambda strength: sample.at(strength)[0], estimate.ann))
 
 
 def _lengths(steps: int) -> tuple[int, ...]:
