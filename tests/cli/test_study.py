@@ -50,5 +50,8 @@ def test_what_cannot_be_asked_is_said_in_a_line(files: Path, tmp_path: Path) -> 
     assert run.complaint is not None and "spikex" in run.complaint
     run = spikeloom("ann", trace, "-o", trace)
     assert run.complaint is not None and "would be replaced" in run.complaint
+    run = spikeloom("ann", trace, "-o", tmp_path / "x.npz", "--steps", 4)
+    assert run.complaint is not None and "--steps 4 is for an ANN" in run.complaint
+    assert not (tmp_path / "x.npz").exists()
     run = spikeloom("ann", files / "workload.toml", "-o", tmp_path / "x.npz")
     assert run.complaint is not None

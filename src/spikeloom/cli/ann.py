@@ -28,7 +28,7 @@ def ann(
     experiment: Annotated[
         str | None, typer.Option(help="a network: another experiment's data [the one it was trained on]")
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="an ANN: T of the SNN it is to match")] = 4,
+    steps: Annotated[int | None, typer.Option(min=1, help="an ANN: T of the SNN it is to match [4]")] = None,
     method: Annotated[Ceiling, typer.Option(help="an ANN: how its largest activations are chosen")] = Ceiling.mse,
     percentile: Annotated[float, typer.Option(help="of activations, for method percentile")] = 99.9,
     samples: Annotated[int, typer.Option(min=1, help="an ANN: calibration samples")] = 256,

@@ -276,17 +276,27 @@ def ann_of(
     path: str | Path,
     *,
     experiment: str | None = None,
-    steps: int = 4,
+    steps: int | None = None,
     limit: int | None = None,
     data_dir: Path | None = None,
     progress: Progress | None = None,
     **choices: Any,
 ) -> Ann:
-    """The ANN that belongs to a file: of a trace or a spiking network its counts, of an ANN its own activations."""
+    """The ANN that belongs to a file: of a trace or a spiking network its counts, of an ANN its own activations.
+
+    steps: T of the SNN that an ANN is to match, 4 by default.
+
+    Raises:
+        ConfigError: steps beside spikes, which have their own.
+    """
     if not is_trace(path):
         network = read_network(path)
         if not has_spikes(network) and any(isinstance(n, ReLU | ClippedReLU) for n in network.nodes.values()):
             chosen = read_experiment(experiment) if experiment else experiment_of(network, str(path))
-            return measured_ann(network, chosen, steps, limit=limit, data_dir=data_dir, progress=progress, **choices)
+            return measured_ann(
+                network, chosen, steps or 4, limit=limit, data_dir=data_dir, progress=progress, **choices
+            )
+    if steps is not None:
+        raise ConfigError(f"{path}: --steps {steps} is for an ANN; spikes have steps of their own, leave it out")
     network, trace, _ = spikes_of(path, experiment=experiment, limit=limit, data_dir=data_dir, progress=progress)
     return matched_ann(network, trace)
