@@ -173,7 +173,7 @@ def test_a_field_that_would_do_nothing_is_refused(changed: str) -> None:
     with pytest.raises(ConfigError, match=changed.split("=")[0]):
         load_machine(f"sata:{changed}")
     load_machine(f"sata-tool:{changed}")
-    with pytest.raises(ConfigError, match="skip: no effect with fidelity = 'tool'"):
+    with pytest.raises(ConfigError, match="skip: acts in trace fidelity only"):
         load_machine("sata-tool:skip=false")
 
 

@@ -211,7 +211,7 @@ def test_tool_fidelity_takes_one_mean_sparsity_of_a_trace() -> None:
 
 
 def test_bad_descriptions_are_refused() -> None:
-    with pytest.raises(ConfigError, match="sp_s, lost_macs: act in tool fidelity only"):
+    with pytest.raises(ConfigError, match="sp_s, lost_macs: acts in tool fidelity only"):
         SataTrainingArch(sp_s=0.5, lost_macs=False)
     with pytest.raises(ConfigError, match=r"layer 1: got .*expected conv, linear or out_linear"):
         tool_workload([TrainingLayer("pool", 1, 1)], 4)  # type: ignore[arg-type]

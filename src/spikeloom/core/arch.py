@@ -68,15 +68,18 @@ def knob(
     high: float | None = None,
     per_layer: bool = False,
     search: tuple[Any, ...] = (),
+    fidelity: str = "",
 ) -> Any:
     """A field of an Arch: its default (SI), what it means, and what a machine file may say.
 
     suffix: unit suffix of the key in a file (``lbuf`` with suffix ``kib`` is ``lbuf_kib``); low, high: inclusive
     range in the unit of the suffix. per_layer: the field is a ``PerLayer``, in a file one value or a table; it has no
     suffix. search: what a search tries unless it is told otherwise, in the unit of the suffix; none where it leaves the
-    field alone.
+    field alone. fidelity: the one in which the field acts, of a machine that has a field of that name (`check_fidelity`).
     """
     assert not (per_layer and suffix), "units of a table's entries are not converted"
+    if fidelity:
+        meaning = f"{fidelity} fidelity: {meaning}"
     if per_layer:
         meaning = f"{meaning}: one value, or a table layer -> value"
     return field(
@@ -89,8 +92,31 @@ def knob(
             "high": high,
             "per_layer": per_layer,
             "search": search,
+            "fidelity": fidelity,
+            "quirk": False,
         },
     )
+
+
+def quirk(meaning: str) -> Any:
+    """A field that is true where the machine keeps a habit of the tool it speaks for; it acts in tool fidelity only."""
+    made = knob(True, f"quirk of the tool: {meaning}")
+    return field(default=True, metadata={**made.metadata, "fidelity": "tool", "quirk": True})
+
+
+def quirks(arch_type: Any) -> tuple[str, ...]:
+    """Names of the fields made by ``quirk``."""
+    return tuple(item.name for item in fields(arch_type) if item.metadata["quirk"])
+
+
+def check_fidelity(arch: Any) -> None:
+    """Raise ConfigError where a field that acts in the other fidelity alone differs from its default."""
+    for other in ("tool", "trace"):
+        idle = [item for item in fields(arch) if item.metadata["fidelity"] == other != arch.fidelity]
+        if changed := [item.name for item in idle if getattr(arch, item.name) != item.default]:
+            raise ConfigError(
+                f"{', '.join(changed)}: acts in {other} fidelity only; set fidelity = '{other}' or leave it out"
+            )
 
 
 def check_knobs(arch: Any) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import abc
-from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, final
+from dataclasses import dataclass, replace
+from typing import ClassVar, final
 
-from spikeloom.core.arch import AbstractArch, Charge, Component, Part, check_knobs, knob
+from spikeloom.core.arch import AbstractArch, Charge, Component, Part, check_fidelity, check_knobs, knob, quirk, quirks
 from spikeloom.errors import ConfigError
 
 BANKS = 2
@@ -18,11 +18,6 @@ ELEMENTS = {
     "mac8": ("mac8", "relu8", "spad_ann"),
     "mac8-dvs": ("mac8", "relu8", "spad_dvs"),
 }
-
-
-def quirk(meaning: str) -> Any:
-    """A habit of the tool that can be corrected; it acts in tool fidelity only."""
-    return knob(True, f"quirk, in tool fidelity: {meaning}")
 
 
 @final
@@ -37,26 +32,31 @@ class SataArch(AbstractArch):
     )
     rules: str = knob(
         "head",
-        "tool fidelity: its code at head, or the older one behind its archived results (all operands 8 bit, linear layers "
+        "its code at head, or the older one behind its archived results (all operands 8 bit, linear layers "
         "as padded 3x3 maps, output writes not times T)",
         choices=("head", "archived"),
+        fidelity="tool",
     )
     rows: int = knob(16, "PE rows: output positions side by side", low=1, high=4096, search=(8, 16, 32))
     cols: int = knob(8, "PE columns: filters side by side", low=1, high=4096, search=(4, 8, 16))
-    skip: bool = knob(True, "trace fidelity: an im2col column silent in all rows of a fold takes no cycle and no read")
-    fold_pool: bool = knob(True, "trace fidelity: fold sum and average pools into the next layer, else run them")
+    skip: bool = knob(
+        True, "an im2col column silent in all rows of a fold takes no cycle and no read", fidelity="trace"
+    )
+    fold_pool: bool = knob(True, "fold sum and average pools into the next layer, else run them", fidelity="trace")
     pe: str = knob(
         "spike",
         "processing element: AND and accumulator, the same with 288 B for weights, or the tool's 8-bit MAC of ANNs (tool "
         "fidelity only)",
         choices=tuple(ELEMENTS),
     )
-    sparsity: float = knob(-1.0, "tool fidelity: one for all layers, -1 = measured from the trace", low=-1, high=1)
-    act_bit: int = knob(0, "tool fidelity: bits of an input, 0 = by the rules (1 or 8)", suffix="bit", low=0, high=32)
-    weight_bit: int = knob(0, "tool fidelity: bits of a weight, 0 = 8", suffix="bit", low=0, high=32)
-    out_bit: int = knob(0, "tool fidelity: bits of an output, 0 = by the rules (1 or 8)", suffix="bit", low=0, high=32)
+    sparsity: float = knob(-1.0, "one for all layers, -1 = measured from the trace", low=-1, high=1, fidelity="tool")
+    act_bit: int = knob(0, "bits of an input, 0 = by the rules (1 or 8)", suffix="bit", low=0, high=32, fidelity="tool")
+    weight_bit: int = knob(0, "bits of a weight, 0 = 8", suffix="bit", low=0, high=32, fidelity="tool")
+    out_bit: int = knob(
+        0, "bits of an output, 0 = by the rules (1 or 8)", suffix="bit", low=0, high=32, fidelity="tool"
+    )
     ofmap_steps: str = knob(
-        "rules", "tool fidelity: outputs reach the buffer once or in every step", choices=("rules", "once", "every")
+        "rules", "outputs reach the buffer once or in every step", choices=("rules", "once", "every"), fidelity="tool"
     )
     unpadded_maps: bool = quirk("cycles and traffic of maps without padding, work of maps padded by one")
     filter_pass: bool = quirk("a whole weight-stationary pass is added as the time to load weights")
@@ -81,14 +81,10 @@ class SataArch(AbstractArch):
         check_knobs(self)
         if -1 < self.sparsity < 0:
             raise ConfigError(f"sparsity: got {self.sparsity:g}, expected 0..1, or -1 to measure it")
-        other = ("trace fidelity",) if self.tool else ("tool fidelity", "quirk")
-        idle = [item.name for item in fields(self) if item.metadata["meaning"].startswith(other)]
-        changed = [name for name in idle if getattr(self, name) != type(self).__dataclass_fields__[name].default]
+        check_fidelity(self)
         if self.pe.startswith("mac8") and not self.tool:
-            changed.append("pe")
-        if changed:
             raise ConfigError(
-                f"{', '.join(changed)}: no effect with fidelity = '{self.fidelity}'; leave it out or change the fidelity"
+                f"pe: got '{self.pe}', which acts in tool fidelity only; set fidelity = 'tool' or leave it out"
             )
 
     @property
@@ -192,4 +188,4 @@ class SataArch(AbstractArch):
 
 
 #: Fields that correct one habit of the tool each.
-QUIRKS = tuple(item.name for item in fields(SataArch) if item.metadata["meaning"].startswith("quirk"))
+QUIRKS = quirks(SataArch)

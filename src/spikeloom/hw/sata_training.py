@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import abc
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, final
 
 import numpy as np
@@ -21,9 +21,11 @@ from spikeloom.core.arch import (
     Mapping,
     Part,
     PerLayer,
+    check_fidelity,
     check_knobs,
     knob,
     of_layer,
+    quirk,
     values_of,
 )
 from spikeloom.core.counts import Counts
@@ -64,7 +66,7 @@ class SataTrainingArch(AbstractArch):
     )
     fwd_bit: int = knob(16, "bits of weights and membranes in the forward pass", suffix="bit", low=1, high=FULL_BIT)
     sp_s: float = knob(
-        -1.0, "spike sparsity of all layers, tool fidelity only; negative = mean of the trace", low=-1, high=1
+        -1.0, "spike sparsity of all layers; negative = mean of the trace", low=-1, high=1, fidelity="tool"
     )
     sp_du: PerLayer[float] = knob(
         0.0, "share of membrane gradients that are zero and skipped, given", low=0, high=1, per_layer=True
@@ -72,26 +74,19 @@ class SataTrainingArch(AbstractArch):
     sp_df: PerLayer[float] = knob(
         0.0, "share of surrogate derivatives that are zero: no gradient is formed; given", low=0, high=1, per_layer=True
     )
-    lost_macs: bool = knob(True, "quirk (tool): only the last linear layer's forward accumulations are kept")
-    dense_linear: bool = knob(True, "quirk (tool): no sparsity in linear layers")
-    skipped_output: bool = knob(True, "quirk (tool): a linear read-out is not counted at all")
-    ignored_sp_df: bool = knob(True, "quirk (tool): sp_df has no effect")
-    forward_packing: bool = knob(
-        True, "quirk (tool): backward and update pack fwd_bit spikes into a 16-bit word instead of 16"
-    )
-    input_map: bool = knob(True, "quirk (tool): backward products run over the input map, not the output map")
+    lost_macs: bool = quirk("only the last linear layer's forward accumulations are kept")
+    dense_linear: bool = quirk("no sparsity in linear layers")
+    skipped_output: bool = quirk("a linear read-out is not counted at all")
+    ignored_sp_df: bool = quirk("sp_df has no effect")
+    forward_packing: bool = quirk("backward and update pack fwd_bit spikes into a 16-bit word instead of 16")
+    input_map: bool = quirk("backward products run over the input map, not the output map")
     pes: int = knob(128, "processing elements, for the bound on latency", low=1, high=1_000_000, search=(64, 128, 256))
     clock: float = knob(4e8, "clock, for the bound on latency", suffix="mhz", low=1e-3, high=1e5)
     table: str = knob("sata-training", "component table that prices the counts")
 
     def __post_init__(self) -> None:
         check_knobs(self)
-        tool_only = [item for item in fields(self) if "tool" in item.metadata["meaning"] and item.name != "fidelity"]
-        changed = [item.name for item in tool_only if getattr(self, item.name) != item.default]
-        if self.fidelity == "trace" and changed:
-            raise ConfigError(
-                f"{', '.join(changed)}: act in tool fidelity only; set fidelity = 'tool' or leave them out"
-            )
+        check_fidelity(self)
 
     def inventory(self) -> tuple[Part, ...]:
         """PEs and memories; the source states neither area nor leakage of any of them."""

@@ -381,8 +381,6 @@ def _makespan(
         for t in range(layer.num_steps):
             ready, floor = free, free
             for source in sources[name]:
-                if source not in end:
-                    continue
                 same = end[source].shape == end[name].shape
                 at = t if same else -1
                 early = begin[source][:, at] + -(-span[source][:, at] * arch.handover // 100)

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from collections import abc
-from dataclasses import dataclass, fields
-from typing import Any, ClassVar, final
+from dataclasses import dataclass
+from typing import ClassVar, final
 
-from spikeloom.core.arch import AbstractArch, Charge, Component, Part, check_knobs, knob
+from spikeloom.core.arch import AbstractArch, Charge, Component, Part, check_fidelity, check_knobs, knob, quirk, quirks
 from spikeloom.errors import ConfigError
 
 #: Columns that take turns at one ADC.
 PHASES = 8
 #: Side of the crossbar that the tool's constants are of.
 SIDE = 64
-
-
-def quirk(meaning: str) -> Any:
-    """A habit of the tool that can be corrected; it acts in tool fidelity only."""
-    return knob(True, f"quirk of the tool: {meaning}")
 
 
 @final
@@ -37,18 +32,19 @@ class SpikesimArch(AbstractArch):
     crossbars: int = knob(9, "crossbars of a PE (tool: as many as a kernel has positions)", low=1, high=1024)
     device: str = knob("rram", "cells of the crossbars", choices=("rram", "sram"))
     cell_bit: int = knob(
-        4, "trace fidelity: bits of a cell; wider weights take columns side by side", suffix="bit", low=1, high=8
+        4, "bits of a cell; wider weights take columns side by side", suffix="bit", low=1, high=8, fidelity="trace"
     )
     adc_bit: int = knob(
         0,
-        "trace fidelity: precision of the ADCs, 4 to 8; 0 = the tool's ADC of unstated precision",
+        "precision of the ADCs, 4 to 8; 0 = the tool's ADC of unstated precision",
         suffix="bit",
         low=0,
         high=8,
+        fidelity="trace",
     )
-    psum_bit: int = knob(8, "trace fidelity: partial sums that cross the mesh", suffix="bit", low=1, high=32)
-    skip: bool = knob(True, "trace fidelity: an input vector without a spike is not read")
-    share_tiles: bool = knob(False, "trace fidelity: layers share tiles")
+    psum_bit: int = knob(8, "partial sums that cross the mesh", suffix="bit", low=1, high=32, fidelity="trace")
+    skip: bool = knob(True, "an input vector without a spike is not read", fidelity="trace")
+    share_tiles: bool = knob(False, "layers share tiles", fidelity="trace")
     handover: int = knob(75, "percent of a layer's step after which the next layer begins", low=0, high=100)
     pe_clocks: int = knob(26, "clock cycles of a PE cycle: all columns of a PE, read and converted", low=1, high=10_000)
     pooled_maps: bool = quirk("the positions of a convolution are those behind its pool")
@@ -59,7 +55,7 @@ class SpikesimArch(AbstractArch):
         "a crossbar costs the same at any size, and turns at an ADC are taken as size / 8 instead of 8"
     )
     stops: bool = knob(
-        False, "tool fidelity: a network on which the script ends in an error, or never, is refused instead of noted"
+        False, "a network on which the script ends in an error, or never, is refused instead of noted", fidelity="tool"
     )
     tiles: int = knob(0, "tiles of the chip, 0 = as many as the network needs", low=0, high=10**9)
     words: int = knob(0, "words of the memory of inputs, 0 = as many as the network needs", low=0, high=10**12)
@@ -75,15 +71,7 @@ class SpikesimArch(AbstractArch):
             )
         if 0 < self.adc_bit < 4:
             raise ConfigError(f"adc_bit: got {self.adc_bit}, expected 4..8, or 0 for the tool's ADC")
-        tool_only = (*QUIRKS, "stops") if not self.tool else ()
-        trace_only = TRACE_ONLY if self.tool else ()
-        defaults = type(self).__dataclass_fields__
-        changed = [name for name in (*tool_only, *trace_only) if getattr(self, name) != defaults[name].default]
-        if changed:
-            other = "trace" if self.tool else "tool"
-            raise ConfigError(
-                f"{', '.join(changed)}: acts in {other} fidelity only; set fidelity = '{other}' or leave it out"
-            )
+        check_fidelity(self)
 
     @property
     def tool(self) -> bool:
@@ -163,6 +151,4 @@ class SpikesimArch(AbstractArch):
 
 
 #: Fields that correct one habit of the tool each.
-QUIRKS = tuple(item.name for item in fields(SpikesimArch) if item.metadata["meaning"].startswith("quirk"))
-#: Fields that mean nothing to the tool.
-TRACE_ONLY = tuple(item.name for item in fields(SpikesimArch) if item.metadata["meaning"].startswith("trace fidelity"))
+QUIRKS = quirks(SpikesimArch)
