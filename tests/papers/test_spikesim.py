@@ -10,7 +10,7 @@ import pytest
 from spikeloom.core.report import Report
 from spikeloom.core.workload import Workload
 from spikeloom.errors import ConfigError, MappingError
-from spikeloom.evaluate import evaluate
+from spikeloom.evaluate import evaluate, load_machine
 from spikeloom.hw import HARDWARE
 from spikeloom.hw.spikesim_arch import QUIRKS, SpikesimArch
 from spikeloom.hw.spikesim_tool import tool_workload
@@ -143,6 +143,8 @@ def test_the_card_tabulates_what_each_habit_is_worth() -> None:
 
 def test_a_layer_list_is_not_taken_for_silence() -> None:
     work = tool_workload([3, 64], [64, 64], [32, 32], [32, 16])
-    with pytest.raises(ConfigError, match="holds no spikes"):
-        evaluate(work, SpikesimArch())
+    for spec in ("spikesim", "spikex", "sata", "sata-training", "systolic-gated"):
+        with pytest.raises(ConfigError, match="the layer list of SpikeSim's ELA script holds no spikes; "):
+            evaluate(work, load_machine(spec)[1])
+    assert evaluate(work, load_machine("systolic")[1]).energy_j > 0, "what is not gated does not care"
     assert any("shapes without spikes" in note for note in evaluate(work, SpikesimArch(fidelity="tool")).warnings)

@@ -143,13 +143,17 @@ class Layer:
 
 @dataclass(frozen=True, eq=False)
 class Workload:
-    """Layers in execution order; the same for every machine."""
+    """Layers in execution order; the same for every machine.
+
+    shapes_only: the layer list of a tool; its silence stands for spikes that are not known.
+    """
 
     layers: tuple[Layer, ...]
     num_steps: int
     num_samples: int
     source: str = ""
     warnings: tuple[str, ...] = ()
+    shapes_only: bool = False
 
     @cached_property
     def id(self) -> str:

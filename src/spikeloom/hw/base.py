@@ -14,9 +14,11 @@ from spikeloom.core.arch import AbstractArch, Mapping
 from spikeloom.core.counts import Counts
 from spikeloom.core.trace import Arrival, Spikes
 from spikeloom.core.workload import Layer, Workload
-from spikeloom.errors import MappingError
+from spikeloom.errors import ConfigError, MappingError
 from spikeloom.files.schema import nearest
 
+#: Warning of every workload that `refuse_shapes_only` may refuse.
+SHAPES_ONLY = "a layer list: shapes without spikes"
 ArchT = TypeVar("ArchT", bound=AbstractArch)
 
 
@@ -69,6 +71,12 @@ class AbstractMachine(ABC, Generic[ArchT]):
     @abstractmethod
     def utilisation(self, counts: Counts, arch: ArchT, layer: str) -> dict[str, float]:
         """How well the parts were used in one layer, each 0..1, by name."""
+
+
+def refuse_shapes_only(workload: Workload, advice: str) -> None:
+    """Raises ConfigError where a workload holds shapes and no spikes: counting them would take them for silence."""
+    if workload.shapes_only:
+        raise ConfigError(f"the {workload.source} holds no spikes; {advice}")
 
 
 def check_layer_tables(arch: AbstractArch, layers: abc.Sequence[str]) -> None:

@@ -17,11 +17,11 @@ from spikeloom.core.arch import LayerMapping, Mapping
 from spikeloom.core.counts import Counts
 from spikeloom.core.trace import Arrival, Levels, Spikes
 from spikeloom.core.workload import Layer, Workload
-from spikeloom.errors import ConfigError, MappingError
-from spikeloom.hw.base import AbstractMachine, CountCache, fold_pools
+from spikeloom.errors import MappingError
+from spikeloom.hw.base import AbstractMachine, CountCache, fold_pools, refuse_shapes_only
 from spikeloom.hw.sata_arch import SataArch
 from spikeloom.hw.sata_kernels import active_columns, dense_columns, fetched_words, walk_of
-from spikeloom.hw.sata_tool import NO_SPIKES, refuse_unknown_to_tool, tool_counts, tool_layers
+from spikeloom.hw.sata_tool import refuse_unknown_to_tool, tool_counts, tool_layers
 
 WEIGHTED = ("conv1d", "conv2d", "linear")
 #: Layers that run as depthwise sums (or ORs) with weights of one that are not stored.
@@ -50,8 +50,8 @@ class Sata(AbstractMachine[SataArch]):
         layers = self.runs(workload, arch).layers
         if not layers:
             raise MappingError("sata found no layer to run in this workload")
-        if NO_SPIKES in workload.warnings and arch.sparsity < 0:
-            raise ConfigError("a layer list of SATA_Sim holds no spikes; set fidelity = 'tool' and a sparsity")
+        if arch.sparsity < 0:
+            refuse_shapes_only(workload, "set fidelity = 'tool' and a sparsity")
         for layer in layers:
             _refuse_unsupported(layer)
             if arch.tool:

@@ -16,10 +16,9 @@ from spikeloom.core.counts import Counts
 from spikeloom.core.trace import Spikes
 from spikeloom.core.workload import Layer, NeuronRule, Workload
 from spikeloom.errors import ConfigError, MappingError
+from spikeloom.hw.base import SHAPES_ONLY
 from spikeloom.hw.sata_arch import SataArch
 from spikeloom.hw.sata_kernels import Walk, fetched_words, last_read_cycle
-
-NO_SPIKES = "a layer list of SATA_Sim: shapes without spikes"
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def tool_workload(layers: Iterable[ToolLayer | Sequence[object]], num_steps: int
         )  # fmt: skip
         rows, cols = padded_extent(layer)
         lowered.append(replace(layer, P=rows, Q=cols))
-    return Workload(tuple(lowered), num_steps, 1, "layer list of SATA_Sim", (NO_SPIKES,))
+    return Workload(tuple(lowered), num_steps, 1, "layer list of SATA_Sim", (SHAPES_ONLY,), shapes_only=True)
 
 
 def padded_extent(layer: Layer) -> tuple[int, int]:

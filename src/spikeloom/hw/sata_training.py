@@ -32,7 +32,7 @@ from spikeloom.core.counts import Counts
 from spikeloom.core.trace import Arrival, Spikes
 from spikeloom.core.workload import Layer, NeuronRule, Workload
 from spikeloom.errors import ConfigError, MappingError
-from spikeloom.hw.base import AbstractMachine, CountCache, check_layer_tables
+from spikeloom.hw.base import SHAPES_ONLY, AbstractMachine, CountCache, check_layer_tables, refuse_shapes_only
 
 #: Width that the tool prices backward pass and weight update at.
 FULL_BIT = 16
@@ -40,7 +40,6 @@ STAGES = ("forward", "backward", "update")
 KINDS = ("conv1d", "conv2d", "linear")
 POOLS = ("sumpool2d", "avgpool2d", "maxpool2d")
 MEMORIES = ("dram", "glb", "spad")
-NO_SPIKES = "a layer list of SATA_Sim's training estimator: shapes without spikes"
 #: What is counted, and the elementary operations (kind, action, times) it is made of.
 OPERATIONS: dict[tuple[str, str], tuple[tuple[str, str, int], ...]] = {
     ("forward", "ac"): (("accumulator", "accumulate", 1), ("and_gate", "mask", 1)),
@@ -152,8 +151,8 @@ class SataTraining(AbstractMachine[SataTrainingArch]):
         layers = self.runs(workload, arch).layers
         if not layers:
             raise MappingError("sata-training found no convolution and no linear layer to train in this workload")
-        if NO_SPIKES in workload.warnings and arch.sp_s < 0:
-            raise ConfigError("a layer list of the training estimator holds no spikes; set fidelity = 'tool' and sp_s")
+        if arch.sp_s < 0:
+            refuse_shapes_only(workload, "set fidelity = 'tool' and sp_s")
         for layer in layers:
             _refuse_unsupported(layer)
         check_layer_tables(arch, [layer.name for layer in layers])
@@ -364,4 +363,6 @@ def tool_workload(layers: abc.Iterable[TrainingLayer], num_steps: int) -> Worklo
                 neuron=NeuronRule("li" if layer.kind == "out_linear" else "lif"),
             )
         )
-    return Workload(tuple(made), num_steps, 1, "layer list of SATA_Sim's training estimator", (NO_SPIKES,))
+    return Workload(
+        tuple(made), num_steps, 1, "layer list of SATA_Sim's training estimator", (SHAPES_ONLY,), shapes_only=True
+    )

@@ -17,11 +17,10 @@ from spikeloom.core.arch import LayerMapping, Mapping
 from spikeloom.core.counts import Counts
 from spikeloom.core.trace import Levels, Spikes
 from spikeloom.core.workload import Layer, Workload
-from spikeloom.errors import ConfigError, MappingError
-from spikeloom.hw.base import AbstractMachine, CountCache
+from spikeloom.errors import MappingError
+from spikeloom.hw.base import AbstractMachine, CountCache, refuse_shapes_only
 from spikeloom.hw.spikesim_arch import PHASES, SpikesimArch
 from spikeloom.hw.spikesim_tool import (
-    NO_SPIKES,
     tool_counts,
     tool_kernel,
     tool_layers,
@@ -109,8 +108,8 @@ class Spikesim(AbstractMachine[SpikesimArch]):
         if not layers:
             name = workload.layers[0].name if workload.layers else ""
             raise MappingError(f"layer '{name}': spikesim found nothing but pools in this workload")
-        if NO_SPIKES in workload.warnings and not arch.tool:
-            raise ConfigError("a layer list of SpikeSim's script holds no spikes; set fidelity = 'tool'")
+        if not arch.tool:
+            refuse_shapes_only(workload, "set fidelity = 'tool'")
         for layer in layers:
             _refuse_unsupported(layer)
         if arch.tool and arch.stops:

@@ -15,11 +15,11 @@ from spikeloom.core.counts import Counts
 from spikeloom.core.trace import Spikes
 from spikeloom.core.workload import Layer, NeuronRule, Workload
 from spikeloom.errors import MappingError
+from spikeloom.hw.base import SHAPES_ONLY
 from spikeloom.hw.spikesim_arch import PHASES, SpikesimArch
 
 #: Layers whose membranes have a memory, and layers that the script's lists have room for.
 FIVE, TWELVE = 5, 12
-NO_SPIKES = "a layer list of SpikeSim's ELA script: shapes without spikes"
 
 
 def tool_workload(
@@ -60,7 +60,9 @@ def tool_workload(
             )  # fmt: skip
             layers.append(pool)
             before = (pool.name,)
-    return Workload(tuple(layers), num_steps, 1, "layer list of SpikeSim's ELA script", (NO_SPIKES,))
+    return Workload(
+        tuple(layers), num_steps, 1, "layer list of SpikeSim's ELA script", (SHAPES_ONLY,), shapes_only=True
+    )
 
 
 def _silence(num_steps: int, channels: int, size: int) -> Spikes:

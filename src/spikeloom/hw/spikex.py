@@ -35,7 +35,7 @@ from spikeloom.core.trace import Levels, Spikes
 from spikeloom.core.workload import Layer, Workload
 from spikeloom.errors import ConfigError, MappingError
 from spikeloom.hw import dispatch as tiles
-from spikeloom.hw.base import AbstractMachine, CountCache, check_layer_tables, fold_pools
+from spikeloom.hw.base import AbstractMachine, CountCache, check_layer_tables, fold_pools, refuse_shapes_only
 from spikeloom.hw.closed_form import Actions, ArrayCounts, transfer_cycles
 from spikeloom.hw.memory import PRUNED, storage_note, zero_share
 from spikeloom.hw.schedule import Rules, Schedule, ScheduleKey, schedules
@@ -247,6 +247,7 @@ class Spikex(AbstractMachine[SpikexArch]):
         layers = self.runs(workload, arch).layers
         if not layers:
             raise MappingError("spikex found no convolution and no linear layer to run in this workload")
+        refuse_shapes_only(workload, "record a trace, or give a workload of firing rates")
         for layer in layers:
             _refuse_unsupported(layer)
         names = [layer.name for layer in layers]

@@ -29,7 +29,7 @@ from spikeloom.core.counts import Counts
 from spikeloom.core.trace import Levels
 from spikeloom.core.workload import Layer, Workload
 from spikeloom.errors import MappingError
-from spikeloom.hw.base import AbstractMachine, CountCache, check_layer_tables, fold_pools
+from spikeloom.hw.base import AbstractMachine, CountCache, check_layer_tables, fold_pools, refuse_shapes_only
 from spikeloom.hw.memory import PRUNED, zero_share
 from spikeloom.units import exact_si, from_si
 
@@ -188,6 +188,8 @@ class Systolic(AbstractMachine[SystolicArch]):
         layers = self.runs(workload, arch).layers
         if not layers:
             raise MappingError("systolic found no layer to run in this workload")
+        if arch.gating:  # only then zeros are cheaper
+            refuse_shapes_only(workload, "record a trace, or set gating = false")
         for layer in layers:
             _refuse_unsupported(layer, arch)
         check_layer_tables(arch, [layer.name for layer in layers])
