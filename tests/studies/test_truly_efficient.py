@@ -125,6 +125,14 @@ def test_the_first_steps_are_those_of_the_trace(steps: int) -> None:
         first_steps(trace, T + 1)
 
 
+def test_what_has_steps_of_its_own_keeps_them_and_its_records() -> None:
+    once, whole = (Spikes.pack(np.ones((n, N, 3))) for n in (1, T))
+    trace = SpikeTrace(T, N, {"a": whole, "b": once}, outputs={"a": whole, "b": once}, updates={"b": once})
+    cut = first_steps(trace, 3)
+    assert cut.arrivals["b"] is cut.outputs["b"] is cut.updates["b"] is once
+    assert cut.arrivals["a"].num_steps == cut.outputs["a"].num_steps == 3
+
+
 def test_operations_by_hand() -> None:
     fp32, int8 = estimates(lower(*small_snn()))
     # 6 spikes meet 2 synapses each, 3 spikes 2 each: 18 additions; the ANN multiplies 3 * 2 + 2 * 2 = 10 times

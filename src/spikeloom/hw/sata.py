@@ -77,11 +77,12 @@ class Sata(AbstractMachine[SataArch]):
         return total
 
     def utilisation(self, counts: Counts, arch: SataArch, layer: str) -> dict[str, float]:
-        """pe_use: additions per element and cycle; column_use: im2col columns that were not skipped (trace)."""
+        """pe_use: additions per element and cycle; column_use: im2col columns that were not skipped. None in tool fidelity, which
+        counts the work of a padded map over the cycles of one without."""
+        if arch.tool:
+            return {}
         slots = counts.layer_cycles[layer] * arch.rows * arch.cols
         found = {"pe_use": counts.actions[layer, "mac", "add"] / slots if slots else 0.0}
-        if arch.tool:  # the work is that of a padded map, the cycles are not: a share above one is possible
-            return {name: min(1.0, use) for name, use in found.items()}
         columns = counts.statistics[layer, "columns"]
         return found | {"column_use": counts.statistics[layer, "active"] / columns if columns else 0.0}
 

@@ -28,16 +28,19 @@ def first_steps(trace: SpikeTrace, steps: int) -> SpikeTrace:
         raise ConfigError(f"got {steps} steps, expected 1..{trace.num_steps}, those of the trace")
 
     def cut(arrival: Arrival) -> Arrival:
-        if arrival.num_steps != trace.num_steps:
-            return arrival
-        return replace(arrival, values=arrival.values[:steps]) if isinstance(arrival, Levels) else _cut(arrival, steps)
+        if isinstance(arrival, Spikes):
+            return cut_spikes(arrival)
+        return replace(arrival, values=arrival.values[:steps]) if arrival.num_steps == trace.num_steps else arrival
+
+    def cut_spikes(spikes: Spikes) -> Spikes:
+        return _cut(spikes, steps) if spikes.num_steps == trace.num_steps else spikes
 
     return replace(
         trace,
         num_steps=steps,
         arrivals={name: cut(arrival) for name, arrival in trace.arrivals.items()},
-        outputs={name: _cut(one, steps) for name, one in trace.outputs.items() if one.num_steps >= steps},
-        updates={name: _cut(one, steps) for name, one in trace.updates.items() if one.num_steps >= steps},
+        outputs={name: cut_spikes(one) for name, one in trace.outputs.items()},
+        updates={name: cut_spikes(one) for name, one in trace.updates.items()},
         extra={},
     )
 
