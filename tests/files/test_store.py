@@ -52,6 +52,7 @@ def test_a_trace_round_trips(tmp_path: Path, recording: tuple[Network, SpikeTrac
     again, read = read_trace(path)
     # geometry, neurons, neighbours, weights and every spike of every layer, as a machine sees them
     before, after = lower(network, trace), lower(again, read)
+    assert before.id == after.id
     assert [layer.name for layer in before.layers] == [layer.name for layer in after.layers]
     for one, two in zip(before.layers, after.layers, strict=True):
         assert one.id == two.id, one.name
@@ -537,3 +538,17 @@ def test_neurons_behind_a_pool_survive(tmp_path: Path) -> None:
     read = lower(*read_trace(tmp_path / "t.npz"))
     assert read["pool"].neuron.leak == Leak(shift=3)
     assert read["avg"].neuron.kind == "none"
+
+
+def test_the_delay_of_spikes_round_trips_and_changes_the_workload(tmp_path: Path) -> None:
+    nodes: dict[str, Node] = {"in": In((3,)), "fc": Linear(3, 2), "if": IF()}
+    network, spikes = chain("n", nodes), {"fc": Spikes.pack(np.ones((4, 1, 3)))}
+    ids = []
+    for delay in (0, 1):
+        path = tmp_path / f"{delay}.npz"
+        write_trace(path, network, SpikeTrace(4, 1, spikes, delay=delay))
+        assert ("delay" in contents(path)[0]) == bool(delay)
+        work = lower(*read_trace(path))
+        assert work.delay == delay
+        ids.append(work.id)
+    assert ids[0] != ids[1]

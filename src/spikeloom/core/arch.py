@@ -8,6 +8,7 @@ from collections import abc
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
+from spikeloom.core.placement import Placement
 from spikeloom.errors import ConfigError
 from spikeloom.units import from_si
 
@@ -201,7 +202,8 @@ class LayerMapping:
 
 @dataclass(frozen=True)
 class Mapping:
-    """Decisions of a machine's compiler, by layer name."""
+    """Decisions of a machine's compiler, by layer name; of a many-core machine also which core holds which neurons."""
 
     model: str
     layers: abc.Mapping[str, LayerMapping] = field(default_factory=dict)
+    placement: Placement | None = None

@@ -138,6 +138,8 @@ class SpikeTrace:
     updates: true where the membrane before the leak was non-zero, a spike arrived or a bias acts (T N *out_shape).
     labels, predictions: int64, shape (N,), or None.
     extra: keys this version does not know, kept on a round trip ("meta", "layers", "arrays").
+    delay: 0 where a spike acts in the step it is sent in, 1 where it acts in the next one, as on Loihi. Either way an arrival stands
+        at the step in which it was sent.
     """
 
     num_steps: int
@@ -150,6 +152,7 @@ class SpikeTrace:
     labels: np.ndarray | None = None
     predictions: np.ndarray | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    delay: int = 0
 
     @property
     def accuracy(self) -> float | None:

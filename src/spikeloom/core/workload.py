@@ -146,6 +146,7 @@ class Workload:
     """Layers in execution order; the same for every machine.
 
     shapes_only: the layer list of a tool; its silence stands for spikes that are not known.
+    delay: steps after which a spike acts, 0 or 1, as in `SpikeTrace`.
     """
 
     layers: tuple[Layer, ...]
@@ -154,11 +155,13 @@ class Workload:
     source: str = ""
     warnings: tuple[str, ...] = ()
     shapes_only: bool = False
+    delay: int = 0
 
     @cached_property
     def id(self) -> str:
         """SHA-256 over all layers."""
-        return hashlib.sha256("".join(layer.id for layer in self.layers).encode()).hexdigest()
+        delay = f"delay={self.delay}" if self.delay else ""
+        return hashlib.sha256(("".join(layer.id for layer in self.layers) + delay).encode()).hexdigest()
 
     def __getitem__(self, name: str) -> Layer:
         for layer in self.layers:

@@ -101,6 +101,7 @@ def read_trace(path: str | Path) -> tuple[Network, SpikeTrace]:
         labels,
         predictions,
         extra,
+        meta.delay,
     )
 
 
@@ -400,6 +401,7 @@ def write_trace(path: str | Path, network: Network, trace: SpikeTrace, *, weight
         "num_samples": trace.num_samples,
         "dt_s": trace.dt_s,
         "source": trace.source,
+        **({"delay": trace.delay} if trace.delay else {}),
         "layers": layers,
         **extra.get("meta", {}),
     }
