@@ -86,9 +86,9 @@ class Layer:
 
     def dense_synops(self) -> int:
         """Synaptic operations of one sample if every input fired in every step (padding excluded)."""
-        reach = _reach(self.H, self.P, self.R, self.stride[0], self.padding[0], self.dilation[0]).sum()
-        reach *= _reach(self.W, self.Q, self.S, self.stride[1], self.padding[1], self.dilation[1]).sum()
-        return int(reach) * self.C * (self.K // self.groups) * self.num_steps
+        pairs = reach(self.H, self.P, self.R, self.stride[0], self.padding[0], self.dilation[0]).sum()
+        pairs *= reach(self.W, self.Q, self.S, self.stride[1], self.padding[1], self.dilation[1]).sum()
+        return int(pairs) * self.C * (self.K // self.groups) * self.num_steps
 
     @cached_property
     def synops(self) -> int:
@@ -97,8 +97,8 @@ class Layer:
 
     def met(self, events_CHW: np.ndarray) -> int:
         """Sum over input pixels of ``events_CHW`` times the (output, non-zero weight) pairs each pixel meets."""
-        reach_HR = _reach(self.H, self.P, self.R, self.stride[0], self.padding[0], self.dilation[0])
-        reach_WS = _reach(self.W, self.Q, self.S, self.stride[1], self.padding[1], self.dilation[1])
+        reach_HR = reach(self.H, self.P, self.R, self.stride[0], self.padding[0], self.dilation[0])
+        reach_WS = reach(self.W, self.Q, self.S, self.stride[1], self.padding[1], self.dilation[1])
         if self.weight is None:
             hits = np.einsum("hw,h,w->", events_CHW.sum(axis=0), reach_HR.sum(axis=1), reach_WS.sum(axis=1))
             return int(hits) * (self.K // self.groups)
@@ -116,8 +116,8 @@ class Layer:
 
     def fanout_CHW(self) -> np.ndarray:
         """(Output, non-zero weight) pairs that each input pixel meets in one step; int64, (C, H, W)."""
-        reach_HR = _reach(self.H, self.P, self.R, self.stride[0], self.padding[0], self.dilation[0])
-        reach_WS = _reach(self.W, self.Q, self.S, self.stride[1], self.padding[1], self.dilation[1])
+        reach_HR = reach(self.H, self.P, self.R, self.stride[0], self.padding[0], self.dilation[0])
+        reach_WS = reach(self.W, self.Q, self.S, self.stride[1], self.padding[1], self.dilation[1])
         fanout: np.ndarray = np.einsum("crs,hr,ws->chw", self.fanout_CRS(), reach_HR, reach_WS, optimize=True)
         return fanout
 
@@ -199,10 +199,13 @@ class RateWorkload:
 
 
 @lru_cache(maxsize=1024)
-def _reach(size: int, out: int, kernel: int, stride: int, padding: int, dilation: int) -> np.ndarray:
-    """reach[h, r] = number of output positions p with p*stride + r*dilation - padding == h (0 or 1); int64."""
-    reach = np.zeros((size, kernel), dtype=np.int64)
+def reach(size: int, out: int, kernel: int, stride: int, padding: int, dilation: int) -> np.ndarray:
+    """found[h, r] = number of output positions p with p*stride + r*dilation - padding == h (0 or 1); int64.
+
+    With ``out`` and ``kernel``, ``stride`` and ``dilation`` exchanged: found[h, p] = number of kernel positions r. Not to be written to.
+    """
+    found = np.zeros((size, kernel), dtype=np.int64)
     for r in range(kernel):
         position = np.arange(out) * stride + r * dilation - padding
-        np.add.at(reach[:, r], position[(position >= 0) & (position < size)], 1)
-    return reach
+        np.add.at(found[:, r], position[(position >= 0) & (position < size)], 1)
+    return found
