@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Literal
@@ -247,6 +247,25 @@ class Network:
         digest.update(json.dumps([list(e) for e in self.edges]).encode())
         digest.update(repr(self.dt_s).encode())
         return digest.hexdigest()
+
+
+def arithmetic_of(network: Network) -> str:
+    """What made the spikes, for the trace: "float32", or the integer network's widths and what happens beyond them."""
+    if network.arithmetic == "float32":
+        return "float32"
+    nodes = network.nodes.values()
+    weights = sorted({n.weight_bits for n in nodes if isinstance(n, Synapse)})
+    biases = sorted({n.bias_bits for n in nodes if isinstance(n, Synapse) and n.bias_bits is not None})
+    membranes = [n for n in nodes if isinstance(n, Membrane)]
+    kept = sorted({n.membrane_bits for n in membranes if n.membrane_bits is not None})
+    words = [f"weights {_listed(weights)} bit"] + ([f"biases {_listed(biases)} bit"] if biases else [])
+    if kept:
+        words.append(f"membranes {_listed(kept)} bit {'/'.join(sorted({n.overflow for n in membranes}))}")
+    return f"integer: {', '.join(words)}"
+
+
+def _listed(values: Sequence[int]) -> str:
+    return "/".join(map(str, values))
 
 
 def chain(

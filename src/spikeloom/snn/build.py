@@ -37,9 +37,9 @@ from spikeloom.core.nodes import (
     SumPool2d,
     Synapse,
 )
+from spikeloom.core.signals import LEVEL_MAX, received_signals, sent_signals
 from spikeloom.errors import NetworkError
-from spikeloom.snn.arrivals import received_signals, sent_signals
-from spikeloom.snn.encode import LEVEL_MAX, Encoded
+from spikeloom.snn.encode import Encoded
 from spikeloom.snn.modules import Frames, NodeModule, node_module
 from spikeloom.snn.surrogate import surrogate
 

@@ -12,10 +12,8 @@ from typing import Literal, Protocol
 import numpy as np
 
 from spikeloom.core.nodes import Input
+from spikeloom.core.signals import LEVEL_MAX
 from spikeloom.errors import NetworkError
-
-#: Largest pixel; a direct-coded level L arrives as L / 255.
-LEVEL_MAX = 255
 
 InputKind = Literal["analog", "levels", "spikes"]
 

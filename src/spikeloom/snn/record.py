@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spikeloom.core.network import Network
+from spikeloom.core.network import Network, arithmetic_of
 from spikeloom.core.nodes import (
     IF,
     LAYERS,
@@ -26,16 +26,13 @@ from spikeloom.core.nodes import (
     Conv1d,
     Conv2d,
     CubaLIF,
-    Delay,
-    Firing,
-    Membrane,
     Pool,
     Scale,
     Synapse,
 )
+from spikeloom.core.signals import Signal, received_signals, spikes_unseen
 from spikeloom.core.trace import Arrival, Levels, Spikes, SpikeTrace
 from spikeloom.errors import NetworkError
-from spikeloom.snn.arrivals import Signal, received_signals
 from spikeloom.snn.build import input_frames
 from spikeloom.snn.execute import Execution, Progress, Source, check_classes, encoded_batches, runnable
 from spikeloom.snn.neurons import Dynamics, kept_of, touched
@@ -103,25 +100,6 @@ def record(
     )
 
 
-def arithmetic_of(network: Network) -> str:
-    """What made the spikes, for the trace: "float32", or the integer network's widths and what happens beyond them."""
-    if network.arithmetic == "float32":
-        return "float32"
-    nodes = network.nodes.values()
-    weights = sorted({n.weight_bits for n in nodes if isinstance(n, Synapse)})
-    biases = sorted({n.bias_bits for n in nodes if isinstance(n, Synapse) and n.bias_bits is not None})
-    membranes = [n for n in nodes if isinstance(n, Membrane)]
-    kept = sorted({n.membrane_bits for n in membranes if n.membrane_bits is not None})
-    words = [f"weights {_listed(weights)} bit"] + ([f"biases {_listed(biases)} bit"] if biases else [])
-    if kept:
-        words.append(f"membranes {_listed(kept)} bit {'/'.join(sorted({n.overflow for n in membranes}))}")
-    return f"integer: {', '.join(words)}"
-
-
-def _listed(values: Sequence[int]) -> str:
-    return "/".join(map(str, values))
-
-
 def _recordable(network: Network) -> dict[str, Signal]:
     """What arrives at each layer. Raises NetworkError when a trace of this network cannot be written."""
     unfolded = [name for name, node in network.nodes.items() if isinstance(node, BatchNorm)]
@@ -150,7 +128,7 @@ class _Recorder:
     def __init__(self, network: Network, signals: dict[str, Signal], updates: bool) -> None:
         self.network, self.signals = network, signals
         self.arrivals: dict[str, list[np.ndarray]] = {name: [] for name in signals}
-        unseen = [name for name in signals if self._spikes_unseen(name)]
+        unseen = [name for name in signals if spikes_unseen(network, name)]
         self.outputs: dict[str, list[np.ndarray]] = {name: [] for name in unseen}
         self.senders: dict[str, list[str]] = {}
         for name in unseen:
@@ -159,16 +137,6 @@ class _Recorder:
         self.layer_of = {neuron: _source_layer(network, neuron) for neuron in neurons.values() if neuron is not None}
         self.updates: dict[str, list[np.ndarray]] = {name: [] for name in self.layer_of.values()}
         self.reached: dict[str, Tensor] = {}
-
-    def _spikes_unseen(self, name: str) -> bool:
-        """True for a spiking layer whose spikes are not, one to one and at their own step, the arrival of another layer."""
-        neuron = self.network.layer_neuron(name)
-        node = None if neuron is None else self.network.nodes[neuron]
-        if not isinstance(node, Firing) or node.signed or node.max_level > 1:
-            return False
-        if any(isinstance(node, Delay) for node in self.network.nodes.values()):
-            return True
-        return not any(self.network.layer_inputs(c) == (name,) for c in self.network.layers() if c != name)
 
     def see(self, name: str, arrived: Tensor, sent: Tensor) -> None:
         """Keep what arrives at a layer; of a neuron what it sends, if nothing else shows it, and where it has work."""

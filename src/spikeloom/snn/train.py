@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from spikeloom.core.network import Network
+from spikeloom.core.signals import received_signals
 from spikeloom.errors import NetworkError, NetworkFileError
 from spikeloom.files.checkpoint import read_checkpoint, write_checkpoint
-from spikeloom.snn.arrivals import received_signals
 from spikeloom.snn.balance import balance
 from spikeloom.snn.build import SpikingModule, Watch, build, input_frames
 from spikeloom.snn.encode import encode

@@ -235,7 +235,7 @@ def tables_for(workload: Workload, arch: SpikexArch, options: CotrainOptions) ->
 
 def _workload(network: Network, num_steps: int, arrived: Mapping[str, Tensor]) -> Workload:
     """A batch's arrivals, as they come to a penalty, as a workload."""
-    from spikeloom.snn.arrivals import received_signals
+    from spikeloom.core.signals import received_signals
 
     signals = received_signals(network)
     arrivals: dict[str, Spikes | Levels] = {}

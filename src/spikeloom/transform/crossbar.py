@@ -17,9 +17,8 @@ import numpy as np
 
 from spikeloom.core.network import Network
 from spikeloom.core.nodes import Linear, Membrane, Node, Synapse
+from spikeloom.core.signals import LEVEL_MAX, received_signals
 from spikeloom.errors import NetworkError
-from spikeloom.snn.arrivals import received_signals
-from spikeloom.snn.encode import LEVEL_MAX
 from spikeloom.snn.fake_quant import chosen_step, is_whole
 from spikeloom.transform.circuit import approximate_conductances, effective_conductances
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from spikeloom.core.network import Network
 from spikeloom.core.nodes import SPIKING, SYNAPSES, AvgPool2d, Input, Node, Scale
+from spikeloom.core.signals import LEVEL_MAX
 from spikeloom.errors import NetworkError
-from spikeloom.snn.encode import LEVEL_MAX
 
 
 @dataclass(frozen=True)

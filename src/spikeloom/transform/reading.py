@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spikeloom.core.nodes import Conv1d, Linear, Synapse
+from spikeloom.core.signals import Signal, received_signals
 from spikeloom.errors import NetworkError
-from spikeloom.snn.arrivals import Signal, received_signals
 from spikeloom.snn.build import SpikingModule
 from spikeloom.snn.modules import SynapseModule
 from spikeloom.transform.adc import Adc, adc_conv2d

@@ -27,7 +27,9 @@ from spikeloom.core.nodes import (
     Output,
     SumPool2d,
 )
-from spikeloom.snn.encode import LEVEL_MAX
+
+#: Largest pixel; a direct-coded level L arrives as L / 255.
+LEVEL_MAX = 255
 
 
 @dataclass(frozen=True)
@@ -121,3 +123,14 @@ def _passed(node: Node, signal: Signal) -> Signal:
         unit = signal.unit / area if isinstance(node, AvgPool2d) else signal.unit
         return Signal("analog" if signal.kind == "analog" else "levels", signal.max_level * area, unit, signal.signed)
     return REAL
+
+
+def spikes_unseen(network: Network, name: str) -> bool:
+    """True for a spiking layer whose spikes are not, one to one and at their own step, the arrival of another layer."""
+    neuron = network.layer_neuron(name)
+    node = None if neuron is None else network.nodes[neuron]
+    if not isinstance(node, Firing) or node.signed or node.max_level > 1:
+        return False
+    if any(isinstance(node, Delay) for node in network.nodes.values()):
+        return True
+    return not any(network.layer_inputs(c) == (name,) for c in network.layers() if c != name)

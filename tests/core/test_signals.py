@@ -18,9 +18,8 @@ from spikeloom.core.nodes import (
     ReLU,
     SumPool2d,
 )
-from spikeloom.snn.arrivals import Signal, received_signals
-
-from .toys import tiny_cnn
+from spikeloom.core.signals import Signal, received_signals
+from tests.snn.toys import tiny_cnn
 
 
 def test_pools_count_and_means_have_a_unit() -> None:
