@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spikeloom.core.placement import Place, Placement, even_split
+from spikeloom.core.placement import Place, Placement, Split, even_split, split_owners
 from spikeloom.errors import MappingError
 
 SHAPE = (4, 3, 2)
@@ -67,3 +67,18 @@ def test_an_even_split_is_the_rule_item_by_item(count: int, parts: int) -> None:
     for i in range(count):
         first, last = runs[min(i // (count // parts), parts - 1)]
         assert first <= i < last
+
+
+@given(st.tuples(*[st.integers(1, 6)] * 3), st.sampled_from(("neurons", "channels", "rows")), st.integers(1, 40))
+def test_split_owners_are_even_splits(shape: tuple[int, int, int], split: Split, parts: int) -> None:
+    K, P, Q = shape
+    count = {"neurons": K * P * Q, "channels": K, "rows": P}[split]
+    if parts > count:
+        with pytest.raises(MappingError, match=f"a split of {count} {split} in {parts} parts"):
+            split_owners(shape, split, parts)
+        return
+    owner_KPQ = split_owners(shape, split, parts)
+    runs = even_split(count, parts)
+    for k, p, q in np.ndindex(shape):
+        first, last = runs[owner_KPQ[k, p, q]]
+        assert first <= {"neurons": (k * P + p) * Q + q, "channels": k, "rows": p}[split] < last

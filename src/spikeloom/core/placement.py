@@ -14,6 +14,9 @@ import numpy as np
 from spikeloom.errors import MappingError
 
 Order = Literal["chw", "hwc"]
+Split = Literal["neurons", "channels", "rows"]
+#: Name in a placement of the network's input, whose neurons are placed where the machine drives them by bias.
+INPUT = "input"
 
 
 @dataclass(frozen=True)
@@ -114,3 +117,23 @@ def even_split(count: int, parts: int) -> list[tuple[int, int]]:
     """``count`` things in ``parts`` runs of floor(count/parts), the last takes the rest (item i: min(i // floor, parts - 1))."""
     size = count // parts
     return [(i * size, count if i == parts - 1 else (i + 1) * size) for i in range(parts)]
+
+
+def split_owners(shape_KPQ: tuple[int, int, int], split: Split, parts: int) -> np.ndarray:
+    """Part (0 to parts - 1) of every neuron of a layer that is split evenly; int32, shape (K, P, Q).
+
+    split: "neurons" shares out neurons counted row-major over (K, P, Q), "channels" output channels, "rows" rows of the map; each by
+    the rule of `even_split`.
+
+    Raises:
+        MappingError: more parts than there are things to share out.
+    """
+    axis = {"neurons": None, "channels": 0, "rows": 1}[split]
+    count = int(np.prod(shape_KPQ)) if axis is None else shape_KPQ[axis]
+    if not 1 <= parts <= count:
+        raise MappingError(f"a split of {count} {split} in {parts} parts: expected 1..{count}")
+    part = np.minimum(np.arange(count) // (count // parts), parts - 1).astype(np.int32)
+    if axis is None:
+        return part.reshape(shape_KPQ)
+    along: np.ndarray = np.broadcast_to(part.reshape((-1, 1, 1) if axis == 0 else (1, -1, 1)), shape_KPQ).copy()
+    return along
