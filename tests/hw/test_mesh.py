@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from spikeloom.hw.mesh import Mesh
+from spikeloom.hw.mesh import PORT, Mesh
 
 
 def test_tiles_stand_column_by_column_and_hold_four_cores() -> None:
@@ -30,3 +30,10 @@ def test_chips_lie_side_by_side_in_x() -> None:
     assert (mesh.x(6), mesh.y(6)) == (3, 0)
     assert (mesh.hops(5, 6), mesh.crossings(5, 6), mesh.crossings(0, 17)) == ((1, 1), 1, 2)
     assert mesh.tiles_used(np.array([0, 1, 1, 9])) == 3
+
+
+def test_the_port_stands_at_tile_0_and_is_no_core() -> None:
+    mesh = Mesh()
+    assert (mesh.tile(PORT), mesh.chip(PORT), mesh.hops(PORT, 127)) == (0, 0, (7, 3))
+    assert mesh.tile(np.array([PORT, 0, 4])).tolist() == [0, 0, 1]
+    assert mesh.tiles_used(np.array([PORT, 4, 5])) == 1

@@ -18,9 +18,18 @@ from spikeloom.files.schema import nearest, read_toml
 from spikeloom.units import SUFFIXES, suffix_of, to_si
 
 #: Shipped tables: the first two complete for adder, multiplier, comparator, register, sram and dram, the others for one machine each.
-TABLES = ("cacti32", "cacti32-hp", "sata-training", "sata28", "spikesim65", "systolic28")
+TABLES = (
+    "cacti32",
+    "cacti32-hp",
+    "loihi-davies2018",
+    "loihi-sanafe",
+    "sata-training",
+    "sata28",
+    "spikesim65",
+    "systolic28",
+)
 #: Shipped sets of entries that tables include.
-PARTS = ("aladdin32", "prosperity-dram", "horowitz45")
+PARTS = ("aladdin32", "prosperity-dram", "horowitz45", "loihi-common")
 
 _Number = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 _Text = Annotated[str, Field(min_length=1)]

@@ -11,6 +11,8 @@ from typing import TypeVar
 
 import numpy as np
 
+#: Stands for a core in messages that come from outside: the port at tile 0.
+PORT = -1
 #: A core number, or an integer array of them.
 Cores = TypeVar("Cores", int, np.ndarray)
 
@@ -43,8 +45,11 @@ class Mesh:
         return self.cores_per_chip * self.chips
 
     def tile(self, core: Cores) -> Cores:
-        """Number of the tile of a core, counted through all chips."""
-        return core // self.cores_per_tile
+        """Number of the tile of a core, counted through all chips; that of `PORT` is 0."""
+        if isinstance(core, int):
+            return max(core, 0) // self.cores_per_tile
+        tiles: np.ndarray = np.maximum(core, 0) // self.cores_per_tile
+        return tiles
 
     def x(self, core: Cores) -> Cores:
         """Column of a core's tile, counted through all chips (E-W)."""
@@ -56,7 +61,7 @@ class Mesh:
 
     def chip(self, core: Cores) -> Cores:
         """Chip of a core, numbered from 0 along x."""
-        return core // self.cores_per_chip
+        return self.tile(core) // self.tiles_per_chip
 
     def hops(self, source: Cores, target: Cores) -> tuple[Cores, Cores]:
         """Hops of a message, E-W and N-S: (|dx|, |dy|) between the tiles; 0 within a tile."""
@@ -67,5 +72,6 @@ class Mesh:
         return abs(self.chip(source) - self.chip(target))
 
     def tiles_used(self, cores: np.ndarray) -> int:
-        """Number of tiles with at least one of ``cores``."""
-        return int(np.unique(self.tile(np.asarray(cores))).size)
+        """Number of tiles with at least one of ``cores``; the port is no core."""
+        cores = np.asarray(cores)
+        return int(np.unique(self.tile(cores[cores != PORT])).size)

@@ -14,7 +14,8 @@ class Traffic:
     Letters: T steps (all samples), M cores with work, F flows. A flow is a pair (source core, target core) that carries
     a message in some step; a core may send to itself. Ticks are those of the machine's clock.
 
-    cores_M: numbers of the cores, ascending; int32.
+    cores_M: numbers of the cores, ascending; int32. The port through which spikes come from outside is `mesh.PORT` (-1, at tile 0),
+        here and as the source of a flow; it has no neurons and only sends.
     generate_TM: ticks a core spends on its neurons and on sending: soma access, update, spike out, and axon-out of
         each message; int64.
     receive_TM: ticks a core spends on what arrives: axon-in of each message and its synapse events; int64.
