@@ -33,3 +33,49 @@ def targets(layer: Any, owner: Any, zero_weights: str) -> dict[tuple[int, int, i
         key = (int(owner[k][p][q]), *source)
         found[key] = found.get(key, 0) + 1
     return found
+
+
+def core_needs(
+    layers: Any, owners: dict[str, Any], storage: str, synapse_bit: int, zero_weights: str
+) -> dict[str, dict[int, int]]:
+    """What each core has to hold, by limit and core, from lists and sets of neurons and synapses; memory in bits.
+
+    layers: each hears the layers in ``inputs``, or the placed (or absent) "input".
+    """
+    cores = sorted({int(core) for owner in owners.values() for core in owner.ravel()})
+    compartments, memory = dict.fromkeys(cores, 0), dict.fromkeys(cores, 0)
+    arriving: set[tuple[int, str, int]] = set()  # (core, source, neuron)
+    leaving: set[tuple[int, str, int, int]] = set()  # (core, source, neuron, core)
+    for owner in owners.values():
+        for core in owner.ravel():
+            compartments[int(core)] += 1
+    for layer in layers:
+        owner = owners[layer.name]
+        bits = synapse_bit or layer.weight_bits
+        for source in layer.inputs or ("input",):
+            in_front = owners.get(source)
+            flat = in_front is None or in_front.size == layer.C * layer.H * layer.W
+            rows, cols = (layer.H, layer.W) if flat else in_front.shape[1:]
+            for (c, h, w), place in synapses(layer, zero_weights):
+                core, neuron = int(owner[place]), (c * rows + h) * cols + w
+                memory[core] += bits if storage == "unrolled" else 0
+                arriving.add((core, source, neuron))
+                if in_front is not None:
+                    leaving.add((int(in_front.ravel()[neuron]), source, neuron, core))
+        if storage == "shared":
+            rows, cols = layer.stored_kernel or (layer.R, layer.S)
+            for core in cores:
+                for k in range(layer.K):
+                    if core not in owner[k]:
+                        continue
+                    for i in range(layer.C // layer.groups):
+                        for r in range(rows):
+                            for s in range(cols):
+                                weight = layer.weight[k, i, r * (layer.R // rows), s * (layer.S // cols)]
+                                memory[core] += bits if zero_weights == "stored" or weight != 0 else 0
+    return {
+        "compartments": compartments,
+        "synapse_memory": memory,
+        "in_axons": {core: sum(core == other for other, *_ in arriving) for core in cores},
+        "out_axons": {core: sum(core == other for other, *_ in leaving) for core in cores},
+    }

@@ -1,0 +1,376 @@
+"""Fit: what each core of a many-core machine would have to hold, against what it can (decision 0033).
+
+Four limits a core. Compartments: its neurons. Synapse memory: the bits of its weights, a convolution's kernels once ("shared") or
+once for every synapse ("unrolled"). In-axons: distinct source neurons with a synapse on it. Out-axons: pairs of one of its neurons
+and a core with a target of that neuron; two layers on one target core are one pair. And the number of cores itself.
+
+Letters: L layers, M cores, I the limits in the order of `LIMITS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from spikeloom.core.placement import INPUT, Split, split_owners
+from spikeloom.core.workload import Layer
+from spikeloom.errors import MappingError
+from spikeloom.hw.fan import Fan, fan, source_owners
+
+Limit = Literal["compartments", "synapse_memory", "in_axons", "out_axons"]
+LIMITS: tuple[Limit, ...] = ("compartments", "synapse_memory", "in_axons", "out_axons")
+_SPLITS: tuple[Split, ...] = ("neurons", "channels", "rows")
+_UNIT = {"neurons": "neuron", "channels": "channel", "rows": "row"}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one core holds, and how many cores there are.
+
+    synapse_memory_bit: 16,384 words of 64 bit. storage: "shared" or "unrolled". synapse_bit: bits of a synapse, 0 for the layer's
+    weight_bits. zero_weights: "stored", or "skipped" where a weight of 0 is no synapse and takes no memory.
+    """
+
+    compartments: int = 1024
+    synapse_memory_bit: int = 16_384 * 64
+    in_axons: int = 4096
+    out_axons: int = 4096
+    cores: int = 128
+    storage: Literal["shared", "unrolled"] = "shared"
+    synapse_bit: int = 0
+    zero_weights: Literal["stored", "skipped"] = "stored"
+
+    def of(self, limit: Limit) -> int:
+        """The limit itself, memory in bits."""
+        return self.synapse_memory_bit if limit == "synapse_memory" else int(getattr(self, limit))
+
+    @property
+    def array_I(self) -> np.ndarray:
+        """All limits; int64."""
+        return np.array([self.of(limit) for limit in LIMITS], np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Needs:
+    """What a placement asks of every core.
+
+    layers: by name, the placed input with them. cores_M: used cores, ascending. needs_IM: int64, memory in bits. shares_ILM: of each
+    layer alone; they add up to the needs, but for axons that two layers have in common. destinations: by layer, the number of cores
+    that each of its neurons sends to, shape (K, P, Q).
+    """
+
+    layers: tuple[str, ...]
+    cores_M: np.ndarray
+    needs_IM: np.ndarray
+    shares_ILM: np.ndarray
+    destinations: Mapping[str, np.ndarray]
+
+    def of(self, limit: Limit) -> np.ndarray:
+        """One need of every core; int64, shape (M,)."""
+        need_M: np.ndarray = self.needs_IM[LIMITS.index(limit)]
+        return need_M
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A limit that a placement breaks. need: of the core that needs most. cores: how many cores are over the limit."""
+
+    layer: str
+    limit: Limit | Literal["cores"]
+    need: int
+    allowed: int
+    cores: int
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def layer_fans(layers: Sequence[Layer], owners: Mapping[str, np.ndarray], zero_weights: str) -> dict[str, Fan]:
+    """The fan of every layer, by name. Raises MappingError for a layer without cores."""
+    if missing := [layer.name for layer in layers if layer.name not in owners]:
+        raise MappingError(f"no neuron of layer {missing[0]!r} is on a core; place {', '.join(missing)}")
+    return {layer.name: fan(layer, owners[layer.name], zero_weights=zero_weights) for layer in layers}
+
+
+def needs(layers: Sequence[Layer], owners: Mapping[str, np.ndarray], limits: Limits, fans: Mapping[str, Fan]) -> Needs:
+    """What the cores have to hold.
+
+    Args:
+        layers: as the machine runs them (pools folded), without those whose input is a bias.
+        owners: core of every neuron by layer, and under `INPUT` of the input where it is on the machine.
+        limits: says how synapses are stored.
+        fans: from `layer_fans`.
+    """
+    names = tuple(owners)
+    cores_M = np.unique(np.concatenate([np.unique(owner) for owner in owners.values()])).astype(np.int32)
+    shares_ILM = np.zeros((len(LIMITS), len(names), cores_M.size), np.int64)
+    for n, owner_KPQ in enumerate(owners.values()):
+        np.add.at(shares_ILM[0, n], np.searchsorted(cores_M, owner_KPQ.ravel()), 1)
+    for layer in layers:
+        found = fans[layer.name]
+        where = np.searchsorted(cores_M, found.cores_M)
+        share_IM = shares_ILM[:, names.index(layer.name)]
+        share_IM[1, where] = _memory(layer, owners[layer.name], found, limits)
+        share_IM[2, where] = found.inputs_M * max(1, len(layer.inputs))
+    totals_IM = shares_ILM.sum(axis=1)
+    destinations = {}
+    for source, heard in _consumers(layers).items():
+        widest = max(heard, key=lambda layer: layer.C * layer.H * layer.W)
+        shape = owners[source].shape if source in owners else (widest.C, widest.H, widest.W)
+        twice_M, number_KPQ = _shared_axons(heard, fans, shape)
+        for core, number in twice_M.items():
+            totals_IM[2, np.searchsorted(cores_M, core)] -= number
+        if source in owners:
+            destinations[source] = number_KPQ
+            np.add.at(
+                shares_ILM[3, names.index(source)],
+                np.searchsorted(cores_M, owners[source].ravel()),
+                number_KPQ.ravel(),
+            )
+    totals_IM[3] = shares_ILM[3].sum(axis=0)
+    return Needs(names, cores_M, totals_IM, shares_ILM, destinations)
+
+
+def check_fit(
+    layers: Sequence[Layer],
+    owners: Mapping[str, np.ndarray],
+    limits: Limits,
+    *,
+    fans: Mapping[str, Fan] | None = None,
+    splits: Mapping[str, Split] | None = None,
+) -> tuple[Finding, ...]:
+    """Every limit that a placement breaks, layer by layer; a core that several layers share is put down to the one that needs most.
+
+    Args:
+        layers, owners, limits: as in `needs`.
+        fans: from `layer_fans`, where they are known already.
+        splits: how each layer is split when a smaller share is proposed; by neurons where nothing is said.
+
+    Raises:
+        MappingError: a layer without cores.
+    """
+    fans = layer_fans(layers, owners, limits.zero_weights) if fans is None else fans
+    held = needs(layers, owners, limits, fans)
+    findings = list(_too_many_cores(held, limits))
+    by_name = {layer.name: layer for layer in layers}
+    advices = {
+        name: _Advice(name, by_name.get(name), owners[name].shape, limits, held.destinations.get(name))
+        for name in held.layers
+    }
+    over_IM = held.needs_IM > limits.array_I[:, None]
+    for i, limit in enumerate(LIMITS):
+        blamed_M = held.shares_ILM[i].argmax(axis=0)
+        for n, name in enumerate(held.layers):
+            if not (mine_M := over_IM[i] & (blamed_M == n)).any():
+                continue
+            worst = int(np.where(mine_M, held.needs_IM[i], -1).argmax())
+            text = _sentence(
+                name, limit, held, i, worst, int(mine_M.sum()), limits, len(np.unique(owners[name])),
+            ) + advices[name].text(limit, (splits or {}).get(name, "neurons"))  # fmt: skip
+            findings.append(
+                Finding(name, limit, int(held.needs_IM[i, worst]), limits.of(limit), int(mine_M.sum()), text)
+            )
+    return tuple(findings)
+
+
+def smallest_split(
+    layer: Layer,
+    limits: Limits,
+    split: Split,
+    *,
+    destinations_KPQ: np.ndarray | None = None,
+    keep: Sequence[Limit] = LIMITS,
+) -> int | None:
+    """The least number of cores over which a layer, split evenly, keeps its limits, or None; cores of its own are assumed.
+
+    destinations_KPQ: number of cores that each neuron sends to (`Needs.destinations`); none where nobody listens. keep: limits to keep.
+    """
+    advice = _Advice(layer.name, layer, (layer.K, layer.P, layer.Q), limits, destinations_KPQ)
+    return advice.smallest(split, keep)
+
+
+def _consumers(layers: Sequence[Layer]) -> dict[str, list[Layer]]:
+    """Layers by the one they hear; `INPUT` is heard by layers without one in front."""
+    heard: dict[str, list[Layer]] = {}
+    for layer in layers:
+        for source in layer.inputs or (INPUT,):
+            heard.setdefault(source, []).append(layer)
+    return heard
+
+
+def _shared_axons(
+    heard: Sequence[Layer], fans: Mapping[str, Fan], shape: tuple[int, ...]
+) -> tuple[dict[int, int], np.ndarray]:
+    """Of one source: axons that several layers on a core have in common, by core, and the cores that each neuron sends to, (K, P, Q)."""
+    index_KPQ = np.arange(int(np.prod(shape))).reshape(shape)
+    number = np.zeros(index_KPQ.size, np.int64)
+    twice: dict[int, int] = {}
+    places = [source_owners(layer, index_KPQ).ravel() for layer in heard]
+    for layer, place in zip(heard, places, strict=True):
+        number[place] += fans[layer.name].destinations_CHW().ravel()
+    cores, uses = np.unique(np.concatenate([fans[layer.name].cores_M for layer in heard]), return_counts=True)
+    for core in cores[uses > 1].tolist():
+        times = np.zeros(index_KPQ.size, np.int64)
+        for layer, place in zip(heard, places, strict=True):
+            found = fans[layer.name]
+            if (m := np.flatnonzero(found.cores_M == core)).size:
+                times[place] += ((found.targets_MAHW[m[0]] > 0)[found.class_C]).ravel()
+        again = np.maximum(times - 1, 0)
+        number -= again
+        twice[core] = int(again.sum())
+    return twice, number.reshape(shape)
+
+
+def stored_weights_K(layer: Layer, zero_weights: str) -> np.ndarray:
+    """Weights kept for each output channel: C/groups * R * S as stored, less those of 0 where they are skipped; int64, (K,)."""
+    rows, cols = layer.stored_extent
+    if zero_weights == "skipped" and layer.weight is not None:
+        a, b = layer.R // rows, layer.S // cols
+        kept: np.ndarray = np.count_nonzero(layer.weight[:, :, ::a, ::b], axis=(1, 2, 3)).astype(np.int64)
+        return kept
+    return np.full(layer.K, layer.C // layer.groups * rows * cols, np.int64)
+
+
+def _memory(layer: Layer, owner_KPQ: np.ndarray, found: Fan, limits: Limits) -> np.ndarray:
+    """Bits of synapse memory on each of the layer's cores; int64, (M,)."""
+    bits = limits.synapse_bit or layer.weight_bits
+    if limits.storage == "unrolled":
+        return found.synapses_M * max(1, len(layer.inputs)) * bits
+    index_KPQ = np.searchsorted(found.cores_M, owner_KPQ)
+    holds_MK = np.zeros((found.cores_M.size, layer.K), bool)
+    holds_MK[index_KPQ, np.arange(layer.K)[:, None, None]] = True
+    memory_M: np.ndarray = holds_MK @ stored_weights_K(layer, limits.zero_weights) * bits
+    return memory_M
+
+
+def _most_synapses(layer: Layer, zero_weights: str) -> int:
+    """Synapses of the neuron that has most, which are as many sources; what reaches into the padding is none."""
+    inside = []
+    for d, (out, kernel, size) in enumerate(((layer.P, layer.R, layer.H), (layer.Q, layer.S, layer.W))):
+        at = np.arange(out)[:, None] * layer.stride[d] + np.arange(kernel) * layer.dilation[d] - layer.padding[d]
+        inside.append(((at >= 0) & (at < size)).astype(np.int64))
+    if zero_weights == "skipped" and layer.weight is not None:
+        nonzero_KRS = np.count_nonzero(layer.weight, axis=1)
+        return int((inside[0] @ nonzero_KRS @ inside[1].T).max())
+    return int(inside[0].sum(axis=1).max() * inside[1].sum(axis=1).max()) * (layer.C // layer.groups)
+
+
+def _too_many_cores(held: Needs, limits: Limits) -> Iterator[Finding]:
+    used, last = held.cores_M.size, int(held.cores_M[-1]) + 1
+    if last > limits.cores:
+        which = f"{used:,} cores" if used > limits.cores else f"cores up to number {last - 1:,}"
+        text = f"the placement takes {which}, the machine has {limits.cores:,}, numbered from 0; take fewer cores a layer or more chips"
+        yield Finding("", "cores", max(used, last), limits.cores, used, text)
+
+
+def _amount(limit: Limit, number: int) -> str:
+    """A need or a limit in words."""
+    if limit == "synapse_memory":
+        return f"{-(-number // 8):,} B of synapse memory"
+    return f"{number:,} {limit.replace('_', '-')}"
+
+
+_MEANING: dict[Limit, str] = {
+    "compartments": "neurons",
+    "synapse_memory": "weights",
+    "in_axons": "distinct source neurons",
+    "out_axons": "pairs of a neuron and a core it sends to",
+}
+
+
+def _sentence(name: str, limit: Limit, held: Needs, i: int, worst: int, over: int, limits: Limits, cores: int) -> str:
+    """What is too much, where and by how much."""
+    need, share = int(held.needs_IM[i, worst]), int(held.shares_ILM[i, held.layers.index(name), worst])
+    others = [held.layers[n] for n in np.flatnonzero(held.shares_ILM[0, :, worst]) if held.layers[n] != name]
+    with_others = f", with {', '.join(others)} on it (the layer's own: {share:,})" if others and share < need else ""
+    allowed = _amount(limit, limits.of(limit))
+    return (
+        f"layer '{name}': {_amount(limit, need)} ({_MEANING[limit]}) on core {held.cores_M[worst]}{with_others}, a core has {allowed}; "
+        f"{over} of its {cores} core{'s' * (cores != 1)} {'is' if over == 1 else 'are'} over; "
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Advice:
+    """How many cores a layer would need. layer: None for the input, which has neurons and no synapses."""
+
+    name: str
+    layer: Layer | None
+    shape_KPQ: tuple[int, ...]
+    limits: Limits
+    destinations_KPQ: np.ndarray | None
+    _found: dict[tuple[Split, tuple[Limit, ...]], int | None] = field(default_factory=dict)
+
+    def text(self, limit: Limit, split: Split) -> str:
+        """The smallest split, or why there is none."""
+        if (cores := self.smallest(split, LIMITS)) is not None:
+            return f"smallest split by {split} that fits: {cores} core{'s' * (cores != 1)}"
+        for other in _SPLITS:
+            if other != split and (cores := self.smallest(other, LIMITS)) is not None:
+                return f"no split by {split} fits, the smallest by {other} that does: {cores} cores"
+        cores = self.smallest(split, (limit,))
+        if cores is not None:
+            return f"{cores} cores by {split} keep this limit, but no split of the layer keeps all four"
+        units = self.units(split)
+        if limit != "compartments" and (least := self.of_one_neuron(limit)) > self.limits.of(limit):
+            return f"no split fits: one neuron alone needs {_amount(limit, least)}"
+        if units <= self.limits.cores:
+            return f"no split by {split} fits: even one {_UNIT[split]} a core is too much"
+        return f"no split by {split} fits on {self.limits.cores} cores, all that the machine has"
+
+    def units(self, split: Split) -> int:
+        """Things that a split shares out."""
+        K, P, Q = self.shape_KPQ
+        return {"neurons": K * P * Q, "channels": K, "rows": P}[split]
+
+    def smallest(self, split: Split, keep: Sequence[Limit]) -> int | None:
+        """The least number of parts that keeps the limits; not every larger number does, as the last part takes the rest."""
+        key = (split, tuple(keep))
+        if key not in self._found:
+            every = range(1, min(self.units(split), self.limits.cores) + 1)
+            self._found[key] = next((parts for parts in every if self._fits(split, parts, keep)), None)
+        return self._found[key]
+
+    def of_one_neuron(self, limit: Limit) -> int:
+        """The most that one neuron of the layer needs alone, memory in bits."""
+        if limit == "out_axons":
+            return 0 if self.destinations_KPQ is None else int(self.destinations_KPQ.max())
+        if limit == "compartments" or self.layer is None:
+            return int(limit == "compartments")
+        bits = self.limits.synapse_bit or self.layer.weight_bits
+        if limit == "synapse_memory" and self.limits.storage == "shared":
+            return int(stored_weights_K(self.layer, self.limits.zero_weights).max()) * bits
+        sources = _most_synapses(self.layer, self.limits.zero_weights) * max(1, len(self.layer.inputs))
+        return sources * bits if limit == "synapse_memory" else sources
+
+    def _fits(self, split: Split, parts: int, keep: Sequence[Limit]) -> bool:
+        """Quick refusals first: what is counted without a fan, then the last core, which holds most."""
+        K, P, Q = self.shape_KPQ
+        part_KPQ = split_owners((K, P, Q), split, parts)
+        ask_I = np.array([limit in keep for limit in LIMITS])
+        allowed_I = np.where(ask_I, self.limits.array_I, np.iinfo(np.int64).max)
+        if np.bincount(part_KPQ.ravel()).max() > allowed_I[0]:
+            return False
+        if self.destinations_KPQ is not None and ask_I[3]:
+            sent_M = np.bincount(part_KPQ.ravel(), self.destinations_KPQ.ravel())
+            if sent_M.max() > allowed_I[3]:
+                return False
+        if self.layer is None or not ask_I[1:3].any():
+            return True
+        last_KPQ = np.where(part_KPQ == parts - 1, 0, 1).astype(np.int32)
+        if (self._of(last_KPQ)[:, 0] > allowed_I).any():
+            return False
+        return bool((self._of(part_KPQ) <= allowed_I[:, None]).all())
+
+    def _of(self, part_KPQ: np.ndarray) -> np.ndarray:
+        """Needs of the layer's own parts, without compartments and out-axons; int64, (I, M)."""
+        assert self.layer is not None
+        found = fan(self.layer, part_KPQ, zero_weights=self.limits.zero_weights)
+        need_IM = np.zeros((len(LIMITS), found.cores_M.size), np.int64)
+        need_IM[1] = _memory(self.layer, part_KPQ, found, self.limits)
+        need_IM[2] = found.inputs_M * max(1, len(self.layer.inputs))
+        return need_IM
