@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from spikeloom.core.workload import Workload
 from spikeloom.cost import price
 from spikeloom.errors import ConfigError, FileError, NetworkError
 from spikeloom.files.config import machine_from, machine_keys, read_topology, read_workload
+from spikeloom.files.placement import read_placement
 from spikeloom.files.schema import nearest, read_toml
 from spikeloom.files.store import read_trace
 from spikeloom.hw import HARDWARE
@@ -73,9 +75,9 @@ def load_machine(spec: str) -> tuple[str, AbstractArch]:
         raw: dict[str, Any] = {"model": PRESET_MODELS[name], "preset": name}
     elif name.endswith(".toml") or os.path.exists(name):  # unlike Path.exists, no error for names that cannot be
         raw = read_toml(name)
-        table = raw.get("table")
-        if isinstance(table, str) and table.endswith(".toml"):  # a table file is found beside the machine file
-            raw["table"] = str(Path(name).parent / table)
+        for key in ("table", "placement"):  # files that are named in a machine file are found beside it
+            if isinstance(raw.get(key), str) and raw[key].endswith(".toml"):
+                raw[key] = str(Path(name).parent / raw[key])
     else:
         known = ", ".join(PRESET_MODELS)
         raise ConfigError(
@@ -103,6 +105,18 @@ def _toml_value(text: str) -> Any:
         return text
 
 
+def decide(workload: Workload, arch: AbstractArch) -> Mapping:
+    """The machine's own mapping; with the placement of neurons on cores that its file names, where it names one.
+
+    Raises:
+        MappingError: the machine cannot run a layer.
+        ConfigError: the placement file does not follow its format.
+    """
+    mapping = HARDWARE[arch.model].map(workload, arch)
+    path = getattr(arch, "placement", "")
+    return replace(mapping, placement=read_placement(path)) if path else mapping
+
+
 def evaluate(
     workload: Workload,
     arch: AbstractArch,
@@ -118,7 +132,7 @@ def evaluate(
         workload: from ``load_workload`` or ``lower``.
         arch: from ``load_machine`` or an Arch dataclass.
         label: what tables call this machine.
-        mapping: decisions made elsewhere; by default the machine's own.
+        mapping: decisions made elsewhere; by default `decide`.
         threads: samples in parallel; by default all cores.
         cache: what counting may take over from earlier counts of the same spikes, e.g. a dict; the report is the same.
 
@@ -128,7 +142,7 @@ def evaluate(
     """
     machine = HARDWARE[arch.model]
     run = machine.runs(workload, arch)
-    counts = machine.count(workload, arch, mapping or machine.map(workload, arch), threads=threads, cache=cache)
+    counts = machine.count(workload, arch, mapping or decide(workload, arch), threads=threads, cache=cache)
     return price(
         counts,
         machine.sized(workload, arch),

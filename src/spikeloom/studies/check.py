@@ -12,6 +12,7 @@ from spikeloom.evaluate import load_machine, load_workload
 from spikeloom.files.archive import Archive
 from spikeloom.files.checkpoint import read_state_dict
 from spikeloom.files.network import NETWORK_FORMAT, read_network
+from spikeloom.files.placement import read_placement
 from spikeloom.files.results import read_reports, read_trials
 from spikeloom.files.schema import read_toml
 from spikeloom.files.store import read_trace
@@ -104,6 +105,11 @@ def _toml(path: Path) -> str:
             load_table(arch.table)
         except ConfigError as error:
             raise ConfigError(f"{path}: table: {error}") from None
+        if placement_file := getattr(arch, "placement", ""):
+            try:
+                read_placement(placement_file)
+            except ConfigError as error:
+                raise ConfigError(f"{path}: placement: {error}") from None
         return f"machine of model '{arch.model}'"
     if "entry" in raw or "include" in raw:
         return f"component table '{load_table(path).name}'"
@@ -124,11 +130,16 @@ def _toml(path: Path) -> str:
         from spikeloom.snn.importers.description import describe_description
 
         return describe_description(path)
+    if "place" in raw:
+        placement = read_placement(path)
+        cores = {(place.tile, place.core) for place in placement.places}
+        tiles = len({tile for tile, _ in cores})
+        return f"placement of {len(placement.layers)} layers in {len(placement.places)} places on {len(cores)} cores of {tiles} tiles"
     if "layer" not in raw:
         raise ConfigError(
             f"{path}: cannot tell what this is from its keys {list(raw)}; expected 'model' (a machine), 'layer' (a "
-            "workload), 'data' and 'network' (an experiment), 'search' and 'space' (a search), 'in_shape' and 'node' (the network of a state dict) or 'entry' (a "
-            "component table)"
+            "workload), 'data' and 'network' (an experiment), 'search' and 'space' (a search), 'in_shape' and 'node' (the network of a state dict), 'place' (a placement "
+            "on cores) or 'entry' (a component table)"
         )
     workload = load_workload(path)
     return f"workload of {len(workload.layers)} layers, {workload.num_steps} steps"
