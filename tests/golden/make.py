@@ -25,6 +25,8 @@ MACHINES = (
     "systolic-gated:dataflow=ws,rows=3,cols=5,weight_kib=8,ifmap_kib=8,ofmap_kib=8,fold_pool=true",
     "systolic-8x8:dataflow=is,gating=true",
     "sata-training:fwd_bit=8",
+    "ncs2",
+    "ncs",
 )
 
 

@@ -23,6 +23,8 @@ TABLES = (
     "cacti32-hp",
     "loihi-davies2018",
     "loihi-sanafe",
+    "ncs",
+    "ncs2",
     "sata-training",
     "sata28",
     "spikesim65",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from spikeloom.hw.base import AbstractMachine as AbstractMachine
+from spikeloom.hw.edge import Edge
 from spikeloom.hw.sata import Sata
 from spikeloom.hw.sata_training import SataTraining
 from spikeloom.hw.spikesim import Spikesim
@@ -18,4 +19,5 @@ HARDWARE: dict[str, AbstractMachine[Any]] = {
     "sata-training": SataTraining(),
     "systolic": Systolic(),
     "spikesim": Spikesim(),
+    "edge": Edge(),
 }

@@ -36,6 +36,7 @@ _LISTED: Mapping[str, Mapping[Share, tuple[str, ...]]] = {
         "neuron": ("neuron",),
         "sram": ("temp_buffer", "tile_buffer", "htree", "memory", "mesh"),
     },
+    "edge": {"compute": ("device",)},  # a whole stick: what its parts draw was not measured
 }
 PURPOSES: Mapping[str, Mapping[str, Share]] = {
     model: {name: share for share, names in listed.items() for name in names} for model, listed in _LISTED.items()
@@ -46,15 +47,19 @@ WEIGHTS: Mapping[str, frozenset[str]] = {
     "sata": frozenset({"glb_weight", "dram_weight"}),
     "systolic": frozenset({"glb_weight", "dram_weight"}),
     "spikesim": frozenset(),
+    "edge": frozenset(),
 }
 #: Machines that fetch weights once for all steps, or never, as they are.
 BATCHES_STEPS = frozenset({"sata", "spikesim"})
+#: Machines that run the ANN whatever the trace holds: nothing breaks even there.
+RUNS_THE_ANN = frozenset({"edge"})
 #: Model -> (instance, kind of component) of the logic of neurons, which several neurons can share.
 NEURON_LOGIC: Mapping[str, frozenset[tuple[str, str]]] = {
     "spikex": frozenset({("pe", "comparator")}),
     "sata": frozenset({("lif", "lif")}),
     "systolic": frozenset({("out", "adder"), ("out", "comparator")}),
     "spikesim": frozenset({("neuron", "neuron")}),
+    "edge": frozenset(),
 }
 #: Model -> actions of that logic that are paid for each unit and cycle, whether it works or not.
 ALWAYS_ON: Mapping[str, frozenset[str]] = {"sata": frozenset({"lif.clock"})}

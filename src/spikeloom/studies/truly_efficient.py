@@ -26,7 +26,7 @@ from spikeloom.evaluate import PRESETS, evaluate, load_machine
 from spikeloom.lower import lower
 from spikeloom.studies.ann import Ann, matched_ann
 from spikeloom.studies.remedies import SYNAPSE_KINDS, Subject, savings
-from spikeloom.studies.shares import PURPOSES, shares
+from spikeloom.studies.shares import PURPOSES, RUNS_THE_ANN, shares
 from spikeloom.studies.thinning import break_even, firing_rate, first_steps, resampled
 
 if TYPE_CHECKING:
@@ -38,10 +38,11 @@ _MOST_LENGTHS = 16
 
 
 def every_machine() -> list[str]:
-    """Presets of all machines of inference; those that print what a tool prints are asked by name only."""
+    """Presets of all machines of inference; by name only: what a tool prints, and where an SNN costs what its ANN does."""
     return [
         preset
         for model in PURPOSES
+        if model not in RUNS_THE_ANN
         for preset, changed in PRESETS[model].items()
         if changed.get("fidelity", "trace") != "tool"
     ]

@@ -1,0 +1,243 @@
+"""Accelerators of which only measurements exist: a roofline with a fixed overhead and a link, calibrated on them.
+
+The law, the calibration and where it ends are in docs/models/edge.md; `spikeloom.studies.sticks` derives every constant
+from the measurements and a test holds the fields and tables to it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import abc
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, ClassVar, final
+
+from spikeloom.core.arch import AbstractArch, Charge, Component, LayerMapping, Mapping, Part, check_knobs, knob
+from spikeloom.core.counts import Counts
+from spikeloom.core.workload import Layer, Workload
+from spikeloom.errors import MappingError
+from spikeloom.hw.base import AbstractMachine, CountCache
+from spikeloom.units import exact_si, from_si
+
+SYNAPSES = ("conv1d", "conv2d", "linear")
+POOLS = ("sumpool2d", "avgpool2d", "maxpool2d")
+#: Bits of a weight and of a value: the sticks compute in half precision.
+FP16 = 16
+#: Values of a map are bytes in pairs.
+VALUE_BYTES = FP16 // 8
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the networks of a device's measurements span, smallest to largest an inference; outside it is extrapolation.
+
+    macs: multiply-accumulates. weight_bytes: weights and biases in fp16. link_values: inputs and outputs. kinds: of layers.
+    """
+
+    macs: tuple[int, int]
+    weight_bytes: tuple[int, int]
+    link_values: tuple[int, int]
+    kinds: tuple[str, ...]
+
+
+#: Device -> what was measured of it.
+MEASURED: abc.Mapping[str, Measured] = {
+    "ncs2": Measured(
+        (172_800, 7_088_373_760), (346_682, 1_834_066), (419, 1_310_720), ("conv2d", "linear", "maxpool2d", "add")
+    ),
+    "ncs": Measured((172_800, 7_316_224), (346_682, 14_684_730), (419, 419), ("linear",)),
+}
+
+
+@final
+@dataclass(frozen=True)
+class EdgeArch(AbstractArch):
+    """Fields of the device. Quantities are SI: seconds, hertz (of MACs: MACs a second), bit/s."""
+
+    model: ClassVar[str] = "edge"
+
+    device: str = knob("ncs2", "whose measurements the constants are from", choices=("ncs2", "ncs"))
+    overhead: float = knob(1.863e-3, "time of an inference before and after its layers", suffix="us", low=0, high=1e6)
+    link: float = knob(1.4112e8, "link to the host, inputs and outputs as fp16", suffix="gb_s", low=1e-6, high=1e4)
+    macs: float = knob(5e11, "MACs a second, the peak of the vendor", suffix="ghz", low=1e-3, high=1e6)
+    weight_bandwidth: float = knob(1.1688e10, "memory bandwidth of weights", suffix="gb_s", low=1e-6, high=1e4)
+    map_bandwidth: float = knob(4.4296e9, "memory bandwidth of maps", suffix="gb_s", low=1e-6, high=1e4)
+    clock: float = knob(1e9, "ticks in which time is counted, of 1 ns", suffix="mhz", low=1000, high=1000)
+    table: str = knob("ncs2", "component table that prices the time")
+
+    def __post_init__(self) -> None:
+        check_knobs(self)
+
+    def inventory(self) -> tuple[Part, ...]:
+        """The stick as it hangs on its connector; its standby is what it draws when idle."""
+        return (Part("device", Component("stick", width_bit=FP16)),)
+
+    def charges(self) -> abc.Mapping[tuple[str, str], tuple[Charge, ...]]:
+        """A tick of work costs what the stick draws above idle; a MAC by itself nothing."""
+        stick = Component("stick", width_bit=FP16)
+        wait, run = (Charge(stick, "wait"),), (Charge(stick, "run"),)
+        return {
+            ("device", "overhead"): wait,
+            ("device", "transfer"): wait,
+            ("device", "run"): run,
+            ("device", "mac"): (),
+        }
+
+    def notes(self) -> tuple[str, ...]:
+        """What it runs, whatever the trace holds."""
+        return (
+            f"{self.device} runs the ANN of the same layers once an inference, dense and in fp16, whatever steps, spikes and "
+            "bits the trace has; an SNN and its matched ANN cost the same here",
+            f"{self.device}: time and power are fits to a whole stick on USB 2.0, not counts of its parts",
+        )
+
+
+@final
+class Edge(AbstractMachine[EdgeArch]):
+    """Time of a measured device in whole nanoseconds."""
+
+    arch_type = EdgeArch
+    presets: ClassVar[abc.Mapping[str, abc.Mapping[str, Any]]] = {
+        "ncs2": {},
+        "ncs": {
+            "device": "ncs",
+            "overhead_us": 3533.0,
+            "link_gb_s": 0.01949,
+            "macs_ghz": 75.0,
+            "weight_bandwidth_gb_s": 1.461,
+            "map_bandwidth_gb_s": 0.2889,
+            "table": "ncs",
+        },
+    }
+
+    def runs(self, workload: Workload, arch: EdgeArch) -> Workload:
+        """Every layer as it is."""
+        return workload
+
+    def map(self, workload: Workload, arch: EdgeArch) -> Mapping:
+        """Nothing to decide; refuses what has no count of MACs or no single pass."""
+        if not workload.layers:
+            raise MappingError("edge found no layer to run in this workload")
+        for layer in workload.layers:
+            _refuse_unsupported(layer)
+        return Mapping("edge", {layer.name: LayerMapping() for layer in workload.layers})
+
+    def count(
+        self,
+        workload: Workload,
+        arch: EdgeArch,
+        mapping: Mapping,
+        *,
+        threads: int | None = None,
+        cache: CountCache | None = None,
+    ) -> Counts:
+        """Ticks of one inference times the samples; no spike is looked at."""
+        entering, leaving = _ends(workload)
+        total = Counts(warnings=(*workload.warnings, *_extrapolated(workload, arch)))
+        for index, layer in enumerate(workload.layers):
+            ends = layer.C * layer.H * layer.W * (layer.name in entering)
+            ends += layer.K * layer.P * layer.Q * (layer.name in leaving)
+            ticks = {
+                "overhead": _ticks(_seconds(arch.overhead, "us")) if index == 0 else 0,
+                "transfer": _ticks(ends * FP16 / _rate(arch.link)),
+                "run": _ticks(layer_seconds(macs(layer), weights(layer), map_values(layer), arch)),
+            }
+            cycles = sum(ticks.values()) * workload.num_samples
+            actions = {(layer.name, "device", name): n * workload.num_samples for name, n in ticks.items()}
+            actions[layer.name, "device", "mac"] = macs(layer) * workload.num_samples
+            total = total.then(Counts(actions, {layer.name: cycles}, cycles))
+        return total
+
+    def utilisation(self, counts: Counts, arch: EdgeArch, layer: str) -> dict[str, float]:
+        """mac_use: MACs of a layer over those the device could have done while it ran; none of a layer without MACs."""
+        done, run = counts.actions[layer, "device", "mac"], counts.actions[layer, "device", "run"]
+        return {"mac_use": done * arch.clock / (arch.macs * run)} if done else {}
+
+
+def macs(layer: Layer) -> int:
+    """Multiply-accumulates of one pass, padding among them: K (C / groups) R S P Q; 0 of pools and sums."""
+    return layer.num_weights * layer.P * layer.Q if layer.kind in SYNAPSES else 0
+
+
+def weights(layer: Layer) -> int:
+    """Weights and biases of a layer."""
+    return layer.num_weights + layer.K * layer.has_bias if layer.kind in SYNAPSES else 0
+
+
+def map_values(layer: Layer) -> int:
+    """Values that a layer reads and writes."""
+    maps = max(2, len(layer.inputs)) if layer.kind == "add" else 1
+    return maps * layer.C * layer.H * layer.W + layer.K * layer.P * layer.Q
+
+
+def layer_seconds(macs: int, weights: int, map_values: int, arch: EdgeArch) -> Fraction:
+    """Roofline of one layer, s: max(MACs / rate, weight bits / weight bandwidth + map bits / map bandwidth), exact."""
+    computing = macs / exact_si(from_si(arch.macs, "ghz"), "ghz")
+    moving = weights * FP16 / _rate(arch.weight_bandwidth) + map_values * FP16 / _rate(arch.map_bandwidth)
+    return max(computing, moving)
+
+
+def _rate(bits: float) -> Fraction:
+    """Bit/s, exact in the decimals of the machine file."""
+    return exact_si(from_si(bits, "gb_s"), "gb_s")
+
+
+def _seconds(value: float, suffix: str) -> Fraction:
+    return exact_si(from_si(value, suffix), suffix)
+
+
+def _ticks(seconds: Fraction) -> int:
+    """Whole nanoseconds, begun ones included."""
+    return math.ceil(seconds * 10**9)
+
+
+def _ends(workload: Workload) -> tuple[set[str], set[str]]:
+    """Layers that the input crosses the link to, and those whose outputs cross it back.
+
+    A layer list names no sources; its first and last layer are taken.
+    """
+    layers = workload.layers
+    read = {source for layer in layers for source in layer.inputs}
+    if not read:
+        return {layers[0].name}, {layers[-1].name}
+    return {x.name for x in layers if not x.inputs}, {x.name for x in layers if x.name not in read}
+
+
+def _refuse_unsupported(layer: Layer) -> None:
+    kinds = (*SYNAPSES, *POOLS, "add")
+    if layer.kind not in kinds:
+        raise MappingError(
+            f"layer '{layer.name}': edge has no count of MACs for a {layer.kind} layer, only for {', '.join(kinds)}; replace "
+            "it before recording or choose another machine"
+        )
+    if layer.recurrent or layer.name in layer.inputs:
+        raise MappingError(
+            f"layer '{layer.name}': edge runs a network in one pass and cannot run a recurrent layer; choose another machine"
+        )
+
+
+def _extrapolated(workload: Workload, arch: EdgeArch) -> abc.Iterator[str]:
+    """One warning for every quantity outside what was measured, with how far outside it is."""
+    measured, layers = MEASURED[arch.device], workload.layers
+    entering, leaving = _ends(workload)
+    values = sum(x.C * x.H * x.W for x in layers if x.name in entering)
+    values += sum(x.K * x.P * x.Q for x in layers if x.name in leaving)
+    for what, n, (low, high) in (
+        ("MACs", sum(map(macs, layers)), measured.macs),
+        ("bytes of weights", VALUE_BYTES * sum(map(weights, layers)), measured.weight_bytes),
+        ("values over the link", values, measured.link_values),
+    ):
+        if n > high:
+            yield f"{arch.device} extrapolated: {n:,} {what} an inference, {n / high:.3g} times the most measured ({high:,})"
+        elif n < low:
+            share = f"{n / low:.3g} of" if n else "none against"
+            yield f"{arch.device} extrapolated: {n:,} {what} an inference, {share} the least measured ({low:,})"
+    odd: dict[str, list[str]] = {}
+    for layer in layers:
+        kind = f"grouped {layer.kind}" if layer.groups > 1 and layer.kind in SYNAPSES else layer.kind
+        if kind not in measured.kinds:
+            odd.setdefault(kind, []).append(layer.name)
+    for kind, names in odd.items():
+        yield (
+            f"{arch.device} extrapolated: no {kind} layer was measured ({', '.join(names)}), only {', '.join(measured.kinds)}"
+        )
