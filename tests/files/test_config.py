@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tomllib
 from collections import abc
 from dataclasses import dataclass, fields, replace
@@ -81,7 +82,7 @@ def machine_files(draw: st.DrawFn, arch_type: type[Any]) -> dict[str, Any]:
         elif kind is int:
             values = st.integers(int(low), int(high))
         elif kind is float:
-            values = st.floats(low, high) | st.integers(int(low) + 1, int(high))
+            values = st.floats(low, high) | st.integers(math.ceil(low), int(high))
         else:
             values = st.text()
         if meta["per_layer"]:
