@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from spikeloom.core.placement import INPUT, Split, split_owners
 from spikeloom.core.workload import Layer
 from spikeloom.errors import MappingError
-from spikeloom.hw.fit import LIMITS, Limits, Needs, check_fit, layer_fans, needs, smallest_split
+from spikeloom.hw.fit import LIMITS, Limits, Needs, Wiring, check_fit, layer_fans, needs, smallest_split
 
 from ..reference import fan as reference
 from .test_fan import a_layer, layers, owned
@@ -111,6 +111,27 @@ def test_needs_are_those_of_the_synapse_list(data: st.DataObject, zero_weights: 
         assert dict(zip(held.cores_M.tolist(), held.of(limit).tolist(), strict=True)) == expected[limit], limit
     assert check_fit(made, owners, limits) == ()
     assert (held.shares_ILM[[0, 1, 3]].sum(axis=1) == held.needs_IM[[0, 1, 3]]).all()
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.data(), st.sampled_from(("shared", "unrolled")))
+def test_layers_that_reach_the_same_neurons_share_their_axons(data: st.DataObject, storage: str) -> None:
+    first = data.draw(layers())
+    weight = np.asarray(first.weight)
+    made = [replace(first, name="a"), replace(first, name="b", weight=weight[::-1].copy()), replace(first, name="c")]
+    wiring = Wiring(
+        {"a": ("x",), "b": data.draw(st.sampled_from((("x",), ("y",)))), "c": ()}, dict.fromkeys("abc", "n")
+    )
+    owners = {"n": data.draw(owned(first))}
+    if data.draw(st.booleans()):
+        owners["x"] = np.random.default_rng(3).integers(0, 40, (first.C, first.H, first.W)).astype(np.int32)
+    limits = replace(ROOMY, storage=storage, zero_weights="skipped")
+    held = needs(made, owners, limits, layer_fans(made, owners, "skipped", wiring), wiring)
+    expected = reference.core_needs(made, owners, storage, 0, "skipped", wiring)
+    for limit in LIMITS:
+        assert dict(zip(held.cores_M.tolist(), held.of(limit).tolist(), strict=True)) == expected[limit], limit
+    tight = replace(limits, in_axons=max(expected["in_axons"].values()) - 1)
+    assert all("layer 'n'" in str(finding) for finding in check_fit(made, owners, tight, wiring=wiring))
 
 
 @settings(deadline=None, max_examples=60)

@@ -36,11 +36,11 @@ def targets(layer: Any, owner: Any, zero_weights: str) -> dict[tuple[int, int, i
 
 
 def core_needs(
-    layers: Any, owners: dict[str, Any], storage: str, synapse_bit: int, zero_weights: str
+    layers: Any, owners: dict[str, Any], storage: str, synapse_bit: int, zero_weights: str, wiring: Any = None
 ) -> dict[str, dict[int, int]]:
     """What each core has to hold, by limit and core, from lists and sets of neurons and synapses; memory in bits.
 
-    layers: each hears the layers in ``inputs``, or the placed (or absent) "input".
+    layers: each hears the layers in ``inputs``, or the placed (or absent) "input"; a wiring says otherwise.
     """
     cores = sorted({int(core) for owner in owners.values() for core in owner.ravel()})
     compartments, memory = dict.fromkeys(cores, 0), dict.fromkeys(cores, 0)
@@ -50,9 +50,10 @@ def core_needs(
         for core in owner.ravel():
             compartments[int(core)] += 1
     for layer in layers:
-        owner = owners[layer.name]
+        owner = owners[wiring.neurons[layer.name] if wiring else layer.name]
+        sources = wiring.sources[layer.name] if wiring else layer.inputs or ("input",)
         bits = synapse_bit or layer.weight_bits
-        for source in layer.inputs or ("input",):
+        for source in sources:
             in_front = owners.get(source)
             flat = in_front is None or in_front.size == layer.C * layer.H * layer.W
             rows, cols = (layer.H, layer.W) if flat else in_front.shape[1:]
@@ -62,7 +63,7 @@ def core_needs(
                 arriving.add((core, source, neuron))
                 if in_front is not None:
                     leaving.add((int(in_front.ravel()[neuron]), source, neuron, core))
-        if storage == "shared":
+        if storage == "shared" and sources:
             rows, cols = layer.stored_kernel or (layer.R, layer.S)
             for core in cores:
                 for k in range(layer.K):

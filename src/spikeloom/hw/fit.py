@@ -89,36 +89,75 @@ class Finding:
         return self.text
 
 
-def layer_fans(layers: Sequence[Layer], owners: Mapping[str, np.ndarray], zero_weights: str) -> dict[str, Fan]:
+@dataclass(frozen=True)
+class Wiring:
+    """Who sends to whom and which neurons are reached, where the layers alone do not say so.
+
+    sources: by layer, under which names the neurons that send to it are owned. A name without owners is off the machine; a layer without
+    sources (its input is a bias) has no synapse. neurons: by layer, under which name the neurons that its sums reach are owned.
+    """
+
+    sources: Mapping[str, tuple[str, ...]]
+    neurons: Mapping[str, str]
+
+    @staticmethod
+    def of(layers: Sequence[Layer]) -> Wiring:
+        """As the layers say: each has neurons, and hears its inputs or else the input of the network."""
+        return Wiring({x.name: x.inputs or (INPUT,) for x in layers}, {x.name: x.name for x in layers})
+
+    def heard(self, layers: Sequence[Layer]) -> dict[str, list[Layer]]:
+        """Layers by the source they hear."""
+        found: dict[str, list[Layer]] = {}
+        for layer in layers:
+            for source in self.sources[layer.name]:
+                found.setdefault(source, []).append(layer)
+        return found
+
+
+def layer_fans(
+    layers: Sequence[Layer], owners: Mapping[str, np.ndarray], zero_weights: str, wiring: Wiring | None = None
+) -> dict[str, Fan]:
     """The fan of every layer, by name. Raises MappingError for a layer without cores."""
-    if missing := [layer.name for layer in layers if layer.name not in owners]:
-        raise MappingError(f"no neuron of layer {missing[0]!r} is on a core; place {', '.join(missing)}")
-    return {layer.name: fan(layer, owners[layer.name], zero_weights=zero_weights) for layer in layers}
+    neurons = (wiring or Wiring.of(layers)).neurons
+    if missing := [layer.name for layer in layers if neurons[layer.name] not in owners]:
+        raise MappingError(f"no neuron of layer '{missing[0]}' is on a core; place {', '.join(missing)}")
+    return {layer.name: fan(layer, owners[neurons[layer.name]], zero_weights=zero_weights) for layer in layers}
 
 
-def needs(layers: Sequence[Layer], owners: Mapping[str, np.ndarray], limits: Limits, fans: Mapping[str, Fan]) -> Needs:
+def needs(
+    layers: Sequence[Layer],
+    owners: Mapping[str, np.ndarray],
+    limits: Limits,
+    fans: Mapping[str, Fan],
+    wiring: Wiring | None = None,
+) -> Needs:
     """What the cores have to hold.
 
     Args:
-        layers: as the machine runs them (pools folded), without those whose input is a bias.
+        layers: with synapses, as the machine runs them (pools folded).
         owners: core of every neuron by layer, and under `INPUT` of the input where it is on the machine.
         limits: says how synapses are stored.
         fans: from `layer_fans`.
+        wiring: as the layers say where it is left out.
     """
+    wiring = wiring or Wiring.of(layers)
     names = tuple(owners)
     cores_M = np.unique(np.concatenate([np.unique(owner) for owner in owners.values()])).astype(np.int32)
     shares_ILM = np.zeros((len(LIMITS), len(names), cores_M.size), np.int64)
     for n, owner_KPQ in enumerate(owners.values()):
-        np.add.at(shares_ILM[0, n], np.searchsorted(cores_M, owner_KPQ.ravel()), 1)
+        shares_ILM[0, n] = np.bincount(np.searchsorted(cores_M, owner_KPQ.ravel()), minlength=cores_M.size)
     for layer in layers:
-        found = fans[layer.name]
+        found, name, times = fans[layer.name], wiring.neurons[layer.name], len(wiring.sources[layer.name])
         where = np.searchsorted(cores_M, found.cores_M)
-        share_IM = shares_ILM[:, names.index(layer.name)]
-        share_IM[1, where] = _memory(layer, owners[layer.name], found, limits)
-        share_IM[2, where] = found.inputs_M * max(1, len(layer.inputs))
+        share_IM = shares_ILM[:, names.index(name)]
+        if times:
+            share_IM[1, where] += _memory(layer, owners[name], found, limits, times)
+        share_IM[2, where] += found.inputs_M * times
     totals_IM = shares_ILM.sum(axis=1)
     destinations = {}
-    for source, heard in _consumers(layers).items():
+    for source, heard in wiring.heard(layers).items():
+        if source not in owners and len(heard) == 1:
+            continue
         widest = max(heard, key=lambda layer: layer.C * layer.H * layer.W)
         shape = owners[source].shape if source in owners else (widest.C, widest.H, widest.W)
         twice_M, number_KPQ = _shared_axons(heard, fans, shape)
@@ -126,11 +165,8 @@ def needs(layers: Sequence[Layer], owners: Mapping[str, np.ndarray], limits: Lim
             totals_IM[2, np.searchsorted(cores_M, core)] -= number
         if source in owners:
             destinations[source] = number_KPQ
-            np.add.at(
-                shares_ILM[3, names.index(source)],
-                np.searchsorted(cores_M, owners[source].ravel()),
-                number_KPQ.ravel(),
-            )
+            place = np.searchsorted(cores_M, owners[source].ravel())
+            np.add.at(shares_ILM[3, names.index(source)], place, number_KPQ.ravel())
     totals_IM[3] = shares_ILM[3].sum(axis=0)
     return Needs(names, cores_M, totals_IM, shares_ILM, destinations)
 
@@ -142,25 +178,26 @@ def check_fit(
     *,
     fans: Mapping[str, Fan] | None = None,
     splits: Mapping[str, Split] | None = None,
+    wiring: Wiring | None = None,
 ) -> tuple[Finding, ...]:
     """Every limit that a placement breaks, layer by layer; a core that several layers share is put down to the one that needs most.
 
     Args:
-        layers, owners, limits: as in `needs`.
+        layers, owners, limits, wiring: as in `needs`.
         fans: from `layer_fans`, where they are known already.
         splits: how each layer is split when a smaller share is proposed; by neurons where nothing is said.
 
     Raises:
         MappingError: a layer without cores.
     """
-    fans = layer_fans(layers, owners, limits.zero_weights) if fans is None else fans
-    held = needs(layers, owners, limits, fans)
+    wiring = wiring or Wiring.of(layers)
+    fans = layer_fans(layers, owners, limits.zero_weights, wiring) if fans is None else fans
+    held = needs(layers, owners, limits, fans, wiring)
     findings = list(_too_many_cores(held, limits))
-    by_name = {layer.name: layer for layer in layers}
-    advices = {
-        name: _Advice(name, by_name.get(name), owners[name].shape, limits, held.destinations.get(name))
-        for name in held.layers
-    }
+    advices = {}
+    for name in held.layers:
+        members = tuple(layer for layer in layers if wiring.neurons[layer.name] == name)
+        advices[name] = _Advice(name, members, owners[name].shape, limits, held.destinations.get(name), wiring)
     over_IM = held.needs_IM > limits.array_I[:, None]
     for i, limit in enumerate(LIMITS):
         blamed_M = held.shares_ILM[i].argmax(axis=0)
@@ -189,17 +226,8 @@ def smallest_split(
 
     destinations_KPQ: number of cores that each neuron sends to (`Needs.destinations`); none where nobody listens. keep: limits to keep.
     """
-    advice = _Advice(layer.name, layer, (layer.K, layer.P, layer.Q), limits, destinations_KPQ)
-    return advice.smallest(split, keep)
-
-
-def _consumers(layers: Sequence[Layer]) -> dict[str, list[Layer]]:
-    """Layers by the one they hear; `INPUT` is heard by layers without one in front."""
-    heard: dict[str, list[Layer]] = {}
-    for layer in layers:
-        for source in layer.inputs or (INPUT,):
-            heard.setdefault(source, []).append(layer)
-    return heard
+    shape, wiring = (layer.K, layer.P, layer.Q), Wiring.of((layer,))
+    return _Advice(layer.name, (layer,), shape, limits, destinations_KPQ, wiring).smallest(split, keep)
 
 
 def _shared_axons(
@@ -235,11 +263,11 @@ def stored_weights_K(layer: Layer, zero_weights: str) -> np.ndarray:
     return np.full(layer.K, layer.C // layer.groups * rows * cols, np.int64)
 
 
-def _memory(layer: Layer, owner_KPQ: np.ndarray, found: Fan, limits: Limits) -> np.ndarray:
-    """Bits of synapse memory on each of the layer's cores; int64, (M,)."""
+def _memory(layer: Layer, owner_KPQ: np.ndarray, found: Fan, limits: Limits, times: int) -> np.ndarray:
+    """Bits of synapse memory on each of the layer's cores; int64, (M,). times: sources with a synapse of their own."""
     bits = limits.synapse_bit or layer.weight_bits
     if limits.storage == "unrolled":
-        return found.synapses_M * max(1, len(layer.inputs)) * bits
+        return found.synapses_M * times * bits
     index_KPQ = np.searchsorted(found.cores_M, owner_KPQ)
     holds_MK = np.zeros((found.cores_M.size, layer.K), bool)
     holds_MK[index_KPQ, np.arange(layer.K)[:, None, None]] = True
@@ -296,13 +324,14 @@ def _sentence(name: str, limit: Limit, held: Needs, i: int, worst: int, over: in
 
 @dataclass(frozen=True, eq=False)
 class _Advice:
-    """How many cores a layer would need. layer: None for the input, which has neurons and no synapses."""
+    """How many cores the neurons of a layer would need. members: layers whose sums reach them, none for the input."""
 
     name: str
-    layer: Layer | None
+    members: tuple[Layer, ...]
     shape_KPQ: tuple[int, ...]
     limits: Limits
     destinations_KPQ: np.ndarray | None
+    wiring: Wiring
     _found: dict[tuple[Split, tuple[Limit, ...]], int | None] = field(default_factory=dict)
 
     def text(self, limit: Limit, split: Split) -> str:
@@ -336,16 +365,22 @@ class _Advice:
         return self._found[key]
 
     def of_one_neuron(self, limit: Limit) -> int:
-        """The most that one neuron of the layer needs alone, memory in bits."""
+        """The most that one neuron of the layer needs alone, memory in bits; of several layers' in-axons the most of one."""
         if limit == "out_axons":
             return 0 if self.destinations_KPQ is None else int(self.destinations_KPQ.max())
-        if limit == "compartments" or self.layer is None:
-            return int(limit == "compartments")
-        bits = self.limits.synapse_bit or self.layer.weight_bits
-        if limit == "synapse_memory" and self.limits.storage == "shared":
-            return int(stored_weights_K(self.layer, self.limits.zero_weights).max()) * bits
-        sources = _most_synapses(self.layer, self.limits.zero_weights) * max(1, len(self.layer.inputs))
-        return sources * bits if limit == "synapse_memory" else sources
+        if limit == "compartments":
+            return 1
+        most = 0
+        for layer in self.members:
+            sources = _most_synapses(layer, self.limits.zero_weights) * len(self.wiring.sources[layer.name])
+            bits = self.limits.synapse_bit or layer.weight_bits
+            if limit == "in_axons":
+                most = max(most, sources)  # those of two layers may be the same
+            elif self.limits.storage == "unrolled":
+                most += sources * bits
+            elif sources:
+                most += int(stored_weights_K(layer, self.limits.zero_weights).max()) * bits
+        return most
 
     def _fits(self, split: Split, parts: int, keep: Sequence[Limit]) -> bool:
         """Quick refusals first: what is counted without a fan, then the last core, which holds most."""
@@ -359,18 +394,15 @@ class _Advice:
             sent_M = np.bincount(part_KPQ.ravel(), self.destinations_KPQ.ravel())
             if sent_M.max() > allowed_I[3]:
                 return False
-        if self.layer is None or not ask_I[1:3].any():
+        if not self.members or not ask_I[1:3].any():
             return True
         last_KPQ = np.where(part_KPQ == parts - 1, 0, 1).astype(np.int32)
-        if (self._of(last_KPQ)[:, 0] > allowed_I).any():
+        if (self._of(last_KPQ)[1:3, 0] > allowed_I[1:3]).any():
             return False
-        return bool((self._of(part_KPQ) <= allowed_I[:, None]).all())
+        return bool((self._of(part_KPQ)[1:3] <= allowed_I[1:3, None]).all())
 
     def _of(self, part_KPQ: np.ndarray) -> np.ndarray:
-        """Needs of the layer's own parts, without compartments and out-axons; int64, (I, M)."""
-        assert self.layer is not None
-        found = fan(self.layer, part_KPQ, zero_weights=self.limits.zero_weights)
-        need_IM = np.zeros((len(LIMITS), found.cores_M.size), np.int64)
-        need_IM[1] = _memory(self.layer, part_KPQ, found, self.limits)
-        need_IM[2] = found.inputs_M * max(1, len(self.layer.inputs))
-        return need_IM
+        """Needs of the parts alone; int64, (I, M); out-axons are not among them."""
+        owners = {self.name: part_KPQ}
+        fans = layer_fans(self.members, owners, self.limits.zero_weights, self.wiring)
+        return needs(self.members, owners, self.limits, fans, self.wiring).needs_IM
