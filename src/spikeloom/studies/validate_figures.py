@@ -11,6 +11,7 @@ from spikeloom.core.report import Report
 from spikeloom.hw.sata_training import MEMORIES
 from spikeloom.hw.sata_works import LAYER_LISTS, WORKS, Work
 from spikeloom.studies.validate import Figure, figure, published
+from spikeloom.studies.validate_measured import measured_sections
 from spikeloom.studies.validate_tools import ARCHIVED, sata_report, spikesim_report, training_report, training_stages
 
 Section = tuple[str, tuple[Figure, ...]]
@@ -22,6 +23,7 @@ def sections(said: dict[str, Any]) -> Iterator[Section]:
     figures = said["figure"]
     yield "SATA", tuple(_sata(figures))
     yield "SpikeSim", tuple(_spikesim(figures))
+    yield from measured_sections()
 
 
 def _ratio(work: Work, rules: str) -> tuple[float, float]:
