@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import fields, replace
 
@@ -173,6 +174,14 @@ def test_outside_the_measurements_the_report_says_how_far() -> None:
     ]
 
 
+def test_between_the_measurements_the_report_says_so() -> None:
+    layer = keyword(1, 0.5).layers[1]
+    twice = Workload(tuple(replace(layer, name=f"fc{i}", inputs=()) for i in range(4)), 1, 2)
+    said = [w for w in evaluate(twice, load_machine("ncs2")[1]).warnings if "polated" in w]
+    assert "ncs2 interpolated: 262,144 MACs an inference, none measured between 172,800 and 407,332,864" in said
+    assert not [w for w in evaluate(twice, load_machine("ncs")[1]).warnings if "interpolated" in w]
+
+
 def test_what_cannot_run_in_one_pass_is_refused() -> None:
     nodes: dict[str, Node] = {"in": Input((4,)), "loop": Linear(4, 4), "if": IF()}
     network = Network(nodes, (("in", "loop"), ("loop", "loop"), ("loop", "if")))
@@ -228,6 +237,9 @@ def test_the_ranges_are_those_of_the_measured_networks(device: str) -> None:
         ("link_values", [run.link_values for run in runs]),
     ):
         assert getattr(MEASURED[device], field) == (min(values), max(values)), field
+    sizes = sorted({run.total.macs for run in runs})
+    leaps = [(a, b) for a, b in itertools.pairwise(sizes) if b > 100 * a]
+    assert leaps == [gap for gap in (MEASURED[device].gap,) if gap]
 
 
 def test_the_networks_of_the_measurements_have_the_sizes_their_authors_print() -> None:

@@ -32,18 +32,24 @@ class Measured:
     """What the networks of a device's measurements span, smallest to largest an inference; outside it is extrapolation.
 
     macs: multiply-accumulates. weight_bytes: weights and biases in fp16. link_values: inputs and outputs. kinds: of layers.
+    gap: MACs between which none was measured, where that is a leap of orders.
     """
 
     macs: tuple[int, int]
     weight_bytes: tuple[int, int]
     link_values: tuple[int, int]
     kinds: tuple[str, ...]
+    gap: tuple[int, int] | None = None
 
 
 #: Device -> what was measured of it.
 MEASURED: abc.Mapping[str, Measured] = {
     "ncs2": Measured(
-        (172_800, 7_088_373_760), (346_682, 1_834_066), (419, 1_310_720), ("conv2d", "linear", "maxpool2d", "add")
+        (172_800, 7_088_373_760),
+        (346_682, 1_834_066),
+        (419, 1_310_720),
+        ("conv2d", "linear", "maxpool2d", "add"),
+        gap=(172_800, 407_332_864),
     ),
     "ncs": Measured((172_800, 7_316_224), (346_682, 14_684_730), (419, 419), ("linear",)),
 }
@@ -232,6 +238,10 @@ def _extrapolated(workload: Workload, arch: EdgeArch) -> abc.Iterator[str]:
         elif n < low:
             share = f"{n / low:.3g} of" if n else "none against"
             yield f"{arch.device} extrapolated: {n:,} {what} an inference, {share} the least measured ({low:,})"
+    total = sum(map(macs, layers))
+    if measured.gap and measured.gap[0] < total < measured.gap[1]:
+        low, high = measured.gap
+        yield f"{arch.device} interpolated: {total:,} MACs an inference, none measured between {low:,} and {high:,}"
     odd: dict[str, list[str]] = {}
     for layer in layers:
         kind = f"grouped {layer.kind}" if layer.groups > 1 and layer.kind in SYNAPSES else layer.kind
