@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tomllib
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,15 +105,15 @@ def _toml_value(text: str) -> Any:
 
 
 def decide(workload: Workload, arch: AbstractArch) -> Mapping:
-    """The machine's own mapping; with the placement of neurons on cores that its file names, where it names one.
+    """The machine's own mapping, or the placement of neurons on cores that its file names, where it names one.
 
     Raises:
         MappingError: the machine cannot run a layer.
         ConfigError: the placement file does not follow its format.
     """
-    mapping = HARDWARE[arch.model].map(workload, arch)
-    path = getattr(arch, "placement", "")
-    return replace(mapping, placement=read_placement(path)) if path else mapping
+    if path := getattr(arch, "placement", ""):  # a machine's own mapping may break limits that the file's keeps
+        return Mapping(arch.model, placement=read_placement(path))
+    return HARDWARE[arch.model].map(workload, arch)
 
 
 def evaluate(

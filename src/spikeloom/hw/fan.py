@@ -125,10 +125,21 @@ def _stored(layer: Layer, index_KPQ: np.ndarray, num_cores: int) -> np.ndarray:
     group_K = np.arange(layer.K) // (layer.K // A)
     place_KPQ = (index_KPQ.astype(np.int64) * A + group_K[:, None, None]) * (P * Q) + np.arange(P * Q).reshape(P, Q)
     occupancy = np.bincount(place_KPQ.ravel(), minlength=num_cores * A * P * Q).astype(np.int32)
+    return _spread(layer, occupancy.reshape(num_cores, A, P, Q))
+
+
+def stored_targets(layer: Layer, held_KPQ: np.ndarray) -> np.ndarray:
+    """Synapses, every weight one, from each input position to the neurons in ``held_KPQ`` (bool), by group; int32, (A, H, W)."""
+    held_AKPQ = held_KPQ.reshape(layer.groups, -1, layer.P, layer.Q)
+    return _spread(layer, np.add.reduce(held_AKPQ, axis=1, dtype=np.int32))
+
+
+def _spread(layer: Layer, occupancy_XPQ: np.ndarray) -> np.ndarray:
+    """Synapses from every input position to the neurons at output positions; int32, (..., P, Q) to (..., H, W)."""
     # a kernel of P positions that is applied R times: the same sums, so the same function gives (H, P)
-    reach_HP = reach(layer.H, layer.R, P, layer.dilation[0], layer.padding[0], layer.stride[0]).astype(np.int32)
-    reach_WQ = reach(layer.W, layer.S, Q, layer.dilation[1], layer.padding[1], layer.stride[1]).astype(np.int32)
-    targets: np.ndarray = reach_HP @ occupancy.reshape(num_cores, A, P, Q) @ reach_WQ.T
+    reach_HP = reach(layer.H, layer.R, layer.P, layer.dilation[0], layer.padding[0], layer.stride[0]).astype(np.int32)
+    reach_WQ = reach(layer.W, layer.S, layer.Q, layer.dilation[1], layer.padding[1], layer.stride[1]).astype(np.int32)
+    targets: np.ndarray = reach_HP @ occupancy_XPQ @ reach_WQ.T
     return targets
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from spikeloom.core.placement import INPUT, Split, split_owners
 from spikeloom.core.workload import Layer
 from spikeloom.errors import MappingError
-from spikeloom.hw.fan import Fan, fan, source_owners
+from spikeloom.hw.fan import Fan, fan, source_owners, stored_targets
 
 Limit = Literal["compartments", "synapse_memory", "in_axons", "out_axons"]
 LIMITS: tuple[Limit, ...] = ("compartments", "synapse_memory", "in_axons", "out_axons")
@@ -360,12 +360,13 @@ class _Advice:
         """The least number of parts that keeps the limits; not every larger number does, as the last part takes the rest."""
         key = (split, tuple(keep))
         if key not in self._found:
-            every = range(1, min(self.units(split), self.limits.cores) + 1)
+            alone = any(self.of_one_neuron(limit) > self.limits.of(limit) for limit in keep)
+            every = range(1, 1 if alone else min(self.units(split), self.limits.cores) + 1)
             self._found[key] = next((parts for parts in every if self._fits(split, parts, keep)), None)
         return self._found[key]
 
     def of_one_neuron(self, limit: Limit) -> int:
-        """The most that one neuron of the layer needs alone, memory in bits; of several layers' in-axons the most of one."""
+        """The most that one neuron of the layer needs alone, memory in bits; of several layers that reach it, the most of one."""
         if limit == "out_axons":
             return 0 if self.destinations_KPQ is None else int(self.destinations_KPQ.max())
         if limit == "compartments":
@@ -375,34 +376,62 @@ class _Advice:
             sources = _most_synapses(layer, self.limits.zero_weights) * len(self.wiring.sources[layer.name])
             bits = self.limits.synapse_bit or layer.weight_bits
             if limit == "in_axons":
-                most = max(most, sources)  # those of two layers may be the same
+                most = max(most, sources)
             elif self.limits.storage == "unrolled":
-                most += sources * bits
+                most = max(most, sources * bits)
             elif sources:
-                most += int(stored_weights_K(layer, self.limits.zero_weights).max()) * bits
+                most = max(most, int(stored_weights_K(layer, self.limits.zero_weights).max()) * bits)
         return most
 
     def _fits(self, split: Split, parts: int, keep: Sequence[Limit]) -> bool:
-        """Quick refusals first: what is counted without a fan, then the last core, which holds most."""
-        K, P, Q = self.shape_KPQ
-        part_KPQ = split_owners((K, P, Q), split, parts)
-        ask_I = np.array([limit in keep for limit in LIMITS])
-        allowed_I = np.where(ask_I, self.limits.array_I, np.iinfo(np.int64).max)
-        if np.bincount(part_KPQ.ravel()).max() > allowed_I[0]:
+        """Quick refusals first: what is counted without a fan, then the last core, which holds most neurons."""
+        (K, P, Q), units = self.shape_KPQ, self.units(split)
+        first = (parts - 1) * (units // parts)
+        if "compartments" in keep and (units - first) * (K * P * Q // units) > self.limits.compartments:
             return False
-        if self.destinations_KPQ is not None and ask_I[3]:
-            sent_M = np.bincount(part_KPQ.ravel(), self.destinations_KPQ.ravel())
-            if sent_M.max() > allowed_I[3]:
+        if "out_axons" in keep and self.destinations_KPQ is not None:
+            sent_X = self._sent(split)
+            starts = np.arange(parts) * (units // parts)
+            if np.add.reduceat(sent_X, starts).max() > self.limits.out_axons:
                 return False
-        if not self.members or not ask_I[1:3].any():
+        ask = [limit in keep for limit in LIMITS[1:3]]
+        if not self.members or not any(ask):
             return True
-        last_KPQ = np.where(part_KPQ == parts - 1, 0, 1).astype(np.int32)
-        if (self._of(last_KPQ)[1:3, 0] > allowed_I[1:3]).any():
+        allowed_I = np.where(ask, self.limits.array_I[1:3], np.iinfo(np.int64).max)
+        last_KPQ = np.zeros((K, P, Q), bool)
+        if split == "neurons":
+            last_KPQ.reshape(-1)[first:] = True
+        else:
+            last_KPQ[(slice(first, None),) if split == "channels" else (slice(None), slice(first, None))] = True
+        if any((self._at_least(layer, last_KPQ) > allowed_I).any() for layer in self.members):
             return False
-        return bool((self._of(part_KPQ)[1:3] <= allowed_I[1:3, None]).all())
-
-    def _of(self, part_KPQ: np.ndarray) -> np.ndarray:
-        """Needs of the parts alone; int64, (I, M); out-axons are not among them."""
-        owners = {self.name: part_KPQ}
+        owners = {self.name: split_owners((K, P, Q), split, parts)}
         fans = layer_fans(self.members, owners, self.limits.zero_weights, self.wiring)
-        return needs(self.members, owners, self.limits, fans, self.wiring).needs_IM
+        held_IM = needs(self.members, owners, self.limits, fans, self.wiring).needs_IM
+        return bool((held_IM[1:3] <= allowed_I[:, None]).all())
+
+    def _sent(self, split: Split) -> np.ndarray:
+        """Out-axons of each neuron, channel or row of the map."""
+        assert self.destinations_KPQ is not None
+        axes = {"neurons": (), "channels": (1, 2), "rows": (0, 2)}[split]
+        sent: np.ndarray = (
+            self.destinations_KPQ.sum(axis=axes).reshape(-1) if axes else self.destinations_KPQ.reshape(-1)
+        )
+        return sent
+
+    def _at_least(self, layer: Layer, part_KPQ: np.ndarray) -> np.ndarray:
+        """(Memory in bits, in-axons) of the neurons of one part for the synapses of one layer from one source; int64, (2,)."""
+        if not (times := len(self.wiring.sources[layer.name])):
+            return np.zeros(2, np.int64)
+        if self.limits.zero_weights == "skipped":  # a core of its own against all others
+            found = fan(layer, np.where(part_KPQ, 0, 1).astype(np.int32), zero_weights="skipped")
+            inputs, synapses = int(found.inputs_M[0]), int(found.synapses_M[0])
+        else:
+            reached_GHW = stored_targets(layer, part_KPQ)
+            inner = layer.C // layer.groups
+            inputs, synapses = int(np.count_nonzero(reached_GHW)) * inner, int(reached_GHW.sum()) * inner
+        bits = self.limits.synapse_bit or layer.weight_bits
+        if self.limits.storage == "shared":
+            held_K = part_KPQ.any(axis=(1, 2))
+            return np.array([stored_weights_K(layer, self.limits.zero_weights)[held_K].sum() * bits, inputs])
+        return np.array([synapses * times * bits, inputs])
