@@ -163,14 +163,14 @@ def test_outside_the_measurements_the_report_says_how_far() -> None:
     work = lower(chain("n", nodes), trace)
     said = [w for w in evaluate(work, load_machine("ncs2")[1]).warnings if "extrapolated" in w]
     assert said == [
-        "ncs2 extrapolated: 77,976 MACs an inference, 0.451 of the least measured (172,800)",
-        "ncs2 extrapolated: 108 bytes of weights an inference, 0.000312 of the least measured (346,682)",
-        "ncs2 extrapolated: no grouped conv2d layer was measured (dw), only conv2d, linear, maxpool2d, add",
+        "extrapolated: 77,976 MACs an inference, 0.451 of the least measured (172,800)",
+        "extrapolated: 108 bytes of weights an inference, 0.000312 of the least measured (346,682)",
+        "extrapolated: no grouped conv2d layer was measured (dw), only conv2d, linear, maxpool2d, add",
     ]
     said = [w for w in evaluate(work, load_machine("ncs")[1]).warnings if "extrapolated" in w]
     assert said[2:] == [
-        "ncs extrapolated: 18,264 values over the link an inference, 43.6 times the most measured (419)",
-        "ncs extrapolated: no grouped conv2d layer was measured (dw), only linear",
+        "extrapolated: 18,264 values over the link an inference, 43.6 times the most measured (419)",
+        "extrapolated: no grouped conv2d layer was measured (dw), only linear",
     ]
 
 
@@ -178,7 +178,7 @@ def test_between_the_measurements_the_report_says_so() -> None:
     layer = keyword(1, 0.5).layers[1]
     twice = Workload(tuple(replace(layer, name=f"fc{i}", inputs=()) for i in range(4)), 1, 2)
     said = [w for w in evaluate(twice, load_machine("ncs2")[1]).warnings if "polated" in w]
-    assert "ncs2 interpolated: 262,144 MACs an inference, none measured between 172,800 and 407,332,864" in said
+    assert "interpolated: 262,144 MACs an inference, none measured between 172,800 and 407,332,864" in said
     assert not [w for w in evaluate(twice, load_machine("ncs")[1]).warnings if "interpolated" in w]
 
 

@@ -92,9 +92,9 @@ class EdgeArch(AbstractArch):
     def notes(self) -> tuple[str, ...]:
         """What it runs, whatever the trace holds."""
         return (
-            f"{self.device} runs the ANN of the same layers once an inference, dense and in fp16, whatever steps, spikes and "
+            "runs the ANN of the same layers once an inference, dense and in fp16, whatever steps, spikes and "
             "bits the trace has; an SNN and its matched ANN cost the same here",
-            f"{self.device}: time and power are fits to a whole stick on USB 2.0, not counts of its parts",
+            "time and power are fits to a whole stick on USB 2.0, not counts of its parts",
         )
 
 
@@ -234,20 +234,18 @@ def _extrapolated(workload: Workload, arch: EdgeArch) -> abc.Iterator[str]:
         ("values over the link", values, measured.link_values),
     ):
         if n > high:
-            yield f"{arch.device} extrapolated: {n:,} {what} an inference, {n / high:.3g} times the most measured ({high:,})"
+            yield f"extrapolated: {n:,} {what} an inference, {n / high:.3g} times the most measured ({high:,})"
         elif n < low:
             share = f"{n / low:.3g} of" if n else "none against"
-            yield f"{arch.device} extrapolated: {n:,} {what} an inference, {share} the least measured ({low:,})"
+            yield f"extrapolated: {n:,} {what} an inference, {share} the least measured ({low:,})"
     total = sum(map(macs, layers))
     if measured.gap and measured.gap[0] < total < measured.gap[1]:
         low, high = measured.gap
-        yield f"{arch.device} interpolated: {total:,} MACs an inference, none measured between {low:,} and {high:,}"
+        yield f"interpolated: {total:,} MACs an inference, none measured between {low:,} and {high:,}"
     odd: dict[str, list[str]] = {}
     for layer in layers:
         kind = f"grouped {layer.kind}" if layer.groups > 1 and layer.kind in SYNAPSES else layer.kind
         if kind not in measured.kinds:
             odd.setdefault(kind, []).append(layer.name)
     for kind, names in odd.items():
-        yield (
-            f"{arch.device} extrapolated: no {kind} layer was measured ({', '.join(names)}), only {', '.join(measured.kinds)}"
-        )
+        yield (f"extrapolated: no {kind} layer was measured ({', '.join(names)}), only {', '.join(measured.kinds)}")
