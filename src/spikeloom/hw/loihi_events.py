@@ -1,0 +1,254 @@
+"""Events of one sample on a many-core chip, step by step: what every group updates, fires and sends, and what arrives where."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from spikeloom.core.trace import Levels, Spikes
+from spikeloom.core.workload import Layer
+from spikeloom.hw.contention import contention
+from spikeloom.hw.loihi_arch import LoihiArch
+from spikeloom.hw.loihi_groups import INPUT_KIND, Chart, Group
+from spikeloom.hw.loihi_kernels import SPREAD, busiest, count_bits, last_bits, reach, reach_nonzero, send, shifted
+from spikeloom.hw.loihi_plan import Outgoing, Plan
+from spikeloom.hw.mesh import PORT
+from spikeloom.hw.traffic import Traffic
+
+
+@dataclass(frozen=True, eq=False)
+class GroupEvents:
+    """One group in one sample; T the steps of the trace, S its cores, E its ends (a layer on a core).
+
+    updated_TS, fired_TS, sent_TS: neurons and messages by core. arrived_TE, events_TE: messages and synapse events by end.
+    paths: hops in x, hops in y and boundaries between chips. All int64.
+    """
+
+    updated_TS: np.ndarray
+    fired_TS: np.ndarray
+    sent_TS: np.ndarray
+    arrived_TE: np.ndarray
+    events_TE: np.ndarray
+    paths: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class SampleEvents:
+    """One sample: events by group; ticks by layer and step bound; ticks by generating core of each group."""
+
+    groups: tuple[GroupEvents, ...]
+    layer_ticks: np.ndarray
+    busy: tuple[np.ndarray, ...]
+
+
+class Counter:
+    """Counts samples of one workload on one plan."""
+
+    def __init__(self, chart: Chart, plan: Plan, arch: LoihiArch) -> None:
+        self.chart, self.plan, self.arch = chart, plan, arch
+        self.layers = {layer.name: layer for layer in chart.workload.layers}
+        self.number = {name: i for i, name in enumerate(self.layers)}
+        self.barrier = arch.barrier_ticks(plan.tiles)
+        self.synapse_ticks = {name: arch.synapse_ticks(name) for _, name in chart.edges}
+
+    def sample(self, n: int) -> SampleEvents:
+        """All events of sample ``n`` and the ticks they take."""
+        found = tuple(self._group(g, group, n) for g, group in enumerate(self.chart.groups))
+        ticks_TS = self._ticks(found)
+        steps = self.chart.num_steps
+        bound_T, slot_T = np.empty(steps, np.int64), np.zeros(steps, np.int64)
+        busiest(ticks_TS, self._slots[1], self._slots[2], bound_T, slot_T)
+        if self.arch.timing == "contention":
+            bound_T = contention(self._traffic(n, found), self.arch.mesh, self.arch)
+        layer_ticks = np.zeros(len(self.layers), np.int64)
+        np.add.at(layer_ticks, self._slots[0][slot_T], bound_T + self.barrier)
+        return SampleEvents(found, layer_ticks, tuple(self._busy(ticks_TS)))
+
+    # --- events -------------------------------------------------------------------------------------------------------
+
+    def _group(self, g: int, group: Group, n: int) -> GroupEvents:
+        stand, outgoing = self.plan.stands[g], self.plan.outgoing[g]
+        num_steps, cores = self.chart.workload.num_steps, stand.cores_S.size
+        updated_TS, fired_TS, sent_TS = (np.zeros((num_steps, cores), np.int64) for _ in range(3))
+        ends = len(outgoing.ends) if outgoing else 0
+        arrived_TE, events_TE = (np.zeros((num_steps, ends), np.int64) for _ in range(2))
+        paths = np.zeros(3, np.int64)
+        out_BN = None if group.out is None else _sample(group.out, n)
+        if not group.port:
+            updated_BN = out_BN if self.layers[group.name].kind == INPUT_KIND else self._updated(group, n)
+            assert updated_BN is not None
+            count_bits(updated_BN, stand.slot_N, SPREAD, updated_TS)
+            if out_BN is not None:
+                count_bits(out_BN, stand.slot_N, SPREAD, fired_TS)
+        if outgoing and out_BN is not None:
+            send_all(out_BN, stand.slot_N, outgoing, sent_TS, arrived_TE, events_TE, paths)
+        return GroupEvents(updated_TS, fired_TS, sent_TS, arrived_TE, events_TE, paths)
+
+    def _updated(self, group: Group, n: int) -> np.ndarray:
+        """Neurons that are updated, as recorded or, at least, where something arrives; uint8 (B, N)."""
+        recorded = self.layers[group.name].updates
+        if recorded is not None:
+            return _sample(recorded, n)
+        num_steps = self.chart.workload.num_steps
+        updated_BKPQ = np.zeros((-(-num_steps // 8), *group.shape_KPQ), np.uint8)
+        if group.driven:
+            updated_BKPQ[:] = 255
+            updated_BKPQ[-1] = last_bits(num_steps)
+            return updated_BKPQ.reshape(len(updated_BKPQ), -1)
+        arrived_BKPQ = np.zeros_like(updated_BKPQ)
+        for name in group.members:
+            layer = self.layers[name]
+            analog = isinstance(layer.arrival, Levels) and layer.arrival.analog
+            self._reach(layer, n, updated_BKPQ if analog else arrived_BKPQ)
+        arrived_BN = arrived_BKPQ.reshape(len(arrived_BKPQ), -1)
+        if self.chart.workload.delay:  # a spike acts in the step behind the one it is sent in, a pixel at once
+            arrived_BN = shifted(arrived_BN, num_steps)
+        return updated_BKPQ.reshape(len(updated_BKPQ), -1) | arrived_BN
+
+    def _reach(self, layer: Layer, n: int, reached_BKPQ: np.ndarray) -> None:
+        arrival = layer.arrival
+        if isinstance(arrival, Levels):
+            arrival = Spikes.pack(arrival.values[:, n : n + 1] != 0)
+            n = 0
+        packed_BCHW = np.ascontiguousarray(arrival.packed[:, n])
+        window = (layer.stride, layer.padding, layer.dilation)
+        if self.arch.zero_weights == "skipped" and layer.weight is not None:
+            nonzero = (layer.weight != 0).astype(np.uint8)
+            reach_nonzero(packed_BCHW, nonzero, layer.groups, *window, reached_BKPQ)
+        else:
+            reach(packed_BCHW, layer.groups, (layer.R, layer.S), *window, reached_BKPQ)
+
+    # --- time -----------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _slots(self) -> tuple[np.ndarray, np.ndarray, int]:
+        """Layer and key of every column of `_ticks`, and the number of keys: cores that generate, cores that receive, the port."""
+        M = self.plan.cores_M
+        layers, keys = [], []
+        for group, stand in zip(self.chart.groups, self.plan.stands, strict=True):
+            layers += [self.number[group.name]] * stand.cores_S.size
+            keys += [2 * M.size] if group.port else np.searchsorted(M, stand.cores_S).tolist()
+        for outgoing in self.plan.outgoing:
+            for name, core in outgoing.ends if outgoing else ():
+                layers.append(self.number[name])
+                keys.append(M.size + int(np.searchsorted(M, core)))
+        return np.array(layers, np.int64), np.array(keys, np.int32), 2 * M.size + 1
+
+    def _ticks(self, found: tuple[GroupEvents, ...]) -> np.ndarray:
+        """Ticks of every slot in every step of the chip: of each group on each of its cores, then of each of its ends."""
+        steps = self.chart.num_steps
+        columns = [self._generated(g, events) for g, events in enumerate(found)]
+        for g, events in enumerate(found):
+            outgoing = self.plan.outgoing[g]
+            if outgoing:
+                columns.append(self._at(g, self._received(outgoing, events)))
+        if not columns:
+            return np.zeros((steps, 0), np.int64)
+        return np.ascontiguousarray(np.concatenate(columns, axis=1))
+
+    def _generated(self, g: int, events: GroupEvents) -> np.ndarray:
+        """Ticks that the cores of a group spend on its neurons and messages; int64 (steps, S)."""
+        ticks = self.arch.ticks
+        sending = ticks["axon_out"] * events.sent_TS
+        if self.chart.groups[g].port:
+            return self._at(g, sending)
+        working = ticks["update"] * events.updated_TS + ticks["spike_out"] * events.fired_TS + sending
+        looking: np.ndarray = ticks["access"] * self.plan.stands[g].neurons_S + self._at(g, working)
+        return looking
+
+    def _received(self, outgoing: Outgoing, events: GroupEvents) -> np.ndarray:
+        synapse_E = np.array([self.synapse_ticks[name] for name, _ in outgoing.ends], np.int64)
+        received: np.ndarray = self.arch.ticks["axon_in"] * events.arrived_TE + synapse_E * events.events_TE
+        return received
+
+    def _at(self, g: int, ticks_TX: np.ndarray) -> np.ndarray:
+        """Steps of the trace as steps of the chip, in which a group works ``depth`` steps later."""
+        depth, steps = self.chart.groups[g].depth, self.chart.num_steps
+        if steps == ticks_TX.shape[0]:
+            return ticks_TX
+        late = np.zeros((steps, ticks_TX.shape[1]), np.int64)
+        late[depth : depth + ticks_TX.shape[0]] = ticks_TX
+        return late
+
+    def _busy(self, ticks_TS: np.ndarray) -> list[np.ndarray]:
+        """Generating ticks of each core of every group, summed over steps; int64 (S,) each."""
+        sums = ticks_TS.sum(axis=0)
+        edges = np.cumsum([0, *(stand.cores_S.size for stand in self.plan.stands)])
+        return [sums[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+
+    # --- traffic, for timing with contention ----------------------------------------------------------------------------
+
+    def _traffic(self, n: int, found: tuple[GroupEvents, ...]) -> Traffic:
+        """Work of the cores and messages between them."""
+        ported = any(group.port for group in self.chart.groups)
+        cores_M = np.concatenate([np.array([PORT] * ported, np.int32), self.plan.cores_M])
+        steps = self.chart.num_steps
+        generate, updated, fired, receive = (np.zeros((steps, cores_M.size), np.int64) for _ in range(4))
+        neurons_M = np.zeros(cores_M.size, np.int64)
+        flows: dict[tuple[int, int], list[np.ndarray]] = {}
+        for g, events in enumerate(found):
+            group, stand, outgoing = self.chart.groups[g], self.plan.stands[g], self.plan.outgoing[g]
+            where = np.searchsorted(cores_M, stand.cores_S)
+            generate[:, where] += self._generated(g, events)
+            updated[:, where] += self._at(g, events.updated_TS)
+            fired[:, where] += self._at(g, events.fired_TS)
+            if not group.port:
+                neurons_M[where] += stand.neurons_S
+            if outgoing and group.out is not None:
+                self._add_flows(flows, g, outgoing, _sample(group.out, n))
+        pairs = sorted(flows)
+        messages = np.stack([flows[pair][0] for pair in pairs], axis=1) if pairs else np.zeros((steps, 0), np.int64)
+        received = np.stack([flows[pair][1] for pair in pairs], axis=1) if pairs else np.zeros((steps, 0), np.int64)
+        target = np.array([pair[1] for pair in pairs], np.int32)
+        np.add.at(receive.T, np.searchsorted(cores_M, target), received.T)
+        source = np.array([pair[0] for pair in pairs], np.int32)
+        return Traffic(cores_M, generate, receive, source, target, messages, received, updated, fired, neurons_M)
+
+    def _add_flows(
+        self, flows: dict[tuple[int, int], list[np.ndarray]], g: int, outgoing: Outgoing, out_BN: np.ndarray
+    ) -> None:
+        """Messages and ticks of their target, by pair of cores, of what a group sends: core by core, as in `send`."""
+        stand, num_steps = self.plan.stands[g], self.chart.workload.num_steps
+        for s, core in enumerate(stand.cores_S.tolist()):
+            mine = np.flatnonzero(stand.slot_N == s)
+            part_BN = np.ascontiguousarray(out_BN[:, mine])
+            if not part_BN.any():
+                continue
+            sent_TS = np.zeros((num_steps, stand.cores_S.size), np.int64)
+            arrived_TE, events_TE = (np.zeros((num_steps, len(outgoing.ends)), np.int64) for _ in range(2))
+            part = Outgoing(
+                outgoing.place_N[mine], outgoing.ends, outgoing.arrives_UE, outgoing.synapses_UE, outgoing.messages_U,
+                outgoing.paths_N[mine],
+            )  # fmt: skip
+            send_all(part_BN, stand.slot_N[mine], part, sent_TS, arrived_TE, events_TE, np.zeros(3, np.int64))
+            events = GroupEvents(sent_TS, sent_TS, sent_TS, arrived_TE, events_TE, np.zeros(3, np.int64))
+            arrived, received = self._at(g, arrived_TE), self._at(g, self._received(outgoing, events))
+            for e, (_, target) in enumerate(outgoing.ends):
+                if not events_TE[:, e].any():
+                    continue
+                before = flows.setdefault((core, target), [np.zeros(len(arrived), np.int64) for _ in range(2)])
+                before[0] += arrived[:, e]
+                before[1] += received[:, e]
+
+
+def send_all(
+    out_BN: np.ndarray,
+    slot_N: np.ndarray,
+    outgoing: Outgoing,
+    sent_TS: np.ndarray,
+    arrived_TE: np.ndarray,
+    events_TE: np.ndarray,
+    paths: np.ndarray,
+) -> None:
+    """`send` with the tables of ``outgoing``."""
+    send(
+        out_BN, outgoing.place_N, slot_N, outgoing.paths_N, outgoing.messages_U, outgoing.arrives_UE, outgoing.synapses_UE,
+        sent_TS, arrived_TE, events_TE, paths,
+    )  # fmt: skip
+
+
+def _sample(spikes: Spikes, n: int) -> np.ndarray:
+    """One sample as bytes over its neurons; uint8 (B, N), contiguous."""
+    return np.ascontiguousarray(spikes.packed[:, n]).reshape(spikes.packed.shape[0], -1)
