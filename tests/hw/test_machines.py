@@ -48,7 +48,7 @@ CARDS = Path(__file__).parents[2] / "docs" / "models"
 MACHINES = [(model, preset) for model, machine in HARDWARE.items() for preset in machine.presets]
 T, N = 11, 3
 #: What a synaptic operation is called; a machine counts one of these, or says in its model card what else it counts.
-SYNAPTIC = ("add", "mac", "ac", "synop")
+SYNAPTIC = ("add", "mac", "ac", "synop", "event")
 #: Machines that run the ANN of the same layers once, whatever spikes and steps the trace has: there silence costs what noise costs.
 RUNS_THE_ANN = ("edge",)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from spikeloom.hw.base import AbstractMachine as AbstractMachine
 from spikeloom.hw.edge import Edge
+from spikeloom.hw.loihi import Loihi
 from spikeloom.hw.sata import Sata
 from spikeloom.hw.sata_training import SataTraining
 from spikeloom.hw.spikesim import Spikesim
@@ -20,4 +21,5 @@ HARDWARE: dict[str, AbstractMachine[Any]] = {
     "systolic": Systolic(),
     "spikesim": Spikesim(),
     "edge": Edge(),
+    "loihi": Loihi(),
 }

@@ -9,7 +9,7 @@ import numpy as np
 
 from spikeloom.core.trace import Levels, Spikes
 from spikeloom.core.workload import Layer
-from spikeloom.hw.contention import contention
+from spikeloom.errors import MappingError
 from spikeloom.hw.loihi_arch import LoihiArch
 from spikeloom.hw.loihi_groups import INPUT_KIND, Chart, Group
 from spikeloom.hw.loihi_kernels import SPREAD, busiest, count_bits, last_bits, reach, reach_nonzero, send, shifted
@@ -61,7 +61,7 @@ class Counter:
         bound_T, slot_T = np.empty(steps, np.int64), np.zeros(steps, np.int64)
         busiest(ticks_TS, self._slots[1], self._slots[2], bound_T, slot_T)
         if self.arch.timing == "contention":
-            bound_T = contention(self._traffic(n, found), self.arch.mesh, self.arch)
+            raise MappingError("timing")
         layer_ticks = np.zeros(len(self.layers), np.int64)
         np.add.at(layer_ticks, self._slots[0][slot_T], bound_T + self.barrier)
         return SampleEvents(found, layer_ticks, tuple(self._busy(ticks_TS)))
@@ -126,7 +126,8 @@ class Counter:
     def _slots(self) -> tuple[np.ndarray, np.ndarray, int]:
         """Layer and key of every column of `_ticks`, and the number of keys: cores that generate, cores that receive, the port."""
         M = self.plan.cores_M
-        layers, keys = [], []
+        layers: list[int] = []
+        keys: list[int] = []
         for group, stand in zip(self.chart.groups, self.plan.stands, strict=True):
             layers += [self.number[group.name]] * stand.cores_S.size
             keys += [2 * M.size] if group.port else np.searchsorted(M, stand.cores_S).tolist()
