@@ -25,6 +25,9 @@ MACHINES = (
     "systolic-gated:dataflow=ws,rows=3,cols=5,weight_kib=8,ifmap_kib=8,ofmap_kib=8,fold_pool=true",
     "systolic-8x8:dataflow=is,gating=true",
     "sata-training:fwd_bit=8",
+    "loihi",
+    "loihi:cores=2,split=channels,zero_weights=skipped,synapse_class=conv,input_on_chip=true,static=frady2020,limits=warn",
+    "loihi-davies2018:chips=3,rows=1,columns=1,cores_per_tile=1,delay=recorded,host=blouw2018",
     "ncs2",
     "ncs",
 )

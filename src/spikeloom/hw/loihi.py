@@ -45,11 +45,15 @@ class Loihi(AbstractMachine[LoihiArch]):
         return run_of(workload, arch)
 
     def map(self, workload: Workload, arch: LoihiArch) -> Mapping:
-        """Place layer after layer on cores 0, 1, 2, ...; refuse what the chip cannot run or hold."""
+        """Place layer after layer on cores 0, 1, 2, ...; refuse what the chip cannot run or hold. Where the machine names a placement
+        file, which `evaluate` reads, that is left open."""
         chart = chart_of(run_of(workload, arch), arch)
+        mapping = Mapping(_MODEL, {layer.name: LayerMapping() for layer in chart.workload.layers})
+        if arch.placement:
+            return mapping
         placement = fill_in_order(chart, arch)
         _findings(chart, plan_of(chart, placement, arch), arch)
-        return Mapping(_MODEL, {layer.name: LayerMapping() for layer in chart.workload.layers}, placement)
+        return replace(mapping, placement=placement)
 
     def count(
         self,
@@ -60,13 +64,17 @@ class Loihi(AbstractMachine[LoihiArch]):
         threads: int | None = None,
         cache: CountCache | None = None,
     ) -> Counts:
-        """Count all samples, several at a time; a mapping without a placement has the one of `map`. The cache changes nothing.
+        """Count all samples, several at a time; the cache changes nothing.
 
         Raises:
-            MappingError: a placement that the chip does not have or cannot hold.
+            MappingError: no placement, or one that the chip does not have or cannot hold.
         """
+        if mapping.placement is None:
+            raise MappingError(
+                "loihi got a mapping without a placement of neurons on cores; take that of map() or of evaluate.decide"
+            )
         chart = chart_of(run_of(workload, arch), arch)
-        plan = plan_of(chart, mapping.placement or fill_in_order(chart, arch), arch)
+        plan = plan_of(chart, mapping.placement, arch)
         findings = _findings(chart, plan, arch)
         counter, samples = Counter(chart, plan, arch), range(chart.workload.num_samples)
         with ThreadPoolExecutor(max(1, min(threads or os.cpu_count() or 1, len(samples)))) as pool:
@@ -142,7 +150,7 @@ class _Totals:
                 actions[name, instance, action] = actions.get((name, instance, action), 0) + n
         for name, arrived in self.arrived.items():
             actions[name, "axon", "in"] = arrived
-            actions[name, arch.synapse_instance(name), "event"] = self.events[name]
+            actions[name, "synapse", arch.synapse_action(name)] = self.events[name]
         statistics["", "cores"], statistics["", "tiles"] = int(self.plan.cores_M.size), self.plan.tiles
         statistics["", "steps"] = steps
         names = [layer.name for layer in self.chart.workload.layers]

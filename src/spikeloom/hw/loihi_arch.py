@@ -165,10 +165,9 @@ class LoihiArch(AbstractArch):
             return _whole_ticks("synapse_ns", self.synapse_ns)
         return _whole_ticks("synapse_ns", SYNAPSES_NS[self.units][of_layer(self.synapse_class, layer)])
 
-    def synapse_instance(self, layer: str) -> str:
-        """Under which instance the synapse events of a layer are counted: ``synapse`` where they are dense."""
-        name = of_layer(self.synapse_class, layer)
-        return "synapse" if name == "dense" else f"synapse_{name}"
+    def synapse_action(self, layer: str) -> str:
+        """What the synapse events of a layer are counted as: ``event`` where they are dense, ``sparse_event``, ``conv_event``."""
+        return _event(of_layer(self.synapse_class, layer))
 
     def barrier_ticks(self, tiles: int) -> int:
         """Ticks of the barrier that ends a step, by the number of tiles with a neuron (more than 32: as 32)."""
@@ -204,9 +203,9 @@ class LoihiArch(AbstractArch):
             ("router", "hop_y"): (Charge(router, "hop_y"),),
             ("link", "message"): (Charge(Component("link", width_bit=self.message_bit), "transfer"),),
         }
+        synapse = Component("synapse", width_bit=1)
         for name in SYNAPSES_NS[self.units]:
-            instance = "synapse" if name == "dense" else f"synapse_{name}"
-            charges[instance, "event"] = (Charge(Component(instance, width_bit=1), "event"),)
+            charges["synapse", _event(name)] = (Charge(synapse, _event(name)),)
         return charges
 
     def notes(self) -> tuple[str, ...]:
@@ -230,6 +229,10 @@ class LoihiArch(AbstractArch):
                 "design for each boundary it crosses, and no time"
             )
         return tuple(said)
+
+
+def _event(synapse_class: str) -> str:
+    return "event" if synapse_class == "dense" else f"{synapse_class}_event"
 
 
 def _whole_ticks(key: str, nanoseconds: float) -> int:

@@ -61,7 +61,9 @@ class Counter:
         bound_T, slot_T = np.empty(steps, np.int64), np.zeros(steps, np.int64)
         busiest(ticks_TS, self._slots[1], self._slots[2], bound_T, slot_T)
         if self.arch.timing == "contention":
-            raise MappingError("timing")
+            raise MappingError(
+                "timing: 'contention' needs a model of the mesh that is not there yet; set timing = 'simple'"
+            )
         layer_ticks = np.zeros(len(self.layers), np.int64)
         np.add.at(layer_ticks, self._slots[0][slot_T], bound_T + self.barrier)
         return SampleEvents(found, layer_ticks, tuple(self._busy(ticks_TS)))

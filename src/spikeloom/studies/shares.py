@@ -36,6 +36,11 @@ _LISTED: Mapping[str, Mapping[Share, tuple[str, ...]]] = {
         "neuron": ("neuron",),
         "sram": ("temp_buffer", "tile_buffer", "htree", "memory", "mesh"),
     },
+    "loihi": {
+        "compute": ("synapse",),
+        "neuron": ("soma",),
+        "sram": ("axon", "router", "link"),
+    },  # messages as wires; weights never move
     "edge": {"compute": ("device",)},  # a whole stick: what its parts draw was not measured
 }
 PURPOSES: Mapping[str, Mapping[str, Share]] = {
@@ -47,10 +52,11 @@ WEIGHTS: Mapping[str, frozenset[str]] = {
     "sata": frozenset({"glb_weight", "dram_weight"}),
     "systolic": frozenset({"glb_weight", "dram_weight"}),
     "spikesim": frozenset(),
+    "loihi": frozenset(),
     "edge": frozenset(),
 }
 #: Machines that fetch weights once for all steps, or never, as they are.
-BATCHES_STEPS = frozenset({"sata", "spikesim"})
+BATCHES_STEPS = frozenset({"loihi", "sata", "spikesim"})
 #: Machines that run the ANN whatever the trace holds: nothing breaks even there.
 RUNS_THE_ANN = frozenset({"edge"})
 #: Model -> (instance, kind of component) of the logic of neurons, which several neurons can share.
@@ -59,6 +65,7 @@ NEURON_LOGIC: Mapping[str, frozenset[tuple[str, str]]] = {
     "sata": frozenset({("lif", "lif")}),
     "systolic": frozenset({("out", "adder"), ("out", "comparator")}),
     "spikesim": frozenset({("neuron", "neuron")}),
+    "loihi": frozenset(),
     "edge": frozenset(),
 }
 #: Model -> actions of that logic that are paid for each unit and cycle, whether it works or not.
