@@ -1,10 +1,36 @@
-"""Hypothesis strategies for tiny layers and for every knob of the machine."""
+"""Hypothesis strategies for tiny layers, for tiny networks with their inputs, and for every knob of the machine."""
 
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 from hypothesis import strategies as st
+
+from spikeloom.core.network import Network
+from spikeloom.core.nodes import (
+    IF,
+    LI,
+    LIF,
+    Add,
+    AvgPool2d,
+    Conv1d,
+    Conv2d,
+    CubaLIF,
+    Delay,
+    Flatten,
+    Input,
+    Leak,
+    Linear,
+    MaxPool2d,
+    Node,
+    Output,
+    Shape,
+    SumPool2d,
+    node_out_shape,
+)
 
 from .spikex import Knobs, LayerCase, Levels
 
@@ -143,3 +169,189 @@ def knob_sets(draw: st.DrawFn, *, dispatches: tuple[str, ...] = ("agile", "tempo
         clock_mhz=draw(st.sampled_from((500.0, 333.3, 1000.0))),
         weight_skip=draw(st.sampled_from(("off", "group"))),
     )
+
+
+@dataclass
+class NetworkCase:
+    """A network and what it is shown; samples: pixels (N, *shape) of an analog input, else frames (T, N, *shape)."""
+
+    network: Network
+    samples: np.ndarray
+    num_steps: int
+
+    def frames(self, sample: int) -> np.ndarray:
+        """What one sample shows at every step; (T, *shape)."""
+        if len(self.samples.shape) == len(self.network.shapes()["in"]) + 2:
+            return self.samples[:, sample]
+        return np.broadcast_to(self.samples[sample], (self.num_steps, *self.samples.shape[1:]))
+
+
+class NetworkBuilder:
+    """A random network in the making. ``whole``: of integers; else all numbers are small multiples of 1/8, so that sums are exact."""
+
+    def __init__(self, draw: st.DrawFn, shape: Shape, encoding: Any, whole: bool) -> None:
+        self.draw, self.whole = draw, whole
+        self.rng = np.random.default_rng(draw(st.integers(0, 2**16)))
+        self.largest, self.bits = (
+            draw(st.sampled_from(((2, 8), (60, 14), (2**20, 30), (2**26, 48)))) if whole else (12, 0)
+        )
+        self.nodes: dict[str, Node] = {"in": Input(shape, encoding)}
+        self.shapes: dict[str, Shape] = {"in": shape}
+        self.edges: list[tuple[str, str]] = []
+        self.last = "in"
+
+    def add(self, node: Node, *sources: str) -> str:
+        """A node behind ``sources``, or behind the last one."""
+        name = f"{type(node).__name__}{len(self.nodes)}"
+        sources = sources or (self.last,)
+        self.nodes[name] = node
+        self.shapes[name] = node_out_shape(name, node, self.shapes[sources[0]])
+        self.edges += [(source, name) for source in sources]
+        self.last = name
+        return name
+
+    def rarely(self) -> bool:
+        return self.draw(st.sampled_from((False, False, True)))
+
+    def numbers(self, lowest: int, highest: int, shape: Shape) -> Any:
+        """One number, one for each channel, or one for each neuron."""
+        extents = self.draw(st.sampled_from(((), (shape[0], *[1] * (len(shape) - 1)), shape)))
+        found = self.rng.integers(lowest, highest + 1, extents)
+        if not self.whole:
+            found = found / 8
+        return found if extents else found.item() if isinstance(found, np.ndarray) else found
+
+    def leak(self, shape: Shape) -> Leak:
+        if self.draw(st.booleans()):
+            return Leak(shift=self.draw(st.sampled_from((1, 2, 5, 31) if self.whole else (1, 2))))
+        if self.whole:
+            extents = self.draw(st.sampled_from(((), shape)))
+            return Leak(factor=self.rng.integers(0, 11, extents) / 10)
+        return Leak(factor=self.draw(st.sampled_from((0.0, 0.25, 0.5, 0.75, 1.0))))
+
+    def word(self) -> dict[str, Any]:
+        """The word of a membrane."""
+        if not self.whole:
+            return {}
+        bits = self.draw(st.integers(4, self.bits))
+        return {"membrane_bits": bits, "overflow": self.draw(st.sampled_from(("saturate", "wrap")))}
+
+    def neuron(self, shape: Shape) -> Node:
+        """Any spiking neuron with any options; thresholds that a membrane can reach."""
+        draw, word = self.draw, self.word()
+        half = 2 ** (word["membrane_bits"] - 1) if self.whole else 16
+        more: dict[str, Any] = word | {
+            "v_threshold": self.numbers(1, max(1, half // draw(st.sampled_from((2, 16)))), shape),
+            "reset": draw(st.sampled_from(("hard", "soft", "none"))),
+            "strict": draw(st.booleans()),
+            "v_init": self.numbers(-half, half - 1, shape) if self.rarely() else 0,
+            "v_reset": self.numbers(-half, half - 1, shape) if self.rarely() else 0,
+            "late_reset": self.rarely(),
+            "max_level": draw(st.sampled_from((1, 1, 1, 2, 15))),
+            "signed": draw(st.sampled_from((False, False, False, True))),
+        }
+        match draw(st.integers(0, 2)):
+            case 0:
+                return IF(**more)
+            case 1:
+                return LIF(self.leak(shape), **more)
+        return CubaLIF(self.leak(shape), self.leak(shape), **more)
+
+    def weights(self, shape: Shape, out: Shape) -> dict[str, Any]:
+        """Weights, some of them 0, and perhaps biases of channels or of neurons."""
+        weight = self.rng.integers(-self.largest, self.largest + 1, shape)
+        weight[self.rng.random(shape) < self.draw(st.sampled_from((0.0, 0.5)))] = 0
+        extents = self.draw(st.sampled_from((None, None, out[:1], out)))
+        found: dict[str, Any] = {"weight": weight if self.whole else (weight / 8).astype(np.float32)}
+        if extents is not None:
+            bias = self.rng.integers(-self.largest, self.largest + 1, extents)
+            bias[self.rng.random(extents) < 0.5] = 0
+            found |= {"has_bias": True, "bias": bias if self.whole else (bias / 8).astype(np.float32)}
+        return found
+
+    def synapse(self, source: str, out: Shape | None = None) -> str:
+        """A convolution or, on a vector, a linear layer; of any geometry, or of one that leaves the map ``out`` as it is."""
+        draw, shape = self.draw, self.shapes[source]
+        if len(shape) == 1:
+            K = draw(st.integers(1, 3)) if out is None else out[0]
+            return self.add(Linear(shape[0], K, **self.weights((K, shape[0]), (K,))), source)
+        groups = draw(st.sampled_from([g for g in (1, 2, 3) if shape[0] % g == 0 and (out is None or out[0] % g == 0)]))
+        K = groups * draw(st.integers(1, 2)) if out is None else out[0]
+        sides = []
+        for extent in shape[1:]:
+            dilation, kernel = draw(st.integers(1, 2)), draw(st.integers(1, 3))
+            padding = dilation * (kernel - 1) / 2 if out is not None else draw(st.integers(0, 2))
+            if padding % 1 or extent + 2 * padding < dilation * (kernel - 1) + 1:
+                kernel, dilation, padding = 1, 1, 0
+            sides.append((kernel, 1 if out is not None else draw(st.integers(1, 2)), int(padding), dilation))
+        kernel, stride, padding, dilation = zip(*sides, strict=True)
+        kind, geometry = (
+            (Conv2d, (kernel, stride, padding, dilation))
+            if len(shape) == 3
+            else (Conv1d, (kernel[0], stride[0], padding[0], dilation[0]))
+        )
+        bare = kind(shape[0], K, *geometry, groups)
+        weights = self.weights((K, shape[0] // groups, *kernel), node_out_shape("", bare, shape))
+        return self.add(kind(shape[0], K, *geometry, groups, **weights), source)
+
+    def pool(self) -> None:
+        """A pool behind the last node, whose maps have three extents."""
+        kernel, stride = ((self.draw(st.integers(1, 2)), self.draw(st.integers(1, 2))) for _ in range(2))
+        kernel = (min(kernel[0], self.shapes[self.last][1]), min(kernel[1], self.shapes[self.last][2]))
+        padding = (kernel[0] // 2, self.draw(st.integers(0, kernel[1] // 2)))
+        kinds = (SumPool2d, MaxPool2d) if self.whole else (SumPool2d, MaxPool2d, AvgPool2d)
+        self.add(self.draw(st.sampled_from(kinds))(kernel, stride, padding))
+
+    def block(self) -> None:
+        """A layer or two and their neuron, with what may come between and beside them."""
+        before = self.last
+        pixels = before == "in" and self.nodes["in"].encoding == "analog"  # type: ignore[union-attr]
+        flat = len(self.shapes[before]) == 1
+        if not flat and len(self.shapes[before]) == 3 and self.rarely():
+            self.pool()
+        source = self.last
+        if source != before and not pixels and self.rarely():
+            sums = [source]  # neurons of a pool
+        else:
+            sums = [self.synapse(source)]
+            if self.rarely():  # a second synapse into the same neuron
+                first: Any = self.nodes[sums[0]]
+                sums.append(self.add(replace(first, **self.weights(first.weight.shape, self.shapes[sums[0]])), source))
+        if len(self.shapes[sums[0]]) > 1 and len(sums) == 1 and self.rarely():
+            sums = [self.add(Flatten(), *sums)]
+        neuron = self.add(self.neuron(self.shapes[sums[0]]), *sums)
+        if self.draw(st.booleans()):  # its spikes come back to it
+            late = self.add(Delay(self.draw(st.integers(1, 3))))
+            self.edges.append((self.synapse(late, self.shapes[neuron]), neuron))
+        self.last = neuron
+        if self.shapes[neuron] == self.shapes[before] and before != "in" and self.draw(st.booleans()):
+            self.add(Add(), neuron, before)
+        elif self.rarely():
+            self.add(Delay(self.draw(st.integers(0, 2))))
+
+
+@st.composite
+def network_cases(draw: st.DrawFn, *, whole: bool) -> NetworkCase:
+    """A network of one to three blocks and a read-out, with one or two samples."""
+    shape = tuple(draw(st.lists(st.integers(1, 4), min_size=1, max_size=3)))
+    encoding = draw(st.sampled_from(("spikes", "analog", "levels")))
+    made = NetworkBuilder(draw, shape, encoding, whole)
+    for _ in range(draw(st.integers(1, 3))):
+        made.block()
+    if len(made.shapes[made.last]) > 1:
+        made.add(Flatten())
+    made.synapse(made.last)
+    end = made.shapes[made.last]
+    made.add(LI(draw(st.none() | st.just(made.leak(end))), **made.word()) if draw(st.booleans()) else made.neuron(end))
+    made.add(Output(end))
+    number, num_steps, rate = draw(st.integers(1, 2)), draw(st.integers(1, 10)), draw(st.sampled_from((0.2, 0.8)))
+    if encoding == "analog":
+        pixels = (
+            made.rng.integers(0, 256, (number, *shape)) if whole else 255 * made.rng.integers(0, 2, (number, *shape))
+        )
+        samples = pixels.astype(np.uint8)
+    else:
+        samples = (made.rng.random((num_steps, number, *shape)) < rate).astype(np.uint8)
+        if encoding == "levels":
+            samples *= made.rng.integers(1, 4, samples.shape).astype(np.uint8)
+    return NetworkCase(Network(made.nodes, tuple(made.edges), "drawn"), samples, num_steps)

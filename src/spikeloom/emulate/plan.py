@@ -56,11 +56,11 @@ class Plan:
         self.shapes = network.shapes()
         for name, node in network.nodes.items():
             if not isinstance(node, _KNOWN):
-                raise self._refused(name, "which is not emulated; fold, convert or remove it")
+                raise self._refused(name, "is not emulated; fold, convert or remove it")
             if name in network.inputs_of(name):
-                raise self._refused(name, "which feeds itself without a delay; put a Delay into the loop")
+                raise self._refused(name, "feeds itself without a delay; put a Delay into the loop")
             if isinstance(node, Synapse) and node.weight is None:
-                raise self._refused(name, "which has no weights; train the network or read them first")
+                raise self._refused(name, "has no weights; train the network or read them first")
         inputs = [name for name, node in network.nodes.items() if isinstance(node, Input)]
         if len(inputs) != 1:
             raise NetworkError(f"network '{network.name}' has {len(inputs)} inputs {inputs}, expected one")
@@ -71,7 +71,7 @@ class Plan:
         self.neurons = {name: owners.get(name, "") for name, n in network.nodes.items() if isinstance(n, Membrane)}
         for name in (name for name, node in network.nodes.items() if isinstance(node, Delay)):
             if self.analog(name):
-                raise self._refused(name, "which delays pixels; they act at every step, leave it out")
+                raise self._refused(name, "delays pixels; they act at every step, leave it out")
             if delay:
                 self._check_delay(name)
         self.order = self._chip_order() if delay else network.order()
@@ -83,7 +83,7 @@ class Plan:
         self.rules = {name: _rule(self, name) for name in self.neurons}
 
     def _refused(self, name: str, why: str) -> NetworkError:
-        return NetworkError(f"node '{name}' of network '{self.network.name}' is a {self.kind(name)}, {why}")
+        return NetworkError(f"node '{name}' ({self.kind(name)}) {why}")
 
     def kind(self, name: str) -> str:
         """Class of a node, for messages."""
@@ -98,12 +98,10 @@ class Plan:
         signal = self.received[name]
         if signal.kind == "real":
             raise self._refused(
-                name, "which gets real values; a trace holds spikes and levels: put it behind a spiking neuron"
+                name, "gets real values; a trace holds spikes and levels: put it behind a spiking neuron"
             )
         if signal.bits > _MAX_BITS - signal.signed:
-            raise self._refused(
-                name, f"which gets levels of {signal.bits} bits; a trace holds {_MAX_BITS - signal.signed}"
-            )
+            raise self._refused(name, f"gets levels of {signal.bits} bits; a trace holds {_MAX_BITS - signal.signed}")
         return signal
 
     def _chip_order(self) -> tuple[str, ...]:
@@ -114,7 +112,7 @@ class Plan:
         while waiting:
             ready = [name for name in waiting if all(source in done for source in network.inputs_of(name))]
             if not ready:
-                raise self._refused(waiting[0], "which waits for itself without a neuron in the loop")
+                raise self._refused(waiting[0], "waits for itself without a neuron in the loop")
             done += ready
             waiting = [name for name in waiting if name not in ready]
         return tuple(done)
@@ -137,21 +135,21 @@ class Plan:
         """Synapses and senders of levels whose sums reach a neuron, with the size of one level; checks that the neuron can be run."""
         if not self.neurons[name]:
             raise self._refused(
-                name, "which has no layer of its own; put a synapse in front of it (a Conv2d of 1 x 1 will do)"
+                name, "has no layer of its own; put a synapse in front of it (a Conv2d of 1 x 1 will do)"
             )
         found = []
         waiting = list(self.network.inputs_of(name))
         while waiting:
             source = waiting.pop(0)
             node = self.network.nodes[source]
-            if isinstance(node, Synapse):
+            if isinstance(node, Flatten):
+                waiting = [*self.network.inputs_of(source), *waiting]
+            elif isinstance(node, Synapse):
                 found.append((source, self.received[source].unit))
             elif self.sent[source].kind != "real":
                 found.append((source, self.sent[source].unit))
-            elif isinstance(node, Flatten):
-                waiting = [*self.network.inputs_of(source), *waiting]
             else:
-                raise self._refused(source, f"which sends real values to '{name}'; put it in front of the synapse")
+                raise self._refused(source, f"sends real values to '{name}'; put it in front of the synapse")
         return tuple(found)
 
     def _check_delay(self, name: str) -> None:
@@ -160,7 +158,7 @@ class Plan:
         while waiting:
             source = waiting.pop()
             if isinstance(self.network.nodes[source], Delay):
-                raise self._refused(name, f"which follows the Delay '{source}' without a neuron between; make them one")
+                raise self._refused(name, f"follows the Delay '{source}' without a neuron between; make them one")
             if source not in self.neurons and not isinstance(self.network.nodes[source], Input):
                 waiting += self.network.inputs_of(source)
 
@@ -245,7 +243,7 @@ def _rule(plan: Plan, name: str) -> Neurons:
         value = getattr(node, key) if firing else 0.0
         if whole:
             _check_whole(name, key, value, bits)
-        return _each(value, shape, np.int64 if whole else np.float64)
+        return _each(value, shape, whole)
 
     bits = node.membrane_bits or 0
     half = 1 << (bits - 1) if whole else 0
@@ -261,9 +259,10 @@ def _rule(plan: Plan, name: str) -> Neurons:
     return Neurons(rule, numbers("v_init", bits), whole, kept, shift, syn_kept, syn_shift, float(plan.grid))
 
 
-def _each(value: Value, shape: Shape, dtype: Any) -> np.ndarray:
-    """One number for every neuron of a map, shape (M,)."""
-    return np.array(np.broadcast_to(np.asarray(value), shape), dtype).reshape(-1)
+def _each(value: Value, shape: Shape, whole: bool) -> np.ndarray:
+    """One number for every neuron of a map: int64, or single precision in float64; shape (M,)."""
+    each = np.broadcast_to(np.asarray(value), shape).reshape(-1)
+    return each.astype(np.int64) if whole else each.astype(np.float32).astype(np.float64)
 
 
 def _kept(leak: Leak | None, shape: Shape, whole: bool) -> tuple[np.ndarray | None, int]:
@@ -271,11 +270,11 @@ def _kept(leak: Leak | None, shape: Shape, whole: bool) -> tuple[np.ndarray | No
     if leak is None:
         return None, 0
     if not whole:
-        return _each(leak.kept, shape, np.float64), 0
+        return _each(leak.kept, shape, False), 0
     if leak.shift is not None:
         return np.ones(1, np.int64), leak.shift
     assert leak.factor is not None
-    return _each(np.rint(np.asarray(leak.factor, np.float64) * 4096), shape, np.int64), 0
+    return _each(np.rint(np.asarray(leak.factor, np.float64) * 4096), shape, True), 0
 
 
 def _check_whole(name: str, key: str, value: Value, bits: int) -> None:

@@ -10,8 +10,8 @@ Chip time
     lets d steps pass, not d + 1, so that d = 1 is what the chip does without it.
 
 Arithmetic
-    Weights and biases have single precision; sums and membranes of real numbers have double precision, those of integer networks are
-    integers of the word they state, as in `snn.record`, which keeps real membranes in single precision.
+    What a network states (weights, biases, thresholds, leaks) has single precision; sums and real membranes have double precision, as
+    in SANA-FE 2.2.9, while `snn.record` keeps them in single precision. Integer membranes are the words that their nodes state.
 """
 
 from __future__ import annotations
