@@ -183,8 +183,8 @@ class Counter:
 
     # --- traffic, for timing with contention ----------------------------------------------------------------------------
 
-    def _traffic(self, n: int, found: tuple[GroupEvents, ...]) -> Traffic:
-        """Work of the cores and messages between them."""
+    def traffic(self, n: int, found: tuple[GroupEvents, ...]) -> Traffic:
+        """Work of the cores and messages between them in sample ``n``, of which ``found`` are the events by group."""
         ported = any(group.port for group in self.chart.groups)
         cores_M = np.concatenate([np.array([PORT] * ported, np.int32), self.plan.cores_M])
         steps = self.chart.num_steps

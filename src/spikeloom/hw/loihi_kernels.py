@@ -61,33 +61,43 @@ def send(
     num_steps, num_ends = events_TE.shape
     num_places = messages_U.shape[0]
     fired_8U = np.zeros((8, num_places), np.int32)
+    # sums of one step as floats, exact below 2**53: processors multiply those side by side and 64-bit integers one by one
+    arrived_E, events_E = np.zeros(num_ends), np.zeros(num_ends)
+    hops_x, hops_y, chips = np.int64(0), np.int64(0), np.int64(0)
     for b in range(packed_BN.shape[0]):
         steps = min(8, num_steps - 8 * b)
         for n in range(packed_BN.shape[1]):
-            byte = packed_BN[b, n]
+            byte = np.int64(packed_BN[b, n])
             if byte == 0:
                 continue
             place, slot = place_N[n], slot_N[n]
-            messages, spikes = messages_U[place], 0
+            messages, spikes = np.int64(messages_U[place]), np.int64(0)
             for k in range(steps):
-                if (byte >> k) & 1:
-                    spikes += 1
-                    fired_8U[k, place] += 1
-                    sent_TS[8 * b + k, slot] += messages
-            for axis in range(3):
-                paths[axis] += spikes * paths_N[n, axis]
+                fired = (byte >> k) & 1  # no branch: which steps fire cannot be foreseen
+                spikes += fired
+                fired_8U[k, place] += fired
+                sent_TS[8 * b + k, slot] += fired * messages
+            hops_x += spikes * paths_N[n, 0]
+            hops_y += spikes * paths_N[n, 1]
+            chips += spikes * paths_N[n, 2]
         for k in range(steps):
             t = 8 * b + k
+            arrived_E[:] = 0
+            events_E[:] = 0
             for u in range(num_places):
-                times = np.int64(fired_8U[k, u])
-                if times == 0:
+                if fired_8U[k, u] == 0:
                     continue
+                times = np.float64(fired_8U[k, u])
                 fired_8U[k, u] = 0
                 if messages_U[u] == 0:
                     continue
                 for e in range(num_ends):
-                    arrived_TE[t, e] += times * arrives_UE[u, e]
-                    events_TE[t, e] += times * synapses_UE[u, e]
+                    arrived_E[e] += times * arrives_UE[u, e]
+                    events_E[e] += times * synapses_UE[u, e]
+            for e in range(num_ends):
+                arrived_TE[t, e] += np.int64(arrived_E[e])
+                events_TE[t, e] += np.int64(events_E[e])
+    paths[0], paths[1], paths[2] = hops_x, hops_y, chips
 
 
 @njit(cache=True, nogil=True)
