@@ -163,27 +163,27 @@ def test_every_limit_has_its_own_message_with_the_way_out() -> None:
         return [str(finding) for finding in check_fit([a, b], owners, limits, splits=splits)]
 
     assert said(replace(ROOMY, compartments=60)) == [
-        "layer 'input': 144 compartments (neurons) on core 0, a core has 60 compartments; 1 of its 1 core is over; smallest split by "
+        "layer 'input': 144 compartments (neurons) on core 0, a core has 60 compartments; 1 of 1 core over; smallest split by "
         "neurons that fits: 3 cores",
-        "layer 'a': 64 compartments (neurons) on core 1, a core has 60 compartments; 2 of its 2 cores are over; smallest split by "
+        "layer 'a': 64 compartments (neurons) on core 1, a core has 60 compartments; 2 of 2 cores over; smallest split by "
         "neurons that fits: 3 cores",
     ]
     assert said(replace(ROOMY, synapse_memory_bit=8 * 600)) == [
-        "layer 'b': 640 B of synapse memory (weights) on core 3, a core has 600 B of synapse memory; 2 of its 2 cores are over; smallest "
+        "layer 'b': 640 B of synapse memory (weights) on core 3, a core has 600 B of synapse memory; 2 of 2 cores over; smallest "
         "split by neurons that fits: 3 cores"
     ]
     assert said(replace(ROOMY, synapse_memory_bit=8 * 140), {"a": "rows", "b": "channels"}) == [
-        "layer 'a': 144 B of synapse memory (weights) on core 1, a core has 140 B of synapse memory; 2 of its 2 cores are over; no split by "
+        "layer 'a': 144 B of synapse memory (weights) on core 1, a core has 140 B of synapse memory; 2 of 2 cores over; no split by "
         "rows fits, the smallest by neurons that does: 4 cores",
-        "layer 'b': 640 B of synapse memory (weights) on core 3, a core has 140 B of synapse memory; 2 of its 2 cores are over; smallest "
+        "layer 'b': 640 B of synapse memory (weights) on core 3, a core has 140 B of synapse memory; 2 of 2 cores over; smallest "
         "split by channels that fits: 10 cores",
     ]
     assert said(replace(ROOMY, in_axons=100, out_axons=127))[1:] == [
-        "layer 'b': 128 in-axons (distinct source neurons) on core 3, a core has 100 in-axons; 2 of its 2 cores are over; no split fits: one "
+        "layer 'b': 128 in-axons (distinct source neurons) on core 3, a core has 100 in-axons; 2 of 2 cores over; no split fits: one "
         "neuron alone needs 128 in-axons",
-        "layer 'input': 288 out-axons (pairs of a neuron and a core it sends to) on core 0, a core has 127 out-axons; 1 of its 1 core is "
+        "layer 'input': 288 out-axons (pairs of a neuron and a core it sends to) on core 0, a core has 127 out-axons; 1 of 1 core "
         "over; smallest split by neurons that fits: 3 cores",
-        "layer 'a': 128 out-axons (pairs of a neuron and a core it sends to) on core 1, a core has 127 out-axons; 2 of its 2 cores are "
+        "layer 'a': 128 out-axons (pairs of a neuron and a core it sends to) on core 1, a core has 127 out-axons; 2 of 2 cores "
         "over; smallest split by neurons that fits: 16 cores",
     ]
     assert said(replace(ROOMY, cores=4)) == [

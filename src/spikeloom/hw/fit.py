@@ -318,7 +318,7 @@ def _sentence(name: str, limit: Limit, held: Needs, i: int, worst: int, over: in
     allowed = _amount(limit, limits.of(limit))
     return (
         f"layer '{name}': {_amount(limit, need)} ({_MEANING[limit]}) on core {held.cores_M[worst]}{with_others}, a core has {allowed}; "
-        f"{over} of its {cores} core{'s' * (cores != 1)} {'is' if over == 1 else 'are'} over; "
+        f"{over} of {cores} core{'s' * (cores != 1)} over; "
     )
 
 
