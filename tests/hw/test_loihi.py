@@ -509,7 +509,7 @@ def test_traffic_adds_up_to_what_is_counted(make: Any) -> None:
     placement = LOIHI.map(workload, arch).placement
     assert placement is not None
     counter = Counter(chart, plan_of(chart, placement, arch), arch)
-    traffic = counter.traffic(0, counter.sample(0).groups)
+    traffic = counter.traffic(0, counter.events(0))
     counts = counted(workload, compartments=1, limits="warn")
     assert traffic.num_steps == chart.num_steps and traffic.cores_M[0] == PORT
     assert traffic.messages_TF.sum() == counts.total("axon", "out")

@@ -22,7 +22,7 @@ from spikeloom.errors import MappingError
 from spikeloom.hw.base import AbstractMachine, CountCache
 from spikeloom.hw.fit import Limits, Wiring, check_fit
 from spikeloom.hw.loihi_arch import BARRIER_TILES, LOIHI_PRESETS, LoihiArch
-from spikeloom.hw.loihi_events import Counter, SampleEvents
+from spikeloom.hw.loihi_events import Counter, SampleCounts
 from spikeloom.hw.loihi_groups import INPUT_KIND, Chart, chart_of, run_of
 from spikeloom.hw.loihi_plan import Plan, fill_in_order, plan_of
 
@@ -79,8 +79,8 @@ class Loihi(AbstractMachine[LoihiArch]):
         counter, samples = Counter(chart, plan, arch), range(chart.workload.num_samples)
         with ThreadPoolExecutor(max(1, min(threads or os.cpu_count() or 1, len(samples)))) as pool:
             total = _Totals(chart, plan)
-            for events in pool.map(counter.sample, samples):
-                total.add(events)
+            for sample in pool.map(counter.sample, samples):
+                total.add(sample)
         counts = total.counts(arch)
         said = (*chart.workload.warnings, *_warnings(chart, plan, arch), *findings)
         return replace(counts, warnings=tuple(dict.fromkeys(said)))
@@ -99,29 +99,28 @@ class _Totals:
     def __init__(self, chart: Chart, plan: Plan) -> None:
         self.chart, self.plan = chart, plan
         self.samples = 0
-        self.by_group = np.zeros(
-            (len(chart.groups), 6), np.int64
-        )  # updates, spikes, messages, hops in x, in y, chip boundaries
-        self.layer_ticks = np.zeros(len(chart.workload.layers), np.int64)
-        self.arrived = dict.fromkeys((name for _, name in chart.edges), 0)
-        self.events = dict(self.arrived)
+        self.by_group_G6 = np.zeros((len(chart.groups), 6), np.int64)
+        self.ticks_L = np.zeros(len(chart.workload.layers), np.int64)
+        ends = [len(outgoing.ends) if outgoing else 0 for outgoing in plan.outgoing]
+        self.arrived, self.events = ([np.zeros(n, np.int64) for n in ends] for _ in range(2))
         self.busy = [np.zeros(stand.cores_S.size, np.int64) for stand in plan.stands]
 
-    def add(self, sample: SampleEvents) -> None:
+    def add(self, sample: SampleCounts) -> None:
         """One sample more."""
         self.samples += 1
-        self.layer_ticks += sample.layer_ticks
-        for g, found in enumerate(sample.groups):
-            sums = (found.updated_TS.sum(), found.fired_TS.sum(), found.sent_TS.sum())
-            self.by_group[g] += (*sums, *found.paths)
-            self.busy[g] += sample.busy[g]
-            outgoing = self.plan.outgoing[g]
-            if outgoing is None:
-                continue
-            arrived_E, events_E = found.arrived_TE.sum(axis=0).tolist(), found.events_TE.sum(axis=0).tolist()
-            for (name, _), arrived, events in zip(outgoing.ends, arrived_E, events_E, strict=True):
-                self.arrived[name] += arrived
-                self.events[name] += events
+        self.by_group_G6 += sample.by_group_G6
+        self.ticks_L += sample.ticks_L
+        for mine, more in ((self.arrived, sample.arrived), (self.events, sample.events), (self.busy, sample.busy)):
+            for g, sums in enumerate(more):
+                mine[g] += sums
+
+    def _by_layer(self, sums: list[np.ndarray]) -> dict[str, int]:
+        """Sums by end as sums by layer."""
+        found = dict.fromkeys((name for _, name in self.chart.edges), 0)
+        for outgoing, sum_E in zip(self.plan.outgoing, sums, strict=True):
+            for (name, _), n in zip(outgoing.ends if outgoing else (), sum_E.tolist(), strict=True):
+                found[name] += n
+        return found
 
     def counts(self, arch: LoihiArch) -> Counts:
         """All sums as Python integers."""
@@ -130,7 +129,7 @@ class _Totals:
         steps = self.chart.num_steps * self.samples
         for g, group in enumerate(self.chart.groups):
             name, stand = group.name, self.plan.stands[g]
-            updates, spikes, messages, hops_x, hops_y, links = self.by_group[g].tolist()
+            updates, spikes, messages, hops_x, hops_y, links = self.by_group_G6[g].tolist()
             if not group.port:
                 actions[name, "soma", "access"] = group.size * steps
                 actions[name, "soma", "update"] = updates
@@ -148,13 +147,14 @@ class _Totals:
                 sent["link", "message"] = links
             for (instance, action), n in sent.items():  # what a port sends stands beside what its first layer sends
                 actions[name, instance, action] = actions.get((name, instance, action), 0) + n
-        for name, arrived in self.arrived.items():
+        events = self._by_layer(self.events)
+        for name, arrived in self._by_layer(self.arrived).items():
             actions[name, "axon", "in"] = arrived
-            actions[name, "synapse", arch.synapse_action(name)] = self.events[name]
+            actions[name, "synapse", arch.synapse_action(name)] = events[name]
         statistics["", "cores"], statistics["", "tiles"] = int(self.plan.cores_M.size), self.plan.tiles
         statistics["", "steps"] = steps
         names = [layer.name for layer in self.chart.workload.layers]
-        layer_cycles = dict(zip(names, self.layer_ticks.tolist(), strict=True))
+        layer_cycles = dict(zip(names, self.ticks_L.tolist(), strict=True))
         return Counts(actions, layer_cycles, sum(layer_cycles.values()), statistics)
 
 
@@ -194,7 +194,8 @@ def _findings(chart: Chart, plan: Plan, arch: LoihiArch) -> tuple[str, ...]:
 
 def _warnings(chart: Chart, plan: Plan, arch: LoihiArch) -> abc.Iterator[str]:
     yield from chart.warnings
-    yield f"mapped on {plan.cores_M.size} cores of {plan.tiles} tiles"
+    cores = plan.cores_M.size
+    yield f"mapped on {cores} core{'s' * (cores > 1)} of {plan.tiles} tile{'s' * (plan.tiles > 1)}"
     layers = {layer.name: layer for layer in chart.workload.layers}
     guessed = [
         group.name

@@ -35,12 +35,19 @@ class GroupEvents:
 
 
 @dataclass(frozen=True, eq=False)
-class SampleEvents:
-    """One sample: events by group; ticks by layer and step bound; ticks by generating core of each group."""
+class SampleCounts:
+    """One sample, summed over its steps; int64.
 
-    groups: tuple[GroupEvents, ...]
-    layer_ticks: np.ndarray
+    by_group_G6: updates, spikes, messages, hops in x, hops in y, boundaries between chips. arrived, events: messages and synapse
+    events by end, for each group. busy: ticks of each core of each group on its neurons and messages. ticks_L: ticks of the
+    steps that each layer bounds.
+    """
+
+    by_group_G6: np.ndarray
+    arrived: tuple[np.ndarray, ...]
+    events: tuple[np.ndarray, ...]
     busy: tuple[np.ndarray, ...]
+    ticks_L: np.ndarray
 
 
 class Counter:
@@ -53,9 +60,9 @@ class Counter:
         self.barrier = arch.barrier_ticks(plan.tiles)
         self.synapse_ticks = {name: arch.synapse_ticks(name) for _, name in chart.edges}
 
-    def sample(self, n: int) -> SampleEvents:
-        """All events of sample ``n`` and the ticks they take."""
-        found = tuple(self._group(g, group, n) for g, group in enumerate(self.chart.groups))
+    def sample(self, n: int) -> SampleCounts:
+        """All events of sample ``n``, and the ticks they take."""
+        found = self.events(n)
         ticks_TS = self._ticks(found)
         steps = self.chart.num_steps
         bound_T, slot_T = np.empty(steps, np.int64), np.zeros(steps, np.int64)
@@ -64,9 +71,20 @@ class Counter:
             raise MappingError(
                 "timing: 'contention' needs a model of the mesh that is not there yet; set timing = 'simple'"
             )
-        layer_ticks = np.zeros(len(self.layers), np.int64)
-        np.add.at(layer_ticks, self._slots[0][slot_T], bound_T + self.barrier)
-        return SampleEvents(found, layer_ticks, tuple(self._busy(ticks_TS)))
+        ticks_L = np.zeros(len(self.layers), np.int64)
+        np.add.at(ticks_L, self._slots[0][slot_T], bound_T + self.barrier)
+        sums = [(g.updated_TS.sum(), g.fired_TS.sum(), g.sent_TS.sum(), *g.paths) for g in found]
+        return SampleCounts(
+            np.array(sums, np.int64),
+            tuple(g.arrived_TE.sum(axis=0) for g in found),
+            tuple(g.events_TE.sum(axis=0) for g in found),
+            tuple(self._busy(ticks_TS)),
+            ticks_L,
+        )
+
+    def events(self, n: int) -> tuple[GroupEvents, ...]:
+        """Events of sample ``n`` by group."""
+        return tuple(self._group(g, group, n) for g, group in enumerate(self.chart.groups))
 
     # --- events -------------------------------------------------------------------------------------------------------
 
