@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spikeloom.core.arch import Mapping
+from spikeloom.core.network import chain
+from spikeloom.core.nodes import IF, Input, Linear, Output
 from spikeloom.core.placement import Place, Placement
+from spikeloom.core.trace import Spikes, SpikeTrace
 from spikeloom.core.workload import Workload
 from spikeloom.errors import ConfigError, FileError
-from spikeloom.evaluate import decide
+from spikeloom.evaluate import decide, evaluate, load_machine
 from spikeloom.files.placement import read_placement, write_placement
-from spikeloom.hw import HARDWARE
+from spikeloom.lower import lower
 from spikeloom.studies.check import describe_file
 from tests.files.cases import complaint
 
@@ -146,19 +150,31 @@ def test_a_missing_folder_or_file_is_told(tmp_path: Path) -> None:
         write_placement(tmp_path, Placement((Place("a", 0, 0),)))
 
 
-@dataclass(frozen=True)
-class Placed:
-    """As much of a machine as the reading of placements looks at."""
+def test_a_machine_gets_the_placement_that_its_field_names(tmp_path: Path) -> None:
+    network = chain("n", {"in": Input((4,), "spikes"), "fc": Linear(4, 6), "if": IF(), "out": Output((6,))})
+    quiet = Spikes(np.zeros((1, 1, 4), np.uint8), 2)
+    out = Spikes(np.zeros((1, 1, 6), np.uint8), 2)
+    workload = lower(network, SpikeTrace(2, 1, {"fc": quiet}, outputs={"fc": out}))
+    _, arch = load_machine("loihi")
+    write_placement(
+        tmp_path / "place.toml", Placement((Place("fc", 1, 2, neurons=(0, 2)), Place("fc", 3, 0, neurons=(2, 6))))
+    )
+    for path, where in (("", "1 cores of 1 tiles"), (str(tmp_path / "place.toml"), "2 cores of 2 tiles")):
+        report = evaluate(workload, replace(arch, placement=path))  # type: ignore[type-var]
+        assert f"mapped on {where}" in report.warnings
 
-    model: str = "spikex"
-    placement: str = ""
 
-
-def test_a_machine_gets_the_placement_that_its_file_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    placement = Placement((Place("fc", 1, 2),))
-    write_placement(tmp_path / "place.toml", placement)
-    monkeypatch.setattr(type(HARDWARE["spikex"]), "map", lambda self, workload, arch: Mapping("spikex"))
-    workload = Workload((), 1, 1)
-    path = str(tmp_path / "place.toml")
-    assert decide(workload, Placed(placement=path)).placement == placement  # type: ignore[arg-type]
-    assert decide(workload, Placed()).placement is None  # type: ignore[arg-type]
+def test_a_placement_is_found_beside_the_machine_file(tmp_path: Path) -> None:
+    (tmp_path / "chip").mkdir()
+    machine, place = tmp_path / "chip" / "chip.toml", tmp_path / "chip" / "place.toml"
+    machine.write_text('model = "loihi"\nplacement = "place.toml"\n')
+    write_placement(place, Placement((Place("fc", 1, 2),)))
+    _, arch = load_machine(str(machine))
+    assert decide(Workload((), 1, 1), arch) == Mapping("loihi", placement=Placement((Place("fc", 1, 2),)))
+    assert describe_file(machine) == "machine of model 'loihi'"
+    place.write_text("[[place]]\nlayer = 'fc'\ntile = 0\n")
+    with pytest.raises(ConfigError, match=r"chip.toml: placement: .*place.toml: place\[0\].core: is missing"):
+        describe_file(machine)
+    place.unlink()
+    with pytest.raises(ConfigError, match=r"chip.toml: placement: .*place.toml: no such file"):
+        describe_file(machine)
