@@ -159,7 +159,7 @@ def test_a_machine_gets_the_placement_that_its_field_names(tmp_path: Path) -> No
     write_placement(
         tmp_path / "place.toml", Placement((Place("fc", 1, 2, neurons=(0, 2)), Place("fc", 3, 0, neurons=(2, 6))))
     )
-    for path, where in (("", "1 cores of 1 tiles"), (str(tmp_path / "place.toml"), "2 cores of 2 tiles")):
+    for path, where in (("", "1 core of 1 tile"), (str(tmp_path / "place.toml"), "2 cores of 2 tiles")):
         report = evaluate(workload, replace(arch, placement=path))  # type: ignore[type-var]
         assert f"mapped on {where}" in report.warnings
 
