@@ -24,6 +24,8 @@ LATENCIES_NS: abc.Mapping[str, abc.Mapping[str, float]] = {
         "access": 5.3, "update": 3.1, "spike_out": 0.0, "axon_out": 2.1, "axon_in": 0.0, "hop_x": 4.1, "hop_y": 6.5,
     },
 }  # fmt: skip
+#: The network of the contention timing in nanoseconds: measured on SANA-FE 2.2.9's cycle-accurate one, docs/models/loihi-contention.md.
+NETWORK_NS: abc.Mapping[str, float] = {"router": 4.0, "link": 1.0, "noc_cycle": 1.0}
 #: Latency of a synapse event in nanoseconds by set of units and class.
 SYNAPSES_NS: abc.Mapping[str, abc.Mapping[str, float]] = {
     SANAFE: {"dense": 3.8, "sparse": 4.7, "conv": 3.1},
@@ -41,6 +43,11 @@ CLASSES = ("dense", "sparse", "conv")
 
 def _latency(name: str, meaning: str) -> float:
     made: float = knob(LATENCIES_NS[SANAFE][name], f"ns: {meaning}", low=0, high=1e5)
+    return made
+
+
+def _network(name: str, meaning: str) -> float:
+    made: float = knob(NETWORK_NS[name], f"ns: {meaning} (contention)", low=0, high=1e3)
     return made
 
 
@@ -121,8 +128,15 @@ class LoihiArch(AbstractArch):
     axon_out_ns: float = _latency("axon_out", "sending a message")
     axon_in_ns: float = _latency("axon_in", "receiving one")
     synapse_ns: float = knob(-1.0, "ns: a synapse event, -1 = as its class", low=-1, high=1e5)
-    hop_x_ns: float = _latency("hop_x", "a hop east or west (contention)")
-    hop_y_ns: float = _latency("hop_y", "a hop north or south (contention)")
+    hop_x_ns: float = _latency("hop_x", "a hop east or west (contention, with router_ns = 0)")
+    hop_y_ns: float = _latency("hop_y", "a hop north or south (contention, with router_ns = 0)")
+    router_ns: float = _network(
+        "router", "a message in each router on its way, its own and its target's too; 0 = hop_x_ns and hop_y_ns instead"
+    )
+    link_ns: float = _network("link", "a link between routers for one message")
+    noc_cycle_ns: float = _network(
+        "noc_cycle", "delays of the cores come in whole cycles of this length, 0 = as they are"
+    )
     clock: float = knob(
         TICKS_PER_S, "ticks of 0.1 ns, in which a chip without a clock is timed", suffix="ghz", low=10, high=10
     )
@@ -142,7 +156,7 @@ class LoihiArch(AbstractArch):
                 f"synapse_class: got '{unknown[0]}', {self.units} knows {', '.join(SYNAPSES_NS[self.units])} only"
             )
         self._refuse_mixed_latencies()
-        self.ticks  # noqa: B018  # refuses latencies that are no whole ticks
+        self.ticks, self.network_ticks  # noqa: B018  # refuses latencies that are no whole ticks
 
     def _refuse_mixed_latencies(self) -> None:
         other = DAVIES if self.units == SANAFE else SANAFE
@@ -160,6 +174,11 @@ class LoihiArch(AbstractArch):
     def ticks(self) -> abc.Mapping[str, int]:
         """Ticks of every action but synapse events: access, update, spike_out, axon_out, axon_in, hop_x, hop_y."""
         return {name: _whole_ticks(f"{name}_ns", getattr(self, f"{name}_ns")) for name in LATENCIES_NS[SANAFE]}
+
+    @cached_property
+    def network_ticks(self) -> abc.Mapping[str, int]:
+        """Ticks of the network in the contention timing: router, link, noc_cycle."""
+        return {name: _whole_ticks(f"{name}_ns", getattr(self, f"{name}_ns")) for name in NETWORK_NS}
 
     def synapse_ticks(self, layer: str) -> int:
         """Ticks of a synapse event of a layer."""
@@ -247,6 +266,10 @@ def _whole_ticks(key: str, nanoseconds: float) -> int:
 #: Preset -> fields, for `Loihi.presets`.
 LOIHI_PRESETS: abc.Mapping[str, abc.Mapping[str, object]] = {
     "loihi": {},
-    DAVIES: {"units": DAVIES, "table": DAVIES, **{f"{name}_ns": ns for name, ns in LATENCIES_NS[DAVIES].items()}},
-}
+    # its own hops instead of the routers of another network
+    DAVIES: {
+        "units": DAVIES, "table": DAVIES, **{f"{name}_ns": ns for name, ns in LATENCIES_NS[DAVIES].items()},
+        "router_ns": 0.0, "noc_cycle_ns": 0.0,
+    },
+}  # fmt: skip
 assert {f"{name}_ns" for name in LATENCIES_NS[DAVIES]} <= {item.name for item in fields(LoihiArch)}
