@@ -188,7 +188,7 @@ def _receive(flows, messages_F, work_F, first_F, last_F):  # type: ignore[no-unt
     return done
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _steps(  # type: ignore[no-untyped-def]
     generate_TM, updated_TM, fired_TM, neurons_M, out_M, out_end_M, messages_TF, receive_TF, by_target_F, in_M, in_end_M,
     ways, num_links, latencies, network,

@@ -9,7 +9,7 @@ import numpy as np
 
 from spikeloom.core.trace import Levels, Spikes
 from spikeloom.core.workload import Layer
-from spikeloom.errors import MappingError
+from spikeloom.hw.contention import contention
 from spikeloom.hw.loihi_arch import LoihiArch
 from spikeloom.hw.loihi_groups import INPUT_KIND, Chart, Group
 from spikeloom.hw.loihi_kernels import SPREAD, busiest, count_bits, last_bits, reach, reach_nonzero, send, shifted
@@ -68,9 +68,7 @@ class Counter:
         bound_T, slot_T = np.empty(steps, np.int64), np.zeros(steps, np.int64)
         busiest(ticks_TS, self._slots[1], self._slots[2], bound_T, slot_T)
         if self.arch.timing == "contention":
-            raise MappingError(
-                "timing: 'contention' needs a model of the mesh that is not there yet; set timing = 'simple'"
-            )
+            bound_T = contention(self.traffic(n, found), self.arch.mesh, self.arch)
         ticks_L = np.zeros(len(self.layers), np.int64)
         np.add.at(ticks_L, self._slots[0][slot_T], bound_T + self.barrier)
         sums = [(g.updated_TS.sum(), g.fired_TS.sum(), g.sent_TS.sum(), *g.paths) for g in found]
