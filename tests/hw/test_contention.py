@@ -30,7 +30,7 @@ def random_traffic(seed: int, mesh: Mesh, arch: LoihiArch, steps: int) -> Traffi
     neurons = {m: rng.randint(1, 12) for m in cores}
     varied = rng.random() < 0.5
     shape = (steps, len(cores))
-    generate, receive, updated, fired = (np.zeros(shape, np.int64) for _ in range(4))
+    generate, receive, updated, fired, before, behind = (np.zeros(shape, np.int64) for _ in range(6))
     messages, work = (np.zeros((steps, len(pairs)), np.int64) for _ in range(2))
     for t in range(steps):
         rate = rng.choice((0.0, 0.2, 0.7, 1.0))
@@ -38,6 +38,8 @@ def random_traffic(seed: int, mesh: Mesh, arch: LoihiArch, steps: int) -> Traffi
             fires = sum(rng.random() < rate for _ in range(neurons[core]))
             active = rng.randint(fires, neurons[core])
             updated[t, m], fired[t, m] = active, fires
+            silent = (neurons[core] - fires) * ticks["access"]
+            before[t, m], behind[t, m] = rng.choice(((0, 0), (silent // 2, 0), (0, silent), (silent // 3, silent // 4)))
             generate[t, m] = neurons[core] * ticks["access"] + active * ticks["update"] + fires * ticks["spike_out"]
         for f, (a, b) in enumerate(pairs):
             most = rng.randint(0, 9) if a == PORT else int(fired[t, cores.index(a)])
@@ -59,6 +61,8 @@ def random_traffic(seed: int, mesh: Mesh, arch: LoihiArch, steps: int) -> Traffi
         updated_TM=updated,
         fired_TM=fired,
         neurons_M=np.array([neurons[m] for m in cores], np.int64),
+        before_TM=before,
+        behind_TM=behind,
     )
 
 

@@ -63,14 +63,16 @@ def step_ticks(traffic: Traffic, t: int, mesh: Mesh, arch: LoihiArch) -> int:
     columns = {int(core): m for m, core in enumerate(traffic.cores_M)}
     for core in sorted({*columns, *(source for source, _, _ in flows)}):
         m = columns.get(core)
-        generate, neurons, updated, fired = (
-            (0, 0, 0, 0)
+        generate, neurons, updated, fired, before, behind = (
+            (0, 0, 0, 0, 0, 0)
             if m is None
             else (
                 int(traffic.generate_TM[t, m]),
                 int(traffic.neurons_M[m]),
                 int(traffic.updated_TM[t, m]),
                 int(traffic.fired_TM[t, m]),
+                int(traffic.before_TM[t, m]),
+                int(traffic.behind_TM[t, m]),
             )
         )
         own = [f for source, _, f in flows if source == core]
@@ -83,19 +85,20 @@ def step_ticks(traffic: Traffic, t: int, mesh: Mesh, arch: LoihiArch) -> int:
         silent += max(updated - senders, 0) * ticks["update"] + max(fired - senders, 0) * ticks["spike_out"]
         further = sum(counts) - senders
         block = max(generate - silent - further * ticks["axon_out"], 0)
-        if silent == 0:
-            block = alike(block, senders, cycle)
         axon_out = nearest(ticks["axon_out"], cycle)
-        end = block + further * axon_out + silent
-        gap = silent // (senders + 1)
-        last_of[core] = end - gap
+        among = max(silent - before - behind, 0)
+        if among == 0:
+            before, behind, block = nearest(before, cycle), nearest(behind, cycle), alike(block, senders, cycle)
+        gap = among // (senders + 1)
+        end = before + among + block + further * axon_out + behind
+        begin, last_of[core] = before + gap, end - behind - gap
         slowest = max(slowest, end)
         for i, f in enumerate(own):
             n = counts[i]
-            behind = sum(counts[i + 1 :]) // senders
+            passed = sum(counts[i + 1 :]) // senders
             ends = []
             for k in (senders // (2 * n), (2 * n - 1) * senders // (2 * n)):
-                ends.append(gap + (last_of[core] - gap) * (k + 1) // senders - behind * axon_out)
+                ends.append(begin + (last_of[core] - begin) * (k + 1) // senders - passed * axon_out)
             first, last = ends
             sent[f] = [first if n == 1 else first + j * (last - first) // (n - 1) for j in range(n)]
     if not flows:

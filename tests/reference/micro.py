@@ -62,13 +62,15 @@ def simulate(case: dict[str, Any]) -> Micro:
     first: dict[str, int] = {}
     core: list[int] = []
     attributes: list[dict[str, Any]] = []
-    for name, n, values, places in case["groups"]:
+    group: list[int] = []
+    for number, (name, n, values, places) in enumerate(case["groups"]):
         first[name] = len(core)
         size = n // len(places)
         for i in range(n):
             tile, offset = places[min(i // size, len(places) - 1)]
             core.append(tile * CORES_PER_TILE + offset)
             attributes.append(values)
+            group.append(number)
     sizes = {group[0]: group[1] for group in case["groups"]}
     fan: list[dict[int, int]] = [defaultdict(int) for _ in core]  # of a neuron: synapses on each core
     targets: list[list[int]] = [[] for _ in core]
@@ -82,6 +84,8 @@ def simulate(case: dict[str, Any]) -> Micro:
     flows = sorted({(core[i], m) for i in range(len(core)) for m in fan[i]})
     steps = case["T"]
     generate: Counter[tuple[int, int]] = Counter()
+    by_group: Counter[tuple[int, int, int]] = Counter()  # generating ticks of step, core and group
+    sending: set[tuple[int, int, int]] = set()
     receive: Counter[tuple[int, int]] = Counter()
     updated: Counter[tuple[int, int]] = Counter()
     fired: Counter[tuple[int, int]] = Counter()
@@ -98,25 +102,34 @@ def simulate(case: dict[str, Any]) -> Micro:
             active = v[i] != 0 or arrived[i] > 0 or bias != 0 or own.get("force_update", False)
             v[i] = math.trunc(leak * v[i] * 64) / 64 + arrived[i] + float(np.float32(bias))
             fires = v[i] > own["threshold"]
-            generate[t, m] += ACCESS
-            if active or fires:
-                generate[t, m] += UPDATE
-                updated[t, m] += 1
+            updated[t, m] += active or fires
+            fired[t, m] += fires
+            ticks = ACCESS + (active or fires) * UPDATE + fires * (SPIKE_OUT + len(fan[i]) * AXON_OUT)
+            generate[t, m] += ticks
+            by_group[t, m, group[i]] += ticks
             if not fires:
                 continue
             v[i] = own.get("reset", 0.0)
-            generate[t, m] += SPIKE_OUT
-            fired[t, m] += 1
+            if fan[i]:
+                sending.add((t, m, group[i]))
             for target in targets[i]:
                 sent[target] += 1
             for target_core, synapses in fan[i].items():
                 ticks = AXON_IN + synapses * SYNAPSE
-                generate[t, m] += AXON_OUT
                 receive[t, target_core] += ticks
                 messages[t, (m, target_core)] += 1
                 work[t, (m, target_core)] += ticks
                 events += synapses
         arrived = sent
+
+    before: Counter[tuple[int, int]] = Counter()
+    behind: Counter[tuple[int, int]] = Counter()
+    for (t, m, g), ticks in by_group.items():
+        senders = [other for other in range(len(case["groups"])) if (t, m, other) in sending]
+        if senders and g < senders[0]:
+            before[t, m] += ticks
+        if senders and g > senders[-1]:
+            behind[t, m] += ticks
 
     def table(counts: Counter[Any], columns: list[Any]) -> np.ndarray:
         return np.array([[counts[t, c] for c in columns] for t in range(steps)], np.int64).reshape(steps, len(columns))
@@ -134,6 +147,8 @@ def simulate(case: dict[str, Any]) -> Micro:
         updated_TM=table(updated, used),
         fired_TM=table(fired, used),
         neurons_M=np.array([held[m] for m in used], np.int64),
+        before_TM=table(before, used),
+        behind_TM=table(behind, used),
     )
     barrier = max(ticks for least, ticks in BARRIER if tiles >= least)
     return Micro(traffic, events, sum(messages.values()), sum(updated.values()), sum(fired.values()), barrier)

@@ -78,17 +78,19 @@ def contention(traffic: Traffic, mesh: Mesh, arch: LoihiArch) -> np.ndarray:
     source_F, target_F = traffic.flow_source_F[order_F], traffic.flow_target_F[order_F]
     ways = routes(source_F, target_F, mesh, arch)
     cores_M = np.unique(np.concatenate((traffic.cores_M, source_F, target_F)))
-    generate_TM, updated_TM, fired_TM = (
-        _columns(array, traffic.cores_M, cores_M)
-        for array in (traffic.generate_TM, traffic.updated_TM, traffic.fired_TM)
-    )
+    work_5TM = np.stack(
+        [
+            _columns(array_TM, traffic.cores_M, cores_M)
+            for array_TM in (
+                traffic.generate_TM, traffic.updated_TM, traffic.fired_TM, traffic.before_TM, traffic.behind_TM
+            )
+        ]
+    )  # fmt: skip
     neurons_M = _columns(traffic.neurons_M[None], traffic.cores_M, cores_M)[0]
     by_target_F = np.argsort(target_F, kind="stable")
     ticks = arch.ticks
     steps_T = _steps(
-        generate_TM,
-        updated_TM,
-        fired_TM,
+        work_5TM,
         neurons_M,
         np.searchsorted(source_F, cores_M, side="left"),
         np.searchsorted(source_F, cores_M, side="right"),
@@ -129,9 +131,10 @@ def _alike(total: int, count: int, cycle: int) -> int:
 
 
 @njit(cache=True)
-def _send(generate, updated, fired, neurons, messages_F, latencies, cycle, first_F, last_F):  # type: ignore[no-untyped-def]  # fmt: skip
+def _send(work_5, neurons, messages_F, latencies, cycle, first_F, last_F):  # type: ignore[no-untyped-def]
     """When the first and the last message of every flow of a core leave; returns (last message of all, end of its neurons)."""
     access, update, spike_out, axon_out = latencies
+    generate, updated, fired, before, behind = work_5
     messages = most = 0
     for n in messages_F:
         messages += n
@@ -139,26 +142,28 @@ def _send(generate, updated, fired, neurons, messages_F, latencies, cycle, first
     if messages == 0:
         return -1, _whole(generate, cycle)
     senders = max(most, min(fired, messages))
-    silent = (
-        max(neurons - senders, 0) * access + max(updated - senders, 0) * update + max(fired - senders, 0) * spike_out
-    )
+    silent = max(neurons - senders, 0) * access + max(updated - senders, 0) * update
+    silent += max(fired - senders, 0) * spike_out
     further = messages - senders  # messages of a neuron behind its first
     block = max(generate - silent - further * axon_out, 0)
     axon_out = _whole(axon_out, cycle)
-    block = (_alike(block, senders, cycle) if silent == 0 else block) + further * axon_out
-    gap = silent // (senders + 1)  # before the first sender, and behind the last
-    end = block + silent
-    last = end - gap
-    behind = 0
+    # neurons that do not send: of layers before and behind those that do, and evenly between the senders
+    among = max(silent - before - behind, 0)
+    if among == 0:
+        before, behind, block = _whole(before, cycle), _whole(behind, cycle), _alike(block, senders, cycle)
+    gap = among // (senders + 1)
+    begin, end = before + gap, before + among + block + further * axon_out + behind
+    last = end - behind - gap
+    passed = 0
     for f in range(len(messages_F) - 1, -1, -1):
         n = messages_F[f]
         if n == 0:
             continue
         k0, k1 = senders // (2 * n), (2 * n - 1) * senders // (2 * n)
-        wait = behind // senders * axon_out
-        first_F[f] = gap + (last - gap) * (k0 + 1) // senders - wait
-        last_F[f] = gap + (last - gap) * (k1 + 1) // senders - wait
-        behind += n
+        wait = passed // senders * axon_out
+        first_F[f] = begin + (last - begin) * (k0 + 1) // senders - wait
+        last_F[f] = begin + (last - begin) * (k1 + 1) // senders - wait
+        passed += n
     return last, end
 
 
@@ -190,13 +195,13 @@ def _receive(flows, messages_F, work_F, first_F, last_F):  # type: ignore[no-unt
 
 @njit(cache=True, nogil=True)
 def _steps(  # type: ignore[no-untyped-def]
-    generate_TM, updated_TM, fired_TM, neurons_M, out_M, out_end_M, messages_TF, receive_TF, by_target_F, in_M, in_end_M,
+    work_5TM, neurons_M, out_M, out_end_M, messages_TF, receive_TF, by_target_F, in_M, in_end_M,
     ways, num_links, latencies, network,
 ):  # fmt: skip
     begin_F1, link_L, at_L, path_F = ways
     link_ticks, pause = network
     cycle = max(pause, 1)
-    num_steps, num_cores = generate_TM.shape
+    _, num_steps, num_cores = work_5TM.shape
     num_flows = messages_TF.shape[1]
     steps_T = np.zeros(num_steps, np.int64)
     first_F, last_F, work_F = (
@@ -214,8 +219,7 @@ def _steps(  # type: ignore[no-untyped-def]
         for m in range(num_cores):
             a, b = out_M[m], out_end_M[m]
             last, end = _send(
-                generate_TM[t, m], updated_TM[t, m], fired_TM[t, m], neurons_M[m], messages_F[a:b], latencies, cycle,
-                first_F[a:b], last_F[a:b],
+                work_5TM[:, t, m], neurons_M[m], messages_F[a:b], latencies, cycle, first_F[a:b], last_F[a:b]
             )  # fmt: skip
             slowest, last_sent = max(slowest, end), max(last_sent, last)
             after = _NEVER

@@ -204,13 +204,20 @@ class Counter:
         ported = any(group.port for group in self.chart.groups)
         cores_M = np.concatenate([np.array([PORT] * ported, np.int32), self.plan.cores_M])
         steps = self.chart.num_steps
-        generate, updated, fired, receive = (np.zeros((steps, cores_M.size), np.int64) for _ in range(4))
+        generate, updated, fired, receive, before, behind = (
+            np.zeros((steps, cores_M.size), np.int64) for _ in range(6)
+        )
+        sending = np.zeros((steps, cores_M.size), bool)
         neurons_M = np.zeros(cores_M.size, np.int64)
         flows: dict[tuple[int, int], list[np.ndarray]] = {}
         for g, events in enumerate(found):
             group, stand, outgoing = self.chart.groups[g], self.plan.stands[g], self.plan.outgoing[g]
             where = np.searchsorted(cores_M, stand.cores_S)
-            generate[:, where] += self._generated(g, events)
+            generated, sends = self._generated(g, events), self._at(g, events.sent_TS) > 0
+            generate[:, where] += generated
+            before[:, where] = np.where(sends & ~sending[:, where], behind[:, where], before[:, where])
+            behind[:, where] = np.where(sends, 0, behind[:, where] + generated)
+            sending[:, where] |= sends
             updated[:, where] += self._at(g, events.updated_TS)
             fired[:, where] += self._at(g, events.fired_TS)
             if not group.port:
@@ -223,7 +230,10 @@ class Counter:
         target = np.array([pair[1] for pair in pairs], np.int32)
         np.add.at(receive.T, np.searchsorted(cores_M, target), received.T)
         source = np.array([pair[0] for pair in pairs], np.int32)
-        return Traffic(cores_M, generate, receive, source, target, messages, received, updated, fired, neurons_M)
+        behind[~sending] = 0
+        return Traffic(
+            cores_M, generate, receive, source, target, messages, received, updated, fired, neurons_M, before, behind
+        )
 
     def _add_flows(
         self, flows: dict[tuple[int, int], list[np.ndarray]], g: int, outgoing: Outgoing, out_BN: np.ndarray

@@ -25,6 +25,8 @@ class Traffic:
         receive_TM; int64.
     updated_TM, fired_TM: neurons of a core that were updated, and that fired, in a step; int64.
     neurons_M: neurons of a core; int64.
+    before_TM, behind_TM: of generate_TM, the ticks of layers that send nothing in the step and stand on the core before the first, and
+        behind the last, layer that does; 0 without a message; int64.
     """
 
     cores_M: np.ndarray
@@ -37,6 +39,8 @@ class Traffic:
     updated_TM: np.ndarray
     fired_TM: np.ndarray
     neurons_M: np.ndarray
+    before_TM: np.ndarray
+    behind_TM: np.ndarray
 
     @property
     def num_steps(self) -> int:
