@@ -158,6 +158,7 @@ def _layer(network: Network, trace: SpikeTrace, name: str, arrival: Arrival, sou
         inputs=inputs,
         out=None if outputs is None else outputs.reshape((K, P, Q)),
         updates=None if updates is None else updates.reshape((K, P, Q)),
+        joins=network.joins(name),
         **geometry,
     )
 

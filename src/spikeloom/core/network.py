@@ -188,6 +188,21 @@ class Network:
 
         Of several layers whose sums meet in one neuron only the last to be executed has it: there are these neurons once.
         """
+        neuron = self._neuron_behind(name)
+        return neuron if neuron is not None and self._owner(neuron) == name else None
+
+    def joins(self, name: str) -> str:
+        """The layer that has the neurons which the sums of layer ``name`` reach, where that is another one; else ""."""
+        neuron = self._neuron_behind(name)
+        owner = name if neuron is None else self._owner(neuron)
+        return "" if owner == name else owner
+
+    def _owner(self, neuron: str) -> str:
+        """The layer that has the neurons of node ``neuron``."""
+        return max(self.layer_inputs(neuron), key=self.order().index)
+
+    def _neuron_behind(self, name: str) -> str | None:
+        """The first neuron node behind a layer without another layer between."""
         waiting = [dst for dst in self.outputs_of(name) if dst != name]
         seen: set[str] = set()
         while waiting:
@@ -196,7 +211,7 @@ class Network:
                 continue
             seen.add(follower)
             if isinstance(self.nodes[follower], NEURONS):
-                return follower if name == max(self.layer_inputs(follower), key=self.order().index) else None
+                return follower
             if not isinstance(self.nodes[follower], (*LAYERS, Output)):
                 waiting.extend(self.outputs_of(follower))
         return None

@@ -37,6 +37,7 @@ class Layer:
     out: output spikes with map shape (K, P, Q), or None when unknown.
     weight: shape (K, C/groups, R, S), or None.
     stored_kernel: (R, S) of the weights as stored when a folded pool repeats them by index, else None.
+    joins: the layer that has the neurons which the sums of this one reach, where that is another one.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Layer:
     updates: Spikes | None = None
     weight: np.ndarray | None = None
     stored_kernel: tuple[int, int] | None = None
+    joins: str = ""
 
     @property
     def stored_extent(self) -> tuple[int, int]:
@@ -127,6 +129,8 @@ class Layer:
         digest = hashlib.sha256()
         for item in fields(self):
             value = getattr(self, item.name)
+            if item.name == "joins" and not value:
+                continue  # as before there was this field
             array = value.packed if isinstance(value, Spikes) else value.values if isinstance(value, Levels) else value
             if isinstance(array, np.ndarray):
                 kind = f"{array.dtype}{array.shape}"

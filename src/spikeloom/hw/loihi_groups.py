@@ -253,6 +253,9 @@ class _Charting:
         """Join a layer without neurons with the layer whose neurons its sums reach."""
         if not self._bare(name):
             return
+        if self.layers[name].joins in self.layers:
+            self._unite(name, self.layers[name].joins)
+            return
         for listener in self.listeners[name]:
             if self.layers[listener].kind == "add":
                 self._unite(name, listener)
