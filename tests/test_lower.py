@@ -355,3 +355,17 @@ def test_steps_and_samples_of_a_drawn_trace_differ() -> None:
     assert isinstance(layer.arrival, Spikes)
     frames = layer.arrival.unpack().reshape(6, -1)
     assert len({frame.tobytes() for frame in frames}) == 6
+
+
+def test_a_layer_without_neurons_says_whose_its_sums_reach() -> None:
+    """Two layers into one neuron: the last to be executed has it, the other joins it; elsewhere nobody joins anybody."""
+    nodes = {"in": Input((3,)), "a": Linear(3, 2), "b": Linear(3, 2), "n": IF(), "c": Linear(2, 1), "out": Output((1,))}
+    edges = (("in", "a"), ("in", "b"), ("a", "n"), ("b", "n"), ("n", "c"), ("c", "out"))
+    network = Network(nodes, edges)
+    arrivals = {name: Spikes.pack(np.zeros((2, 1, size))) for name, size in (("a", 3), ("b", 3), ("c", 2))}
+    workload = lower(network, SpikeTrace(2, 1, arrivals))
+    assert {layer.name: (layer.joins, layer.neuron.kind) for layer in workload.layers} == {
+        "a": ("b", "none"),
+        "b": ("", "if"),
+        "c": ("", "none"),
+    }

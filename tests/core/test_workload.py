@@ -83,7 +83,7 @@ CHANGES: list[dict[str, Any]] = [
     {"neuron": NeuronRule("lif", Leak(shift=2))}, {"neuron": NeuronRule("lif", Leak(factor=0.75))}, {"recurrent": True},
     {"inputs": ("conv0",)}, {"out": Spikes.pack(np.zeros((4, 1, 4, 3, 3)))},
     {"out": Spikes.pack(np.ones((4, 1, 4, 3, 3)))}, {"updates": Spikes.pack(np.zeros((4, 1, 4, 3, 3)))},
-    {"weight": np.zeros((4, 2, 3, 3))}, {"weight": np.zeros((4, 2, 3, 3), np.int8)}, {"stored_kernel": (3, 3)},
+    {"weight": np.zeros((4, 2, 3, 3))}, {"weight": np.zeros((4, 2, 3, 3), np.int8)}, {"stored_kernel": (3, 3)}, {"joins": "conv0"},
 ]  # fmt: skip
 
 

@@ -7,12 +7,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from spikeloom.core.arch import Mapping
 from spikeloom.core.report import Report
-from spikeloom.evaluate import evaluate
+from spikeloom.evaluate import evaluate, load_workload
+from spikeloom.files.store import write_trace
 from spikeloom.hw.loihi_arch import LoihiArch
 from spikeloom.lower import lower
 from tests.reference.chip_networks import ChipCase, ChipEdges, ChipGroup
@@ -73,3 +73,21 @@ def test_every_micro_case_equals_sanafe(case: dict[str, Any]) -> None:
     assert total(report, "axon.out") == total(report, "axon.in") == expected["packets_sent"]
     assert total(report, "soma.update") == expected["neurons_updated"]
     assert total(report, "soma.spike_out") == expected["neurons_fired"]
+
+
+def test_a_case_survives_its_file(tmp_path: Path) -> None:
+    """Neurons that several layers feed are counted once, also from a file."""
+    groups = [ChipGroup(name, 2, {"bias": 1.0, "threshold": 0.5}, [(0, n)]) for n, name in enumerate("ab")]
+    groups.append(ChipGroup("c", 3, {"threshold": 1e9}, [(1, 0)]))
+    every = [(i, j, 1.0) for i in range(2) for j in range(3)]
+    chip = ChipCase(groups, [ChipEdges("a", "c", every), ChipEdges("b", "c", every)], 4)
+    network = chip.network()
+    trace = chip.trace(network)
+    write_trace(tmp_path / "chip.npz", network, trace, weights=True)
+    reports = []
+    for workload in (lower(network, trace), load_workload(tmp_path / "chip.npz")):
+        arch = LoihiArch(zero_weights="skipped")
+        reports.append(evaluate(workload, arch, mapping=Mapping("loihi", {}, chip.placement(network))))
+    assert reports[0].layers == reports[1].layers
+    assert total(reports[0], "soma.access") == 4 * (2 + 2 + 3)
+    assert total(reports[0], "synapse.event") == 4 * 12

@@ -358,6 +358,17 @@ def _trace_network(archive: Archive, meta: TraceMeta, arrays: Mapping[str, np.nd
         way |= {beside(f"{listener}.flatten.{source}"): Flatten()} if shape != in_shape else {}
         nodes |= way
         edges += zip((last, *way), (*way, listener), strict=True)
+    for k, layer in enumerate(meta.layers):
+        if not layer.joins:
+            continue
+        last, shape = out_of[layer.name]
+        later = next((other for other in meta.layers[k + 1 :] if other.name == layer.joins), None)
+        if later is None or out_of[later.name][0] == later.name or out_of[later.name][1] != shape or last != layer.name:
+            raise archive.fail(
+                f"meta.layers[{k}].joins",
+                f"got '{layer.joins}', expected a later layer with neurons and a map {list(shape)}, and no neurons of its own",
+            )
+        edges.append((layer.name, out_of[later.name][0]))
     last, out_shape = out_of[meta.layers[-1].name]
     output = beside("output")
     nodes[output] = Output(out_shape)
@@ -446,4 +457,5 @@ def _layer_entry(
         "level_bits": 1 if isinstance(arrival, Spikes) else arrival.bits,
         "signed": not isinstance(arrival, Spikes) and arrival.signed,
         "inputs": list(network.layer_inputs(name)),
+        **({"joins": network.joins(name)} if network.joins(name) else {}),
     }

@@ -60,6 +60,7 @@ class LayerMeta(_Model):
     level_bits: Annotated[int, Field(ge=1, le=16)] = 1
     signed: bool = False
     inputs: tuple[str, ...] = ()
+    joins: str = ""
 
 
 class TraceMeta(_Model):
