@@ -12,7 +12,17 @@ from spikeloom.core.workload import Layer
 from spikeloom.hw.contention import contention
 from spikeloom.hw.loihi_arch import LoihiArch
 from spikeloom.hw.loihi_groups import INPUT_KIND, Chart, Group
-from spikeloom.hw.loihi_kernels import SPREAD, busiest, count_bits, last_bits, reach, reach_nonzero, send, shifted
+from spikeloom.hw.loihi_kernels import (
+    SPREAD,
+    busiest,
+    count_bits,
+    last_bits,
+    reach,
+    reach_nonzero,
+    send,
+    send_by_core,
+    shifted,
+)
 from spikeloom.hw.loihi_plan import Outgoing, Plan
 from spikeloom.hw.mesh import PORT
 from spikeloom.hw.traffic import Traffic
@@ -101,7 +111,10 @@ class Counter:
             if out_BN is not None:
                 count_bits(out_BN, stand.slot_N, SPREAD, fired_TS)
         if outgoing and out_BN is not None:
-            send_all(out_BN, stand.slot_N, outgoing, sent_TS, arrived_TE, events_TE, paths)
+            send(
+                out_BN, outgoing.place_N, stand.slot_N, outgoing.paths_N, outgoing.messages_U, outgoing.arrives_UE,
+                outgoing.synapses_UE, sent_TS, arrived_TE, events_TE, paths,
+            )  # fmt: skip
         return GroupEvents(updated_TS, fired_TS, sent_TS, arrived_TE, events_TE, paths)
 
     def _updated(self, group: Group, n: int) -> np.ndarray:
@@ -209,9 +222,8 @@ class Counter:
         )
         sending = np.zeros((steps, cores_M.size), bool)
         neurons_M = np.zeros(cores_M.size, np.int64)
-        flows: dict[tuple[int, int], list[np.ndarray]] = {}
         for g, events in enumerate(found):
-            group, stand, outgoing = self.chart.groups[g], self.plan.stands[g], self.plan.outgoing[g]
+            group, stand = self.chart.groups[g], self.plan.stands[g]
             where = np.searchsorted(cores_M, stand.cores_S)
             generated, sends = self._generated(g, events), self._at(g, events.sent_TS) > 0
             generate[:, where] += generated
@@ -222,60 +234,49 @@ class Counter:
             fired[:, where] += self._at(g, events.fired_TS)
             if not group.port:
                 neurons_M[where] += stand.neurons_S
-            if outgoing and group.out is not None:
-                self._add_flows(flows, g, outgoing, _sample(group.out, n))
-        pairs = sorted(flows)
-        messages = np.stack([flows[pair][0] for pair in pairs], axis=1) if pairs else np.zeros((steps, 0), np.int64)
-        received = np.stack([flows[pair][1] for pair in pairs], axis=1) if pairs else np.zeros((steps, 0), np.int64)
-        target = np.array([pair[1] for pair in pairs], np.int32)
+        source, target, messages, received = self._flows(n)
         np.add.at(receive.T, np.searchsorted(cores_M, target), received.T)
-        source = np.array([pair[0] for pair in pairs], np.int32)
         behind[~sending] = 0
         return Traffic(
             cores_M, generate, receive, source, target, messages, received, updated, fired, neurons_M, before, behind
         )
 
-    def _add_flows(
-        self, flows: dict[tuple[int, int], list[np.ndarray]], g: int, outgoing: Outgoing, out_BN: np.ndarray
-    ) -> None:
-        """Messages and ticks of their target, by pair of cores, of what a group sends: core by core, as in `send`."""
-        stand, num_steps = self.plan.stands[g], self.chart.workload.num_steps
-        for s, core in enumerate(stand.cores_S.tolist()):
-            mine = np.flatnonzero(stand.slot_N == s)
-            part_BN = np.ascontiguousarray(out_BN[:, mine])
-            if not part_BN.any():
+    def _flows(self, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Source and target cores of all flows in ascending order, int32 (F,), their messages and the ticks of the targets, int64 (T, F)."""
+        steps = self.chart.num_steps
+        pairs, messages, received = [np.zeros((0, 2), np.int32)], [], []
+        for g, group in enumerate(self.chart.groups):
+            outgoing = self.plan.outgoing[g]
+            if outgoing is None or group.out is None:
                 continue
-            sent_TS = np.zeros((num_steps, stand.cores_S.size), np.int64)
-            arrived_TE, events_TE = (np.zeros((num_steps, len(outgoing.ends)), np.int64) for _ in range(2))
-            part = Outgoing(
-                outgoing.place_N[mine], outgoing.ends, outgoing.arrives_UE, outgoing.synapses_UE, outgoing.messages_U,
-                outgoing.paths_N[mine],
-            )  # fmt: skip
-            send_all(part_BN, stand.slot_N[mine], part, sent_TS, arrived_TE, events_TE, np.zeros(3, np.int64))
-            events = GroupEvents(sent_TS, sent_TS, sent_TS, arrived_TE, events_TE, np.zeros(3, np.int64))
-            arrived, received = self._at(g, arrived_TE), self._at(g, self._received(outgoing, events))
-            for e, (_, target) in enumerate(outgoing.ends):
-                if not events_TE[:, e].any():
-                    continue
-                before = flows.setdefault((core, target), [np.zeros(len(arrived), np.int64) for _ in range(2)])
-                before[0] += arrived[:, e]
-                before[1] += received[:, e]
+            arrived_TF, received_TF, pairs_F2 = self._group_flows(g, outgoing, _sample(group.out, n))
+            pairs.append(pairs_F2)
+            messages.append(self._at(g, arrived_TF))
+            received.append(self._at(g, received_TF))
+        # several groups, or layers, may share a pair of cores
+        unique_F2, flow = np.unique(np.concatenate(pairs), axis=0, return_inverse=True)
+        sums_FT, ticks_FT = (np.zeros((len(unique_F2), steps), np.int64) for _ in range(2))
+        if messages:
+            np.add.at(sums_FT, flow.ravel(), np.concatenate(messages, axis=1).T)
+            np.add.at(ticks_FT, flow.ravel(), np.concatenate(received, axis=1).T)
+        source_F, target_F = unique_F2.T.astype(np.int32)
+        return source_F, target_F, np.ascontiguousarray(sums_FT.T), np.ascontiguousarray(ticks_FT.T)
 
-
-def send_all(
-    out_BN: np.ndarray,
-    slot_N: np.ndarray,
-    outgoing: Outgoing,
-    sent_TS: np.ndarray,
-    arrived_TE: np.ndarray,
-    events_TE: np.ndarray,
-    paths: np.ndarray,
-) -> None:
-    """`send` with the tables of ``outgoing``."""
-    send(
-        out_BN, outgoing.place_N, slot_N, outgoing.paths_N, outgoing.messages_U, outgoing.arrives_UE, outgoing.synapses_UE,
-        sent_TS, arrived_TE, events_TE, paths,
-    )  # fmt: skip
+    def _group_flows(self, g: int, outgoing: Outgoing, out_BN: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Messages, ticks of their targets and cores (F, 2) of what a group sends, where there is any; T steps of the trace."""
+        stand = self.plan.stands[g]
+        shape = (self.chart.workload.num_steps, stand.cores_S.size, len(outgoing.ends))
+        arrived_TSE, events_TSE = np.zeros(shape), np.zeros(shape)
+        send_by_core(
+            out_BN, outgoing.place_N, *stand.by_core, outgoing.arrives_UE, outgoing.synapses_UE, arrived_TSE, events_TSE
+        )
+        # two layers on one core have an end each; the message is booked on one of them
+        s, e = np.nonzero(events_TSE.any(axis=0))
+        arrived_TF, events_TF = arrived_TSE[:, s, e].astype(np.int64), events_TSE[:, s, e].astype(np.int64)
+        synapse_E = np.array([self.synapse_ticks[name] for name, _ in outgoing.ends], np.int64)
+        core_E = np.array([core for _, core in outgoing.ends], np.int32)
+        received_TF = self.arch.ticks["axon_in"] * arrived_TF + synapse_E[e] * events_TF
+        return arrived_TF, received_TF, np.stack([stand.cores_S[s], core_E[e]], axis=1)
 
 
 def _sample(spikes: Spikes, n: int) -> np.ndarray:

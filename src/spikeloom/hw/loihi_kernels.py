@@ -101,6 +101,51 @@ def send(
 
 
 @njit(cache=True, nogil=True)
+def send_by_core(
+    packed_BN: np.ndarray,  # uint8, what one group sends in one sample
+    place_N: np.ndarray,  # int32
+    order_N: np.ndarray,  # int64, neurons core by core
+    first_S1: np.ndarray,  # int64, where each core begins in it
+    arrives_UE: np.ndarray,
+    synapses_UE: np.ndarray,
+    arrived_TSE: np.ndarray,  # float64, zeroed by the caller: messages from core to end, exact
+    events_TSE: np.ndarray,  # float64, zeroed: synapse events
+) -> None:
+    """As `send`, with messages and synapse events kept apart by the core that sends."""
+    num_steps, num_cores, num_ends = events_TSE.shape
+    num_places = arrives_UE.shape[0]
+    fired_U8 = np.zeros((num_places, 8), np.int32)
+    touched_U = np.empty(num_places, np.int32)
+    is_touched_U = np.zeros(num_places, np.bool_)
+    for b in range(packed_BN.shape[0]):
+        steps = min(8, num_steps - 8 * b)
+        for s in range(num_cores):
+            num_touched = 0
+            for i in range(first_S1[s], first_S1[s + 1]):
+                byte = np.int64(packed_BN[b, order_N[i]])
+                if byte == 0:
+                    continue
+                place = place_N[order_N[i]]
+                if not is_touched_U[place]:
+                    is_touched_U[place] = True
+                    touched_U[num_touched] = place
+                    num_touched += 1
+                for k in range(steps):
+                    fired_U8[place, k] += (byte >> k) & 1
+            for i in range(num_touched):
+                u = touched_U[i]
+                is_touched_U[u] = False
+                for k in range(steps):
+                    times = np.float64(fired_U8[u, k])
+                    fired_U8[u, k] = 0
+                    if times == 0:
+                        continue
+                    for e in range(num_ends):
+                        arrived_TSE[8 * b + k, s, e] += times * arrives_UE[u, e]
+                        events_TSE[8 * b + k, s, e] += times * synapses_UE[u, e]
+
+
+@njit(cache=True, nogil=True)
 def reach(
     packed_BCHW: np.ndarray,  # uint8, non-zero where something arrives
     groups: int,

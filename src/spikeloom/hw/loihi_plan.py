@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict, abc
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,11 @@ class Stand:
     cores_S: np.ndarray
     slot_N: np.ndarray
     neurons_S: np.ndarray
+
+    @cached_property
+    def by_core(self) -> tuple[np.ndarray, np.ndarray]:
+        """Neurons core by core, and where each core begins among them; int64 (N,) and (S + 1,)."""
+        return np.argsort(self.slot_N, kind="stable"), np.concatenate([[0], np.cumsum(self.neurons_S)])
 
 
 @dataclass(frozen=True, eq=False)
