@@ -14,6 +14,7 @@ from spikeloom.cli import (
     cotrain,
     crossbar,
     demo,
+    deploy,
     evaluate,
     import_,
     prune,
@@ -44,6 +45,7 @@ app.command("eval")(evaluate.evaluate)
 app.command("show")(show.show)
 app.command("import")(import_.import_network)
 app.command("convert")(convert.convert)
+app.command("deploy")(deploy.deploy)
 app.command("ann")(ann.ann)
 app.command("quantize")(quantize.quantize)
 app.command("prune")(prune.prune)

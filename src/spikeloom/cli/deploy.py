@@ -1,0 +1,79 @@
+"""``spikeloom deploy``"""
+
+from __future__ import annotations
+
+import shutil
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spikeloom.cli.console import caution, err, out
+from spikeloom.cli.progress import bars
+from spikeloom.files.network import read_network
+
+
+class Objective(StrEnum):
+    """What is made small."""
+
+    energy = "energy"
+    edp = "edp"
+    power = "power"
+    latency = "latency"
+
+
+def deploy(
+    network: Annotated[Path, typer.Argument(help="network.npz of a trained ANN: from 'train', or from 'import'")],
+    machine: Annotated[str, typer.Option(help="preset or machine file, with changes as in loihi:cores=4")] = "loihi",
+    max_loss: Annotated[float, typer.Option(help="percentage points of accuracy that may be lost")] = 1.0,
+    against: Annotated[str | None, typer.Option(help="also run the ANN on this machine, such as ncs2")] = None,
+    objective: Annotated[Objective, typer.Option(help="what is made small")] = Objective.energy,
+    tune: Annotated[int, typer.Option(min=0, help="epochs of fine-tuning for few spikes, 0 leaves it out")] = 1,
+    alone: Annotated[bool, typer.Option(help="also try each technique alone")] = True,
+    most_steps: Annotated[int, typer.Option(min=1, help="largest T that is tried")] = 256,
+    samples: Annotated[int, typer.Option(min=1, help="calibration samples")] = 256,
+    limit: Annotated[int, typer.Option(min=1, help="held-out samples to choose on, and test samples")] = 500,
+    counted: Annotated[int, typer.Option(min=1, help="of them, samples whose every spike is priced")] = 20,
+    experiment: Annotated[
+        str | None, typer.Option(help="another experiment's data [the one it was trained on]")
+    ] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="folder of data sets [SPIKELOOM_DATA]")] = None,
+    out_dir: Annotated[Path | None, typer.Option("--out", help="folder to write [deploy beside the network]")] = None,
+    json: Annotated[Path | None, typer.Option(help="also write all figures as JSON here")] = None,
+) -> None:
+    """Put a trained ANN on a spiking machine as cheaply as an accuracy loss allows; an interrupted run goes on."""
+    from spikeloom.report.deploy import activity_table, lines, rival_table, spending_table, verdict
+    from spikeloom.studies.deploy import deploy as run
+    from spikeloom.studies.deploy_bench import DeployOptions
+    from spikeloom.studies.experiment import experiment_of, read_experiment
+
+    loaded = read_network(network)
+    chosen = read_experiment(experiment) if experiment else experiment_of(loaded, str(network))
+    options = DeployOptions(
+        machine=machine,
+        max_loss=max_loss,
+        objective=objective.value,
+        samples=samples,
+        limit=limit,
+        counted=counted,
+        most_steps=most_steps,
+        tune=tune,
+        alone=alone,
+    )
+    folder = out_dir or network.with_name("deploy")
+    with bars() as progress:
+        done = run(loaded, chosen, options, folder, against=against, data_dir=data_dir, progress=progress)
+    out.print(spending_table(done))
+    out.print(activity_table(done))
+    for line in lines(done):
+        out.print(line, markup=False, soft_wrap=True)
+    if done.rival is not None:
+        out.print(rival_table(done))
+        for line in verdict(done):
+            out.print(line, markup=False, soft_wrap=True)
+    caution([(machine, done.notes), *([] if done.rival is None else [(done.rival.machine, done.rival.notes)])])
+    out.print(f"wrote {folder}: network.npz, trace.npz, machine.toml, report.json", markup=False, soft_wrap=True)
+    if json is not None:
+        shutil.copyfile(folder / "deployment.json", json)
+        err.print(f"wrote {json}", markup=False, soft_wrap=True)

@@ -1,0 +1,151 @@
+"""A deployment for people: what each setting spends and does, and the comparison with another machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from spikeloom.core.deployment import Deployed, Deployment
+from spikeloom.report.change import short_count
+from spikeloom.units import format_si
+
+#: What arXiv 2210.05006 says of Loihi against the NCS2, "up to".
+CLAIMS = {"power": 27.0, "energy": 5.0}
+_VIEWS = {"dynamic": "work alone", "board": "whole boards"}
+
+
+def spending_table(done: Deployment) -> Table:
+    """One row for each setting: accuracy and the bill of an inference. Fits 80 columns."""
+    table = _table(
+        f"One inference on {done.machine} (ANN {100 * done.ann_accuracy:.2f} %)",
+        "gain: energy of the plain conversion over this; power is energy over latency",
+    )
+    for heading in ("right", "loss", "T", "latency", "power", "energy", "EDP", "gain"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in (*done.rows, done.chosen):
+        bill = row.bill
+        table.add_row(
+            _name(row),
+            f"{100 * row.accuracy:.1f}",
+            f"{done.loss(row):.1f}",
+            _steps(row),
+            format_si(bill.latency_s, "s"),
+            format_si(bill.power_w, "W"),
+            format_si(bill.energy_j, "J"),
+            format_si(bill.edp_js, "Js"),
+            _times(done.plain.bill.energy_j, bill.energy_j),
+            end_section=row in (done.rows[1], done.rows[-1]),
+        )
+    return table
+
+
+def activity_table(done: Deployment) -> Table:
+    """One row for each setting: what the network does, and gains of time, power and EDP over the plain conversion."""
+    table = _table("What it does, and how many times less than the plain conversion", None)
+    for heading in ("held out", "spikes", "events", "cores", "latency", "power", "EDP"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    plain = done.plain.bill
+    for row in (*done.rows, done.chosen):
+        table.add_row(
+            _name(row),
+            f"{100 * row.held:.1f}",
+            short_count(row.spikes),
+            short_count(row.events),
+            "-" if row.cores is None else str(row.cores),
+            _times(plain.latency_s, row.bill.latency_s),
+            _times(plain.power_w, row.bill.power_w),
+            _times(plain.edp_js, row.bill.edp_js),
+            end_section=row in (done.rows[1], done.rows[-1]),
+        )
+    return table
+
+
+def rival_table(done: Deployment) -> Table:
+    """The chosen and the plain network against the ANN on another machine, of work alone and of whole boards."""
+    assert done.rival is not None
+    table = _table(f"Against {done.rival.machine}, which runs the ANN ({100 * done.rival.accuracy:.2f} %)", None)
+    for heading in ("latency", "power", "energy", "x power", "x energy", "x latency"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for view, words in _VIEWS.items():
+        if view not in done.chosen.bills:
+            continue
+        theirs = done.rival.bills[view]
+        for name, bill in (
+            (f"{done.rival.machine}, {words}", theirs),
+            (f"plain, {words}", done.plain.bills[view]),
+            (f"together, {words}", done.chosen.bills[view]),
+        ):
+            table.add_row(
+                Text(name),
+                format_si(bill.latency_s, "s"),
+                format_si(bill.power_w, "W"),
+                format_si(bill.energy_j, "J"),
+                *(
+                    ("-", "-", "-")
+                    if bill is theirs
+                    else (
+                        _times(theirs.power_w, bill.power_w),
+                        _times(theirs.energy_j, bill.energy_j),
+                        _times(theirs.latency_s, bill.latency_s),
+                    )
+                ),
+                end_section=name.startswith("together"),
+            )
+    table.add_row("arXiv 2210.05006", "", "", "", f"{CLAIMS['power']:g}", f"{CLAIMS['energy']:g}", "")
+    return table
+
+
+def verdict(done: Deployment) -> Iterator[str]:
+    """Sentences that say plainly whether the published claim is reached, and under which assumptions."""
+    assert done.rival is not None
+    for view, words in _VIEWS.items():
+        if view not in done.chosen.bills:
+            continue
+        ours, theirs = done.chosen.bills[view], done.rival.bills[view]
+        found = {"power": theirs.power_w / ours.power_w, "energy": theirs.energy_j / ours.energy_j}
+        told = [
+            f"{_times(value, 1)} times less {what} ({'at least' if value >= CLAIMS[what] else 'not'} the {CLAIMS[what]:g} of the paper)"
+            for what, value in found.items()
+        ]
+        yield f"{words}: {' and '.join(told)}"
+
+
+def lines(done: Deployment) -> Iterator[str]:
+    """What the tables do not say."""
+    if any(not row.within for row in done.rows):
+        yield f"* on held-out samples loses more than {done.max_loss:g} points at every T tried: never chosen"
+    yield (
+        f"together: the least {done.objective} within {done.max_loss:g} points on held-out samples (loses "
+        f"{100 * (done.ann_held - done.chosen.held):.2f} there, {done.loss(done.chosen):.2f} on the test set)"
+    )
+    yield f"accuracy is that of {done.tested} test samples, spikes and bills are means over the first {done.counted}"
+    if done.chosen.extra_energy_j is not None:
+        yield (
+            f"soft reset takes a second compartment of each neuron on Loihi, which no table prices: if it cost as much as the first, an "
+            f"inference would take {format_si(done.chosen.extra_energy_j, 'J')} more"
+        )
+
+
+def _table(title: str, caption: str | None) -> Table:
+    table = Table(title=title, caption=caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("setting", overflow="fold")
+    return table
+
+
+def _name(row: Deployed) -> Text:
+    return Text(row.name if row.within else f"{row.name} *")
+
+
+def _steps(row: Deployed) -> str:
+    return str(row.num_steps) if row.margin is None else f"{row.mean_steps:.1f}/{row.num_steps}"
+
+
+def _times(before: float, after: float) -> str:
+    """How many times less, three digits at most."""
+    if not after:
+        return "-"
+    ratio = before / after
+    return f"{ratio:.0f}" if ratio >= 100 else f"{ratio:.3g}"

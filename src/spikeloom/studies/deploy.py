@@ -1,0 +1,202 @@
+"""A trained ANN on a machine of spiking neurons: the plain conversion, what each technique brings alone, and the cheapest set of them
+within an accuracy loss.
+
+The question is that of Chandarana et al., "Energy-Efficient Deployment of Machine Learning Workloads on Neuromorphic Hardware" (arXiv
+2210.05006). Settings are chosen on held-out samples; the test set only confirms.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spikeloom.core.arch import AbstractArch
+from spikeloom.core.deployment import Bill, Deployed, Deployment, Rival
+from spikeloom.core.network import Network
+from spikeloom.core.report import Report
+from spikeloom.errors import ConfigError
+from spikeloom.evaluate import evaluate, load_machine
+from spikeloom.files.atomic import make_folder, replacing
+from spikeloom.files.config import write_machine
+from spikeloom.files.network import write_network
+from spikeloom.files.results import write_reports
+from spikeloom.files.store import write_trace
+from spikeloom.lower import lower
+from spikeloom.studies.convert import ann_accuracy, for_steps, splits
+from spikeloom.studies.deploy_bench import FIRST_STEPS, VERSION, Bench, DeployOptions, Fit, standby
+from spikeloom.studies.experiment import Experiment
+from spikeloom.studies.techniques import TECHNIQUES, Kit, Setting, Technique, fine_tuned
+
+if TYPE_CHECKING:
+    from spikeloom.snn.execute import Progress
+
+DEPLOYMENT_FORMAT = "spikeloom-deployment"
+#: Times that every group of techniques is gone through.
+SWEEPS = 2
+
+
+def deploy(
+    ann: Network,
+    experiment: Experiment,
+    options: DeployOptions,
+    folder: Path,
+    *,
+    against: str | None = None,
+    data_dir: Path | None = None,
+    progress: Progress | None = None,
+) -> Deployment:
+    """The study. Writes the chosen network, its trace, machine and bill, and keeps every row in ``folder``, where it goes on.
+
+    Raises:
+        ConfigError: no setting is good enough; recordings.
+    """
+    from spikeloom.snn.execute import Execution
+
+    if experiment.encoding != "direct":
+        raise ConfigError(
+            f"experiment '{experiment.name}' shows '{experiment.encoding}', expected images as the input of an ANN"
+        )
+    _, arch = load_machine(options.machine)
+    rival_arch = None if against is None else load_machine(against)[1]
+    make_folder(folder)
+    parts = splits(experiment, options.samples, options.limit, data_dir)
+    execution = Execution(1, experiment.encoding)
+    tuned = None
+    if options.tune:
+        file = folder / "tuned.npz"
+        tuned = fine_tuned(ann, experiment, parts, execution, options.tune, file, data_dir=data_dir, progress=progress)
+    kit = Kit(ann, tuned, parts, execution)
+    held, tested = (ann_accuracy(ann, source, execution) for source in (parts.choosing, parts.test))
+    bench = Bench(kit, parts, arch, options, folder, held, progress)
+    rows = list(alone(bench, progress))
+    setting, fit = together(bench, progress)
+    chosen = bench.row("together", setting, fit)
+    report = write_chosen(bench, setting, fit, experiment)
+    rival = None if against is None or rival_arch is None else rival_of(ann, bench, against, rival_arch, tested)
+    done = Deployment(
+        options.machine,
+        options.objective,
+        options.max_loss,
+        tested,
+        held,
+        len(parts.test),
+        min(options.counted, len(parts.test)),
+        tuple(rows),
+        chosen,
+        rival,
+        report.warnings,
+    )
+    write_json(folder / "deployment.json", done, report)
+    return done
+
+
+def alone(bench: Bench, progress: Progress | None = None) -> Iterator[Deployed]:
+    """Plain conversion at a round T, at the fewest steps, and with each technique alone."""
+    plain = Setting()
+    fit = bench.fit(plain)
+    yield bench.row("plain", plain, fit, fit.made_for)
+    yield bench.row("fewest steps", plain, fit)
+    tried = usable(bench) if bench.options.alone else ()
+    for number, technique in enumerate(tried):
+        setting = technique.of(plain)
+        yield bench.row(technique.name, setting, bench.fit(setting))
+        if progress is not None:
+            progress("alone", number + 1, len(tried), {})
+
+
+def usable(bench: Bench) -> tuple[Technique, ...]:
+    """Techniques that this machine and these options know."""
+    found = [one for one in TECHNIQUES if bench.kit.tuned is not None or not one.changes.get("tuned")]
+    return tuple(one for one in found if hasattr(bench.arch, "cores") or "cores" not in one.changes)
+
+
+def together(bench: Bench, progress: Progress | None = None) -> tuple[Setting, Fit]:
+    """The cheapest setting found by changing one group of techniques after the other, twice.
+
+    Raises:
+        ConfigError: none is good enough.
+    """
+    objective = bench.options.objective
+    setting, fit = Setting(), bench.fit(Setting())
+    tried = usable(bench)
+    names = list(dict.fromkeys(one.group for one in tried))
+    for sweep in range(SWEEPS):
+        before = setting
+        for number, group in enumerate(names):
+            members = [one for one in tried if one.group == group]
+            changed = {key for one in members for key in one.changes}
+            back = {key: getattr(Setting(), key) for key in changed}
+            for changes in (back, *(one.changes for one in members)):
+                candidate = replace(setting, **changes)
+                if candidate == setting:
+                    continue
+                most = None if not fit.within else max(2 * fit.made_for, FIRST_STEPS)
+                other = bench.fit(candidate, most)
+                if other.cost(objective) < fit.cost(objective):
+                    setting, fit = candidate, other
+            if progress is not None:
+                figures = {str(objective): fit.cost(objective)[0]} if fit.within else {}
+                progress("together", sweep * len(names) + number + 1, SWEEPS * len(names), figures)
+        if setting == before:
+            break
+    if not fit.within:
+        raise ConfigError(
+            f"no setting loses at most {bench.options.max_loss} points in {bench.options.most_steps} steps; allow more with --max-loss or "
+            "--most-steps"
+        )
+    return setting, fit
+
+
+def write_chosen(bench: Bench, setting: Setting, fit: Fit, experiment: Experiment) -> Report:
+    """Write the network, the trace of the counted test samples and the machine as it is used; the bill of all steps of that trace.
+
+    ``spikeloom eval trace.npz machine.toml`` in the folder says the same again.
+    """
+    network = bench.kit.network(setting, fit.made_for)
+    shown = for_steps(experiment, fit.num_steps)
+    told = {key: value for key, value in asdict(shown).items() if value is not None}
+    metadata = {**network.metadata, "experiment": told, "num_steps": fit.num_steps, "deployed": asdict(setting)}
+    network = replace(network, metadata=metadata)
+    trace = bench.recorded(network, bench.parts.test, fit.num_steps)
+    workload = lower(network, trace)
+    arch = bench.placed(setting, workload, bench.arch)
+    write_network(bench.folder / "network.npz", network)
+    write_trace(bench.folder / "trace.npz", network, trace, weights=True)
+    write_machine(bench.folder / "machine.toml", arch)
+    report = evaluate(workload, arch, label="machine.toml")
+    write_reports(bench.folder / "report.json", (report,))
+    return report
+
+
+def rival_of(ann: Network, bench: Bench, machine: str, arch: AbstractArch, accuracy: float) -> Rival:
+    """The ANN on another machine, one pass an inference, activations of 8 bits (of which a measured device takes no notice)."""
+    from spikeloom.snn.record import record
+    from spikeloom.transform.prepare import prepare
+    from spikeloom.transform.qcfs import staircase
+    from spikeloom.transform.thresholds import choose, collect
+
+    ready, execution = prepare(ann), bench.kit.execution
+    values = collect(ready, bench.parts.calibration, execution, np.random.default_rng(0))
+    rounded = staircase(ready, choose(ready, values, "max"), 255)
+    counted = bench.parts.test.take(np.arange(min(bench.options.counted, len(bench.parts.test))))
+    report = evaluate(lower(rounded, record(rounded, counted, execution)), arch, label=machine)
+    energy, latency = report.energy_per_inference_j, report.latency_per_inference_s
+    bills = {"given": Bill(energy, latency), "dynamic": Bill(energy - standby(report) / report.num_samples, latency)}
+    return Rival(machine, accuracy, {**bills, "board": bills["given"]}, report.warnings)
+
+
+def write_json(path: Path, done: Deployment, report: Report) -> None:
+    """Everything; quantities are SI."""
+    content: dict[str, Any] = {"format": DEPLOYMENT_FORMAT, "version": VERSION, **asdict(done)}
+    for row in (*content["rows"], content["chosen"], *([content["rival"]] if done.rival else [])):
+        for bill in row["bills"].values():
+            bill |= {"power_w": Bill(**bill).power_w, "edp_js": Bill(**bill).edp_js}
+    energy, latency = report.energy_per_inference_j, report.latency_per_inference_s
+    content["without_exit"] = {"energy_j": energy, "latency_s": latency}
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,72 @@
+"""``spikeloom deploy``: tables, the comparison, what is written, going on, and one line for what is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spikeloom.studies import deploy as study
+from spikeloom.studies.techniques import TECHNIQUES
+from tests.cli.command import Run, spikeloom
+
+EXPERIMENT = """
+data = "digits"
+network = "lenet"
+validation = 0.2
+[network_options]
+neuron = "relu"
+width = 0.5
+[train]
+num_steps = 1
+epochs = 6
+learning_rate = 1e-2
+batch_size = 64
+"""
+FEW: tuple[Any, ...] = ("--limit", 40, "--samples", 32, "--counted", 4, "--most-steps", 64, "--max-loss", 10)
+KEPT = ("v0 = theta/2", "ternary weights", "early exit")
+
+
+@pytest.fixture(scope="module")
+def ann(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ANN from ``train``."""
+    folder = tmp_path_factory.mktemp("ann")
+    (folder / "digits-ann.toml").write_text(EXPERIMENT)
+    assert spikeloom("train", folder / "digits-ann.toml", "--out", folder).code == 0
+    return folder / "network.npz"
+
+
+def words(run: Run) -> str:
+    return " ".join(run.out.split())
+
+
+def test_tables_and_files(ann: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "TECHNIQUES", tuple(one for one in TECHNIQUES if one.name in KEPT))
+    command = ("deploy", ann, "--against", "ncs2", "--tune", 0, "--out", tmp_path / "out", *FEW)
+    run = spikeloom(*command, "--json", tmp_path / "all.json")
+    assert run.code == 0, run.complaint
+    said = words(run)
+    for part in ("plain", "fewest steps", *KEPT, "together", "One inference on loihi", "Against ncs2", "whole boards:"):
+        assert part in said
+    assert "times less power" in said and "arXiv 2210.05006" in said
+    assert "ternary weights *" in said and "never chosen" in said
+    content = json.loads((tmp_path / "all.json").read_text())
+    assert content["format"] == "spikeloom-deployment" and len(content["rows"]) == 5
+    assert spikeloom(*command).out == run.out  # from the kept rows, to the letter
+    again = spikeloom(
+        "eval", tmp_path / "out" / "trace.npz", tmp_path / "out" / "machine.toml", "--json", tmp_path / "r.json"
+    )
+    assert again.code == 0
+    total = json.loads((tmp_path / "r.json").read_text())["machines"][0]["total"]["per_inference"]
+    assert total["energy_j"] == content["without_exit"]["energy_j"]
+    assert total["latency_s"] == content["without_exit"]["latency_s"]
+
+
+def test_what_is_wrong_is_said_in_one_line(ann: Path, tmp_path: Path) -> None:
+    assert "no such machine" in str(spikeloom("deploy", ann, "--machine", "lohi").complaint)
+    assert "no such machine" in str(spikeloom("deploy", ann, "--against", "ncs3").complaint)
+    assert "expected 0 or more percentage points" in str(spikeloom("deploy", ann, "--max-loss", -1).complaint)
+    refused = spikeloom("deploy", ann, "--tune", 0, "--max-loss", 0, "--most-steps", 1, "--out", tmp_path, "--no-alone")
+    assert "allow more with --max-loss or --most-steps" in str(refused.complaint)
