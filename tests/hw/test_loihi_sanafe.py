@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from benchmarks import loihi_dvs
 
 from spikeloom.core.arch import Mapping
 from spikeloom.core.report import Report
+from spikeloom.core.trace import Spikes
+from spikeloom.core.workload import Workload
+from spikeloom.emulate import emulate
 from spikeloom.evaluate import evaluate, load_workload
 from spikeloom.files.store import write_trace
 from spikeloom.hw.loihi_arch import LoihiArch
@@ -91,3 +97,71 @@ def test_a_case_survives_its_file(tmp_path: Path) -> None:
     assert reports[0].layers == reports[1].layers
     assert total(reports[0], "soma.access") == 4 * (2 + 2 + 3)
     assert total(reports[0], "synapse.event") == 4 * 12
+
+
+# --- the DVS-gesture network -------------------------------------------------------------------------------------
+
+DVS = Path(os.environ.get("SPIKELOOM_DATA", "absent")) / loihi_dvs.FILE
+needs_dvs = pytest.mark.skipif(not DVS.is_file(), reason=f"needs SPIKELOOM_DATA with {loihi_dvs.FILE}")
+FIRED = (3064, 2867, 7453, 19091, 5735, 40)
+UPDATED = (37632, 299864, 400464, 548054, 65124, 1283)
+
+
+@lru_cache(maxsize=1)
+def dvs() -> Workload:
+    """The network in chip time, once for all tests."""
+    network, pixels = loihi_dvs.dvs_network(DVS)
+    return lower(network, emulate(network, pixels, loihi_dvs.STEPS))
+
+
+def counted(spikes: Spikes | None) -> int:
+    assert spikes is not None
+    return int(spikes.events().sum())
+
+
+def events_of(workload: Workload) -> int:
+    """Synapse events, with a weight of 0 a synapse."""
+    return sum(replace(layer, weight=None).synops for layer in workload.layers[1:])
+
+
+@needs_dvs
+def test_the_dvs_network_fires_and_updates_as_in_sanafe() -> None:
+    workload = dvs()
+    assert [layer.name for layer in workload.layers] == list(loihi_dvs.LAYERS)
+    assert tuple(counted(layer.out) for layer in workload.layers) == FIRED
+    assert tuple(counted(layer.updates) for layer in workload.layers) == UPDATED
+    assert (sum(FIRED), sum(UPDATED), events_of(workload)) == (38_250, 1_352_421, 5_462_418)
+
+
+@needs_dvs
+def test_without_a_step_per_layer_the_dvs_network_does_something_else() -> None:
+    """The figures that the specification gives for it; counting such a trace with the shift is not the chip's run."""
+    network, pixels = loihi_dvs.dvs_network(DVS)
+    workload = lower(network, emulate(network, pixels, loihi_dvs.STEPS, delay=0))
+    assert sum(counted(layer.out) for layer in workload.layers) == 39_513
+    assert events_of(workload) == 5_603_236
+    arch = LoihiArch(limits="warn")
+    report = evaluate(workload, arch, mapping=loihi_dvs.placed(workload, loihi_dvs.SPLITS[0].cores))
+    assert total(report, "synapse.event") == 5_603_236
+    assert total(report, "soma.access") == 18_678 * (loihi_dvs.STEPS + 5)  # five layers work a step later each
+
+
+@needs_dvs
+@pytest.mark.parametrize("split", loihi_dvs.SPLITS, ids=lambda split: "-".join(map(str, split.cores)))
+def test_four_placements_of_the_dvs_network_equal_sanafe(split: loihi_dvs.Split) -> None:
+    """To the digits that are given: ten for joules, eight for seconds; messages, hops and tiles exactly."""
+    workload = dvs()
+    mapping = loihi_dvs.placed(workload, split.cores)
+    report = evaluate(workload, LoihiArch(limits="warn"), mapping=mapping)
+    spent = energies(report)
+    expected = {
+        "total": split.total_j, "synapse": loihi_dvs.SYNAPSE_J, "soma": loihi_dvs.SOMA_J, "network": split.network_j,
+    }  # fmt: skip
+    for what, joules in expected.items():
+        assert spent[what] == pytest.approx(joules, rel=1e-9), what
+    assert report.latency_s == pytest.approx(split.time_s, rel=1e-9)
+    assert total(report, "axon.out") == total(report, "axon.in") == split.packets
+    assert (total(report, "router.hop_x"), total(report, "router.hop_y")) == (split.hops_x, split.hops_y)
+    assert total(report, "synapse.event") == 5_462_418
+    assert mapping.placement is not None
+    assert len({place.tile for place in mapping.placement.places}) == split.tiles
