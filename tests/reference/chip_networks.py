@@ -2,7 +2,7 @@
 
 The input is a line that never spikes; every group has a layer of weights 0 from it, which with ``zero_weights = "skipped"`` are no
 synapses and hold the biases, and one layer for each list of edges that leads to it. An edge that goes back gets a Delay, which is what
-chip time does anyway.
+chip time does anyway. At the end the other way round: the synapses of a network of convolutions, one by one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from spikeloom.core.network import Network
-from spikeloom.core.nodes import LIF, Delay, Input, Leak, Linear, Node
+from spikeloom.core.nodes import IF, LIF, Conv2d, Delay, Flatten, Input, Leak, Linear, Node, SumPool2d
 from spikeloom.core.placement import Place, Placement
 from spikeloom.core.trace import Spikes, SpikeTrace
 from spikeloom.emulate import emulate
@@ -156,4 +156,53 @@ def _matrices(edges: list[tuple[int, int, float]], sources: int, targets: int) -
             free = np.zeros((targets, sources), np.float32)
             found.append(free)
         free[j, i] = weight
+    return found
+
+
+def _windows(node: Any, shape: tuple[int, ...], out: tuple[int, ...]) -> list[tuple[int, int, tuple[int, ...]]]:
+    """(output, input, weight's place) of every product of a synapse, or of every summand of a pool, by flat numbers of the maps."""
+    if isinstance(node, Linear):
+        return [(k, c, (k, c)) for k in range(out[0]) for c in range(shape[0])]
+    found = []
+    (C, H, W), (K, P, Q) = shape, out
+    dilation, groups = (node.dilation, node.groups) if isinstance(node, Conv2d) else ((1, 1), C)
+    for k, p, q, c, r, s in np.ndindex(K, P, Q, C // groups, *node.kernel):
+        h = p * node.stride[0] + r * dilation[0] - node.padding[0]
+        w = q * node.stride[1] + s * dilation[1] - node.padding[1]
+        if 0 <= h < H and 0 <= w < W:
+            channel = k // (K // groups) * (C // groups) + c
+            found.append(((k * P + p) * Q + q, (channel * H + h) * W + w, (k, c, r, s)))
+    return found
+
+
+def senders(network: Network, name: str) -> list[list[tuple[str, int]]]:
+    """Who sends to each place of what node ``name`` passes on: neurons of a node, or lines of the input."""
+    node, shapes = network.nodes[name], network.shapes()
+    if isinstance(node, Input | LIF | IF):
+        return [[(name, i)] for i in range(int(np.prod(shapes[name])))]
+    (source,) = network.inputs_of(name)
+    before = senders(network, source)
+    if isinstance(node, SumPool2d):
+        after: list[list[tuple[str, int]]] = [[] for _ in range(int(np.prod(shapes[name])))]
+        for there, here, _ in _windows(node, shapes[source], shapes[name]):
+            after[there] += before[here]
+        return after
+    assert isinstance(node, Flatten | Delay)
+    return before
+
+
+def edges_into(network: Network, neuron: str, *, skip: bool) -> list[tuple[str, int, int, float]]:
+    """Every synapse that leads to the neurons of a node: (sender, its number, neuron, weight); pixels make none."""
+    shapes, found = network.shapes(), []
+    for layer in network.inputs_of(neuron):
+        node: Any = network.nodes[layer]
+        (source,) = network.inputs_of(layer)
+        start = network.nodes[source]
+        if isinstance(start, Input) and start.encoding == "analog":
+            continue
+        before = senders(network, source)
+        for there, here, place in _windows(node, shapes[source], shapes[layer]):
+            weight = float(node.weight[place])
+            if not (skip and weight == 0):
+                found += [(sender, i, there, weight) for sender, i in before[here]]
     return found

@@ -125,10 +125,18 @@ def inputs_of(workload: Workload) -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
     before: Layer | None = None
     for layer in workload.layers:
-        fits = before is not None and before.K * before.P * before.Q == layer.C * layer.H * layer.W
-        found[layer.name] = (before.name,) if before is not None and fits else ()
+        found[layer.name] = (before.name,) if before is not None and _may_feed(before, layer) else ()
         before = layer
     return found
+
+
+def _may_feed(before: Layer, layer: Layer) -> bool:
+    """Whether ``layer`` could hear what ``before`` sends: as many neurons as inputs and, where they are known, the same spikes."""
+    if before.K * before.P * before.Q != layer.C * layer.H * layer.W or before.joins:
+        return False
+    if before.out is None or not isinstance(layer.arrival, Spikes):
+        return True
+    return np.array_equal(before.out.packed.ravel(), layer.arrival.packed.ravel())
 
 
 def chart_of(run: Workload, arch: LoihiArch) -> Chart:
