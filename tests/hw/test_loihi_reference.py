@@ -217,8 +217,8 @@ def layered_cases(draw: st.DrawFn) -> LayeredCase:
     shapes = network.shapes()
     wanted = {neuron: (layer, shapes[neuron]) for neuron, layer in named.items()}
     if on_chip:
-        # a first layer behind a Flatten records its input as a vector
-        wanted["input"] = ("input", (int(np.prod(first)),) if "flat0" in nodes else first)
+        heard_flat = network.inputs_of("flat0") == ("input",)  # then the trace holds the input as a vector
+        wanted["input"] = ("input", (int(np.prod(first)),) if heard_flat else first)
     places: list[Place] = []
     cores: dict[str, list[manycore.Core]] = {}
     for name, (layer, extents) in wanted.items():

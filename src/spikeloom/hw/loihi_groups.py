@@ -76,12 +76,11 @@ def run_of(workload: Workload, arch: LoihiArch) -> Workload:
     Raises:
         MappingError: input neurons for layers whose inputs differ.
     """
-    folded = fold_pools(workload)
     if not arch.input_on_chip:
-        return folded
-    if folded not in _on_chip:
-        _on_chip[folded] = _with_input(folded)
-    return _on_chip[folded]
+        return fold_pools(workload)
+    if workload not in _on_chip:  # before pools fold: input neurons that a pool leaves out are neurons, too
+        _on_chip[workload] = fold_pools(_with_input(workload))
+    return _on_chip[workload]
 
 
 def _with_input(workload: Workload) -> Workload:
