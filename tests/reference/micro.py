@@ -8,16 +8,14 @@ core in tile]; neurons are split evenly over the places, the last takes the rest
 from __future__ import annotations
 
 import math
-from collections import Counter, abc, defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from spikeloom.core.network import Network
-from spikeloom.core.nodes import LIF, Delay, Input, Leak, Linear, Node
-from spikeloom.core.placement import Place, Placement, even_split
 from spikeloom.hw.traffic import Traffic
+from tests.reference.chip_networks import ChipCase, ChipEdges, ChipGroup
 
 #: Unit table loihi-sanafe, ticks of 0.1 ns (docs/models/loihi.md).
 ACCESS, UPDATE, SPIKE_OUT, AXON_OUT, AXON_IN, SYNAPSE = 60, 37, 300, 51, 160, 38
@@ -157,70 +155,11 @@ def simulate(case: dict[str, Any]) -> Micro:
     return Micro(traffic, events, sum(messages.values()), sum(updated.values()), sum(fired.values()), barrier)
 
 
-def _weights(rule: Any, num_sources: int, num_targets: int) -> np.ndarray:
-    """Weights (K, C) of 1 where there is a synapse, else 0."""
-    weight = np.zeros((num_targets, num_sources), np.float32)
-    for i, j in _pairs(rule, num_sources, num_targets):
-        weight[j, i] += 1
-    assert weight.max() <= 1, "a matrix cannot hold two synapses between the same neurons"
-    return weight
-
-
-def merged(case: dict[str, Any]) -> dict[str, Any]:
-    """The case with groups that are alike and reach one and the same group, all of it, as one group: their spikes are one map."""
-    edges = _edges(case)
-    alike: dict[str, list[Any]] = defaultdict(list)
-    for group in case["groups"]:
-        out = [edge for edge in edges if edge[0] == group[0]]
-        whole = (
-            len(out) == 1 and out[0][2] == "all" and len(group[3]) == 1 and not any(b == group[0] for _, b, _ in edges)
-        )
-        alike[f"{group[1]} {group[2]} {out[0][1:]}" if whole else group[0]].append(group)
-    groups = [
-        [same[0][0], sum(group[1] for group in same), same[0][2], [place for group in same for place in group[3]]]
-        for same in alike.values()
-    ]
-    kept = {group[0] for group in groups}
-    return {"T": case["T"], "groups": groups, "edges": [edge for edge in edges if edge[0] in kept]}
-
-
-def inbound(case: dict[str, Any], name: str) -> int:
-    """Ways into a group: edges, and its bias."""
-    own = next(values for other, _, values, _ in case["groups"] if other == name)
-    return sum(edge[1] == name for edge in _edges(case)) + bool(own.get("bias", 0.0) or own.get("force_update"))
-
-
-def network(case: dict[str, Any]) -> Network:
-    """A case as a network: biases are those of layers that get a black pixel (a tiny one stands for a forced update). Every group
-    has one way into it."""
-    nodes: dict[str, Node] = {"pixel": Input((1,), "analog")}
-    edges: list[tuple[str, str]] = []
+def chip_of(case: dict[str, Any]) -> ChipCase:
+    """The case as a network, a trace and a placement of this package."""
     sizes = {group[0]: group[1] for group in case["groups"]}
-    fed = set()
-    for a, b, rule in _edges(case):
-        late, synapses = f"{a}-late", f"{a}-{b}"
-        if late not in nodes:
-            nodes[late] = Delay(1)
-            edges.append((a, late))
-        nodes[synapses] = Linear(sizes[a], sizes[b], weight=_weights(rule, sizes[a], sizes[b]))
-        edges += [(late, synapses), (synapses, b)]
-        fed.add(b)
-    for name, n, own, _ in case["groups"]:
-        assert own.get("reset", 0.0) == 0 and inbound(case, name) <= 1
-        if name not in fed:
-            bias = np.full(n, own.get("bias", 0.0) or (2.0**-60 if own.get("force_update") else 0.0), np.float32)
-            nodes[f"{name}-bias"] = Linear(1, n, True, weight=np.zeros((n, 1), np.float32), bias=bias)
-            edges += [("pixel", f"{name}-bias"), (f"{name}-bias", name)]
-        leak = Leak(factor=own.get("leak_decay", 1.0))
-        nodes[name] = LIF(leak, v_threshold=own["threshold"], strict=True, reset="hard", v_reset=0.0)
-    return Network(nodes, tuple(edges))
-
-
-def placement(case: dict[str, Any], layers: abc.Iterable[str]) -> Placement:
-    """Places of the neurons, by the layers that the machine says have them: of each group one."""
-    places = []
-    for name, n, _, cores in case["groups"]:
-        (layer,) = (x for x in layers if x == f"{name}-bias" or x.endswith(f"-{name}"))
-        runs = even_split(n, len(cores))
-        places += [Place(layer, tile, core, neurons=run) for (tile, core), run in zip(cores, runs, strict=True)]
-    return Placement(tuple(places))
+    return ChipCase(
+        [ChipGroup(name, n, own, [tuple(place) for place in places]) for name, n, own, places in case["groups"]],
+        [ChipEdges(a, b, [(i, j, 1.0) for i, j in _pairs(rule, sizes[a], sizes[b])]) for a, b, rule in _edges(case)],
+        case["T"],
+    )
