@@ -134,6 +134,8 @@ def simple_ticks(traffic: Traffic) -> np.ndarray:
 # --- against SANA-FE ----------------------------------------------------------------------------------------------------
 
 OWN: list[dict[str, Any]] = json.loads((Path(__file__).parent / "contention_cases.json").read_text())["cases"]
+#: Families that were run after the last change of the model.
+LATER = ("layers", "recurrent", "partial", "links", "idle")
 MICRO_FILE = Path(os.environ.get("SPIKELOOM_REFERENCE", "") or "absent") / "sanafe_micro.json"
 MICRO: list[dict[str, Any]] = json.loads(MICRO_FILE.read_text())["cases"] if MICRO_FILE.is_file() else []
 
@@ -188,10 +190,11 @@ def own_errors() -> dict[str, list[np.ndarray]]:
 
 
 def test_nearer_to_cycle_on_cases_of_its_own(own_errors: dict[str, list[np.ndarray]]) -> None:
-    """On the half that was looked at and on the half that was not, and in every family on average."""
+    """In the families run before the model stood and in those run after, and against simple in every single one."""
     assert sum(map(len, own_errors.values())) == len(OWN) >= 60
-    for half in (0, 1):
-        simple, detailed, ours = np.mean([error for family in own_errors.values() for error in family[half::2]], axis=0)
+    for later in (False, True):
+        part = [error for family in own_errors for error in own_errors[family] if (family in LATER) is later]
+        simple, detailed, ours = np.mean(part, axis=0)
         assert ours < 0.25 * min(simple, detailed)
     for family, found in own_errors.items():
         simple, detailed, ours = np.mean(found, axis=0)
