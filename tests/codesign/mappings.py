@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -47,7 +47,7 @@ def problem(
         fired_TN = generator.random((STEPS, size)) < rate * generator.random(size) * 2
         updated_TN = fired_TN | (generator.random((STEPS, size)) < 0.5)
         step_S, neuron_S = np.nonzero(fired_TN)
-        groups.append(Group(f"group{g}", shape, step_S, neuron_S, updated_TN.astype(np.uint8)))
+        groups.append(Group(f"group{g}", shape, step_S, neuron_S, np.packbits(updated_TN, axis=0, bitorder="little")))
     edges = []
     for g, layer in enumerate(layers):
         cell_N = np.arange(layer.C * layer.H * layer.W)
@@ -55,13 +55,23 @@ def problem(
         cell_N = channel // (layer.C // layer.groups) * (layer.H * layer.W) + pixel
         events_TE = np.zeros((STEPS, layer.groups * layer.H * layer.W))
         np.add.at(events_TE, (groups[g].step_S, cell_N[groups[g].neuron_S]), 1.0)
-        edges.append(Edge(g, g + 1, cell_N, events_TE, partial(fan, layer, zero_weights="stored"), 4 + g))
-    memory = partial(_memory, layers)
-    return Problem(tuple(groups), tuple(edges), STEPS, TICKS, PRICES, mesh, memory)
+        edges.append(
+            Edge(
+                layer.name,
+                g,
+                g + 1,
+                groups[g].fired_N,
+                cell_N,
+                events_TE,
+                partial(fan, layer, zero_weights="stored"),
+                4 + g,
+            )
+        )
+    return Problem(tuple(groups), tuple(edges), STEPS, TICKS, PRICES, mesh, _memory)
 
 
-def _memory(layers: Sequence[Layer], group: int, owner_KPQ: np.ndarray, fans: Sequence[Fan]) -> np.ndarray:
-    return 8 * sum((found.synapses_M for found in fans), np.zeros(int(owner_KPQ.max()) + 1, np.int64))
+def _memory(owner_KPQ: np.ndarray, fans: Mapping[str, Fan]) -> np.ndarray:
+    return 8 * sum((found.synapses_M for found in fans.values()), np.zeros(int(owner_KPQ.max()) + 1, np.int64))
 
 
 def slow_cost(layers: Sequence[Layer], given: Problem, splits: Sequence[Division], slots_M: np.ndarray) -> Cost:
@@ -72,10 +82,11 @@ def slow_cost(layers: Sequence[Layer], given: Problem, splits: Sequence[Division
     generate = np.zeros((STEPS, mesh.num_cores), np.int64)
     receive = np.zeros((STEPS, mesh.num_cores), np.int64)
     messages = hops_x = hops_y = 0
+    updated = [np.unpackbits(group.updated, axis=0, count=STEPS, bitorder="little") for group in given.groups]
     for g, group in enumerate(given.groups):
         for n in range(group.size):
             for t in range(STEPS):
-                generate[t, core_GN[g][n]] += ticks.access + ticks.update * int(group.updated_TN[t, n])
+                generate[t, core_GN[g][n]] += ticks.access + ticks.update * int(updated[g][t, n])
         for t, n in zip(group.step_S.tolist(), group.neuron_S.tolist(), strict=True):
             source = int(core_GN[g][n])
             generate[t, source] += ticks.spike_out

@@ -17,6 +17,7 @@ from spikeloom.cli import (
     deploy,
     evaluate,
     import_,
+    map,
     prune,
     quantize,
     record,
@@ -51,6 +52,7 @@ app.command("quantize")(quantize.quantize)
 app.command("prune")(prune.prune)
 app.command("crossbar")(crossbar.crossbar)
 app.command("cotrain")(cotrain.cotrain)
+app.command("map")(map.map_network)
 app.command("search")(search.search)
 app.command("study")(study.study)
 app.command("check")(check.check)

@@ -9,9 +9,9 @@ result is the machine's own count, which is asserted wherever both are known (`s
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,23 +19,27 @@ from numba import njit
 
 from spikeloom.codesign.mapper_divisions import Division, Shape
 from spikeloom.hw.fan import Fan
+from spikeloom.hw.loihi_kernels import SPREAD, count_bits
 from spikeloom.hw.mesh import Mesh
 
 V = TypeVar("V")
+#: Source of what comes from outside: it enters the mesh at tile 0, sends as a core does and has no neurons.
+PORT = -1
 
 
 @dataclass(frozen=True, eq=False)
 class Group:
     """The neurons of one layer on the machine.
 
-    step_S, neuron_S: their spikes by step; int64. updated_TN: 1 where a neuron is updated; uint8.
+    step_S, neuron_S: their spikes by step; int64. updated: packed over T (bit t & 7 of byte t >> 3 is step t) where a neuron is updated;
+    uint8 (ceil(T/8), N).
     """
 
     name: str
     shape_KPQ: Shape
     step_S: np.ndarray
     neuron_S: np.ndarray
-    updated_TN: np.ndarray
+    updated: np.ndarray
 
     @property
     def size(self) -> int:
@@ -50,14 +54,17 @@ class Group:
 
 @dataclass(frozen=True, eq=False)
 class Edge:
-    """Synapses from one group to another (or itself): numbers of both groups, and the fan of the target's layer by its owners.
+    """Synapses of one layer, from one group (or the `PORT`) to another or itself: the numbers of both.
 
-    events_TE: spikes of a cell in a step; float64, whole numbers. cell_N: cell of each source neuron, -1 where it feeds nothing.
-    fan: owner map (K, P, Q) of the target -> `Fan`. synapse_ticks: of one synapse event.
+    fired_N: spikes of each source neuron over all steps; int64. cell_N: cell of each source neuron, -1 where it feeds nothing.
+    events_TE: spikes of a cell in a step; float64, whole numbers. fan: owner map (K, P, Q) of the target -> `Fan` of the layer.
+    synapse_ticks: of one synapse event.
     """
 
+    layer: str
     source: int
     target: int
+    fired_N: np.ndarray
     cell_N: np.ndarray
     events_TE: np.ndarray
     fan: Callable[[np.ndarray], Fan]
@@ -130,7 +137,7 @@ class Needs:
 class Problem:
     """A network on its spikes, as a mapping sees it; costs are kept by the splits they depend on.
 
-    memory_bits: (group, owner map, fans of the layer) -> bits of synapse memory on each part; int64, (M,).
+    memory_bits: (owner map of a group, fans of its layers by name) -> bits of synapse memory on each part; int64, (M,).
     """
 
     groups: tuple[Group, ...]
@@ -139,7 +146,7 @@ class Problem:
     ticks: Ticks
     prices: Prices
     mesh: Mesh
-    memory_bits: Callable[[int, np.ndarray, Sequence[Fan]], np.ndarray]
+    memory_bits: Callable[[np.ndarray, Mapping[str, Fan]], np.ndarray]
     _kept: _Kept = field(default_factory=lambda: _Kept(), repr=False)
 
     def cost(self, splits: Sequence[Division], slots_M: np.ndarray) -> Cost:
@@ -149,14 +156,18 @@ class Problem:
         first = np.cumsum([0, *(split.num_cores for split in splits)])
         hops_x = hops_y = crossings = messages = 0
         for edge in self.edges:
-            flows_MM = self.flows(edge, splits[edge.source], splits[edge.target])
-            a = slice(first[edge.source], first[edge.source + 1])
+            flows_MM = self.flows(edge, splits)
             b = slice(first[edge.target], first[edge.target + 1])
+            if edge.source == PORT:
+                x_A = y_A = chip_A = np.zeros(1, np.int64)
+            else:
+                a = slice(first[edge.source], first[edge.source + 1])
+                x_A, y_A, chip_A = x_M[a], y_M[a], chip_M[a]
             messages += int(flows_MM.sum())
-            hops_x += int((flows_MM * np.abs(x_M[a, None] - x_M[None, b])).sum())
-            hops_y += int((flows_MM * np.abs(y_M[a, None] - y_M[None, b])).sum())
+            hops_x += int((flows_MM * np.abs(x_A[:, None] - x_M[None, b])).sum())
+            hops_y += int((flows_MM * np.abs(y_A[:, None] - y_M[None, b])).sum())
             if self.mesh.chips > 1:
-                crossings += int((flows_MM * (chip_M[a, None] != chip_M[None, b])).sum())
+                crossings += int((flows_MM * np.abs(chip_A[:, None] - chip_M[None, b])).sum())
         tiles = int(np.unique(tile_M).size)
         ticks = int(self.busiest_T(splits).sum()) + self.num_steps * self.ticks.sync[tiles]
         p, latency = self.prices, ticks / self.prices.clock
@@ -165,31 +176,35 @@ class Problem:
 
     def busiest_T(self, splits: Sequence[Division]) -> np.ndarray:
         """Ticks of the busiest core in each step, without the barrier; int64."""
-        busiest = np.zeros(self.num_steps, np.int64)
+        busiest = self._port_T(splits)
         for g in range(len(self.groups)):
             np.maximum(busiest, self._receive_max_T(g, splits[g]), out=busiest)
             np.maximum(busiest, self._generate_max_T(g, splits), out=busiest)
         return busiest
 
-    def messages_MM(self, splits: Sequence[Division]) -> np.ndarray:
-        """Messages of each (source part, target part), parts numbered group after group; int64."""
+    def messages_MM(self, splits: Sequence[Division]) -> tuple[np.ndarray, np.ndarray]:
+        """Messages of each (source part, target part), parts numbered group after group, and of the port to each; int64."""
         first = np.cumsum([0, *(split.num_cores for split in splits)])
-        total = np.zeros((first[-1], first[-1]), np.int64)
+        total, port_M = np.zeros((first[-1], first[-1]), np.int64), np.zeros(first[-1], np.int64)
         for edge in self.edges:
-            a = slice(first[edge.source], first[edge.source + 1])
             b = slice(first[edge.target], first[edge.target + 1])
-            total[a, b] += self.flows(edge, splits[edge.source], splits[edge.target])
-        return total
+            if edge.source == PORT:
+                port_M[b] += self.flows(edge, splits)[0]
+            else:
+                total[first[edge.source] : first[edge.source + 1], b] += self.flows(edge, splits)
+        return total, port_M
 
-    def messages(self, edge: Edge, split: Division) -> int:
-        """Messages that an edge costs where its target is split so; how its source is split does not matter."""
-        return int(self.groups[edge.source].fired_N @ self._reached_N(edge, split))
+    def messages(self, group: int, split: Division) -> int | None:
+        """Messages that lead to a group where it is split so, however the others are; None where nothing leads to it."""
+        edges = self._into(group)
+        return sum(int(edge.fired_N @ self._reached_N(edge, split)) for edge in edges) if edges else None
 
-    def flows(self, edge: Edge, source: Division, target: Division) -> np.ndarray:
-        """Messages of each (source part, target part) of an edge; int64 (M of the source, M of the target)."""
-        return self._keep(
-            ("flows", self.edges.index(edge), source, target), lambda: self._count_flows(edge, source, target)
-        )
+    def flows(self, edge: Edge, splits: Sequence[Division]) -> np.ndarray:
+        """Messages of each (source part, target part) of an edge; int64 (M of the source, M of the target); the port is one part."""
+        source = Division("neurons") if edge.source == PORT else splits[edge.source]
+        target = splits[edge.target]
+        key = ("flows", self.edges.index(edge), source, target)
+        return self._keep(key, lambda: self._count_flows(edge, source, target))
 
     def needs(self, group: int, split: Division) -> Needs:
         """What a layer's parts need whatever the other splits are."""
@@ -198,10 +213,11 @@ class Problem:
             owner_KPQ = self._owner(group, split)
             neurons_M = np.bincount(owner_KPQ.reshape(-1), minlength=split.num_cores)
             inputs_M = np.zeros(split.num_cores, np.int64)
-            fans = [self._fan(edge, split) for edge in self._into(group)]
-            for fan in fans:
-                inputs_M += fan.inputs_M
-            return Needs(neurons_M, inputs_M, self.memory_bits(group, owner_KPQ, fans))
+            fans = {}
+            for edge in self._into(group):
+                fans[edge.layer] = self._fan(edge, split)
+                inputs_M += fans[edge.layer].inputs_M
+            return Needs(neurons_M, inputs_M, self.memory_bits(owner_KPQ, fans))
 
         return self._keep(("needs", group, split), count)
 
@@ -224,12 +240,31 @@ class Problem:
         ticks_of_messages: of each spike. Axon-in is shared by the neurons of a core and left out.
         """
         found, spent = self.groups[group], self.ticks
-        generate_N = found.updated_TN.sum(axis=0, dtype=np.int64) * spent.update + self.num_steps * spent.access
+        generate_N = (
+            np.bitwise_count(found.updated).sum(axis=0, dtype=np.int64) * spent.update + self.num_steps * spent.access
+        )
         generate_N = generate_N + found.fired_N * (spent.spike_out + ticks_of_messages)
         receive_N = np.zeros(found.size)
         for edge in self._into(group):
             receive_N += self._received_N(edge) * edge.synapse_ticks
         return generate_N.reshape(found.shape_KPQ), receive_N.reshape(found.shape_KPQ)
+
+    def profile(self, group: int, split: Division) -> tuple[float, ...]:
+        """What a split costs by itself: cores, messages to it, ticks of its busiest core for what arrives, and for what its neurons do.
+
+        The last with two messages a spike, as that depends on the splits of others.
+        """
+
+        def count() -> np.ndarray:
+            found, owner_N = self.groups[group], self._owner(group, split).reshape(-1)
+            generated = self._own_TM(group, split).copy()
+            ticks_N = np.full(found.size, self.ticks.spike_out + 2 * self.ticks.axon_out, np.int64)
+            _add_spikes(generated, found.step_S, found.neuron_S, owner_N, ticks_N)
+            received = self._receive_max_T(group, split).sum()
+            messages = self.messages(group, split) or 0
+            return np.array([split.num_cores, messages, received, generated.max(axis=1).sum()], np.float64)
+
+        return tuple(self._keep(("profile", group, split), count).tolist())
 
     # What depends on one split, or on two.
 
@@ -261,24 +296,41 @@ class Problem:
         _add_spikes(generated, found.step_S, found.neuron_S, owner_N, ticks_N)
         return generated
 
+    def _port_T(self, splits: Sequence[Division]) -> np.ndarray:
+        """Ticks that the port spends on sending in each step; int64."""
+        sent_T = np.zeros(self.num_steps, np.int64)
+        for edge in self._out_of(PORT):
+            split = splits[edge.target]
+            key = ("port", self.edges.index(edge), split)
+            sent_T += self._keep(key, partial(self._sent_T, edge, split))
+        return sent_T * self.ticks.axon_out
+
+    def _sent_T(self, edge: Edge, target: Division) -> np.ndarray:
+        """Messages of an edge in each step; int64."""
+        reached_E = self._fan(edge, target).destinations_AHW.reshape(-1).astype(np.float64)
+        sent_T: np.ndarray = (edge.events_TE @ reached_E).astype(np.int64)
+        return sent_T
+
     def _own_TM(self, group: int, split: Division) -> np.ndarray:
         """Soma access and updates."""
 
         def count() -> np.ndarray:
             owner_N = self._owner(group, split).reshape(-1)
             neurons_M = np.bincount(owner_N, minlength=split.num_cores)
-            own = np.tile(neurons_M * self.ticks.access, (self.num_steps, 1)).astype(np.int64)
-            _add_updates(own, self.groups[group].updated_TN, owner_N, self.ticks.update)
-            return own
+            updates_TM = np.zeros((self.num_steps, split.num_cores), np.int64)
+            count_bits(self.groups[group].updated, owner_N, SPREAD, updates_TM)
+            return neurons_M * self.ticks.access + updates_TM * self.ticks.update
 
         return self._keep(("own", group, split), count)
 
     def _count_flows(self, edge: Edge, source: Division, target: Division) -> np.ndarray:
-        owner_N = self._owner(edge.source, source).reshape(-1)
+        owner_N = np.zeros(len(edge.cell_N), np.int32)
+        if edge.source != PORT:
+            owner_N = self._owner(edge.source, source).reshape(-1)
         reached_ME = self._fan(edge, target).targets_MAHW.reshape(target.num_cores, -1) > 0
         feeds = edge.cell_N >= 0
         place = owner_N[feeds].astype(np.int64) * reached_ME.shape[1] + edge.cell_N[feeds]
-        fired = self.groups[edge.source].fired_N[feeds].astype(np.float64)
+        fired = edge.fired_N[feeds].astype(np.float64)
         fired_ME = np.bincount(place, fired, source.num_cores * reached_ME.shape[1]).reshape(source.num_cores, -1)
         return (fired_ME @ reached_ME.T.astype(np.float64)).astype(np.int64)
 
@@ -357,11 +409,3 @@ def _add_spikes(
     for s in range(len(step_S)):
         n = neuron_S[s]
         ticks_TM[step_S[s], owner_N[n]] += ticks_N[n]
-
-
-@njit(cache=True)
-def _add_updates(ticks_TM: np.ndarray, updated_TN: np.ndarray, owner_N: np.ndarray, ticks: int) -> None:
-    for t in range(updated_TN.shape[0]):
-        for n in range(updated_TN.shape[1]):
-            if updated_TN[t, n]:
-                ticks_TM[t, owner_N[n]] += ticks

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from spikeloom.core.placement import Place, Placement, even_split
+from spikeloom.core.placement import Place, even_split
 
 #: neurons: runs row-major over (K, P, Q). pixels: runs row-major over (P, Q) with all channels. blocks: channels x rows.
 Kind = Literal["neurons", "channels", "rows", "pixels", "blocks"]
@@ -42,7 +42,7 @@ class Division:
     def __str__(self) -> str:
         if self.num_cores == 1:
             return "whole"
-        return f"{len(self.cuts) + 1} x {len(self.rows) + 1} blocks" if self.kind == "blocks" else self.kind
+        return f"{len(self.cuts) + 1}x{len(self.rows) + 1} blocks" if self.kind == "blocks" else self.kind
 
     def places(self, layer: str, shape_KPQ: Shape, slots_M: Sequence[int], cores_per_tile: int) -> tuple[Place, ...]:
         """One place for each part; part m sits on core ``slots_M[m]``."""
@@ -69,9 +69,17 @@ class Division:
         return tuple(places)
 
     def owner(self, shape_KPQ: Shape) -> np.ndarray:
-        """Part of every neuron, 0..M-1; int32, shape (K, P, Q)."""
-        places = self.places("layer", shape_KPQ, range(self.num_cores), 1)
-        return Placement(places).owners("layer", shape_KPQ, 1)
+        """Part of every neuron, 0..M-1; int32, shape (K, P, Q). As `Placement.owners` of its places, and faster."""
+        K, P, Q = shape_KPQ
+        part_U = _part_of_unit(self.cuts, units(self.kind, shape_KPQ))
+        if self.kind == "neurons":
+            return part_U.reshape(shape_KPQ)
+        if self.kind == "pixels":
+            return np.tile(part_U.reshape(1, P, Q), (K, 1, 1))
+        if self.kind == "rows":
+            return np.tile(part_U.reshape(1, P, 1), (K, 1, Q))
+        row_P = _part_of_unit(self.rows, P) * np.int32(len(self.cuts) + 1)
+        return np.tile(part_U.reshape(K, 1, 1) + row_P.reshape(1, P, 1), (1, 1, Q))
 
     def _parts(self, shape_KPQ: Shape) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
         """Per part its range in units of the kind, or of channels and rows."""
@@ -162,6 +170,11 @@ def division_of(places: Sequence[Place], shape_KPQ: Shape) -> Division | None:
     ]
     given = [(p.neurons, p.order if p.neurons else "", p.channels or (0, K), p.rows or (0, P)) for p in places]
     return found if same == given else None
+
+
+def _part_of_unit(cuts: tuple[int, ...], total: int) -> np.ndarray:
+    lengths = np.diff(np.array((0, *cuts, total)))
+    return np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
 
 
 def _ranges(cuts: tuple[int, ...], total: int) -> list[tuple[int, int]]:

@@ -1,6 +1,6 @@
 """How each layer is split: coordinate descent over all its splits, then annealing over the splits of one or two layers.
 
-Every mapping that is looked at is judged by its exact cost with its cores in the order of the layers, as a machine fills them; where
+Every mapping that is looked at is judged by its exact cost with its cores in the order of the layers, as a machine places them; where
 they sit better is the business of `spikeloom.codesign.mapper_positions`.
 """
 
@@ -31,6 +31,8 @@ Divisions = tuple[Division, ...]
 Score = tuple[float, float, float]
 #: Relative differences that annealing accepts at first and at last.
 HOT, COLD = 0.03, 0.0003
+#: Times that the rest of the budget is annealed, each from the best mapping so far.
+ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Judge:
     budget: int
     told: Callable[[int, float], None]
     known: dict[Divisions, Score] = field(default_factory=dict)
+    least: Score = (inf, inf, inf)
     interrupted: bool = False
 
     def score(self, splits: Divisions) -> Score:
@@ -74,8 +77,9 @@ class Judge:
             if cores <= self.limits.cores:
                 first, second = self.problem.cost(splits, np.arange(cores)).of(self.objective)
             self.known[splits] = missing, first, second
+            self.least = min(self.least, self.known[splits])
             if len(self.known) % 64 == 0:
-                self.told(len(self.known), self.best(1)[0][1])
+                self.told(len(self.known), self.least[1])
         return self.known[splits]
 
     def best(self, count: int) -> list[tuple[Divisions, float]]:
@@ -93,19 +97,41 @@ def missing_room(problem: Problem, limits: Limits, splits: Divisions) -> float:
     """How far the cores are too small, summed over groups and limits as a fraction of the limit; 0 where all fits."""
     missing = max(0.0, sum(split.num_cores for split in splits) / limits.cores - 1)
     for g, split in enumerate(splits):
-        needs = problem.needs(g, split)
-        pairs = (
-            (needs.neurons_M, limits.compartments),
-            (needs.in_axons_M, limits.in_axons),
-            (needs.synapse_bits_M, limits.synapse_bits),
-            (problem.out_axons_M(g, splits), limits.out_axons),
-        )
-        missing += sum(max(0.0, float(need_M.max()) / limit - 1) for need_M, limit in pairs)
+        missing += own_missing(problem, limits, g, split)
+        missing += max(0.0, float(problem.out_axons_M(g, splits).max()) / limits.out_axons - 1)
     return missing
 
 
+def own_missing(problem: Problem, limits: Limits, group: int, split: Division) -> float:
+    """Missing room of a group's cores whatever the other splits are."""
+    needs = problem.needs(group, split)
+    pairs = (
+        (needs.neurons_M, limits.compartments),
+        (needs.in_axons_M, limits.in_axons),
+        (needs.synapse_bits_M, limits.synapse_bits),
+    )
+    return sum(max(0.0, float(need_M.max()) / limit - 1) for need_M, limit in pairs)
+
+
 def options(problem: Problem, group: int, limits: Limits) -> tuple[Division, ...]:
-    """Divisions of a group that are worth a look: every kind on numbers of cores from few to all, evenly and balanced by load."""
+    """Splits of a group that are worth a look, by number of cores.
+
+    Every kind on numbers of cores from few to all, evenly and balanced by load. Left out are those that do not fit by themselves,
+    unless none does, and those that another one beats in everything that a split costs by itself (`Problem.profile`).
+    """
+    every = every_option(problem, group, limits)
+    room = [own_missing(problem, limits, group, split) for split in every]
+    fitting = [split for split, missing in zip(every, room, strict=True) if missing <= min(room)]
+    profiles = np.array([problem.profile(group, split) for split in fitting])
+    kept: list[int] = []
+    for i in np.lexsort(profiles.T[::-1]).tolist():  # what beats an option comes before it
+        if not kept or not (profiles[kept] <= profiles[i]).all(axis=1).any():
+            kept.append(i)
+    return tuple(fitting[i] for i in kept)
+
+
+def every_option(problem: Problem, group: int, limits: Limits) -> tuple[Division, ...]:
+    """Every kind on numbers of cores from few to all, evenly and balanced by load."""
     shape = problem.groups[group].shape_KPQ
     most = limits.cores - len(problem.groups) + 1
     fewest = max(1, int(np.ceil(problem.groups[group].size / limits.compartments)))
@@ -145,13 +171,19 @@ def _splits(kind: Kind, shape: Shape, parts: int, generate_KPQ: np.ndarray, rece
 def search_divisions(
     judge: Judge, starts: Sequence[Divisions], choices: Sequence[tuple[Division, ...]], generator: np.random.Generator
 ) -> None:
-    """Look for better splits until the budget is spent; what was found is in ``judge``. Ctrl-C ends the search, not the caller."""
+    """Look for better splits until the budget is spent; what was found is in ``judge``. Ctrl-C ends the search, not the caller.
+
+    starts: mappings to begin with, the last one small.
+    """
     try:
         for start in starts:
             judge.score(start)
-        for start in starts:
-            _descend(judge, start, choices)
-        _anneal(judge, judge.best(1)[0][0], choices, generator)
+        _descend(judge, _grow(judge, starts[-1], choices), choices)
+        if len(starts) > 1:
+            _descend(judge, judge.best(1)[0][0], choices)
+        for left in range(ROUNDS, 0, -1):
+            _anneal(judge, judge.best(1)[0][0], choices, generator, (judge.budget - len(judge.known)) // left)
+            _descend(judge, judge.best(1)[0][0], choices)
     except Stopped:
         pass
     except KeyboardInterrupt:
@@ -162,18 +194,32 @@ def smallest(problem: Problem, choices: Sequence[tuple[Division, ...]], limits: 
     """Of every group the split on the fewest cores that its own needs allow, or the one that needs the least too much."""
 
     def missing(group: int, split: Division) -> tuple[float, int]:
-        needs = problem.needs(group, split)
-        over = [
-            float(need_M.max()) / limit - 1
-            for need_M, limit in (
-                (needs.neurons_M, limits.compartments),
-                (needs.in_axons_M, limits.in_axons),
-                (needs.synapse_bits_M, limits.synapse_bits),
-            )
-        ]
-        return sum(max(0.0, each) for each in over), split.num_cores
+        return own_missing(problem, limits, group, split), split.num_cores
 
     return tuple(min(splits, key=partial(missing, g)) for g, splits in enumerate(choices))
+
+
+def _grow(judge: Judge, start: Divisions, choices: Sequence[tuple[Division, ...]]) -> Divisions:
+    """Give a few cores more to the group that gains most by each of them, until none gains."""
+    now = start
+    while True:
+        best, gained = now, 0.0
+        before = judge.score(now)
+        for g, split in enumerate(now):
+            cores = split.num_cores
+            for wider in choices[g]:
+                if not cores < wider.num_cores <= cores + max(1, cores // 4):
+                    continue
+                tried = (*now[:g], wider, *now[g + 1 :])
+                score = judge.score(tried)
+                if score >= before or score[1] == inf:
+                    continue
+                gain = inf if score[0] < before[0] else (1 - score[1] / before[1]) / (wider.num_cores - cores)
+                if gain > gained:
+                    best, gained = tried, gain
+        if best == now:
+            return now
+        now = best
 
 
 def _descend(judge: Judge, start: Divisions, choices: Sequence[tuple[Division, ...]]) -> Divisions:
@@ -189,12 +235,12 @@ def _descend(judge: Judge, start: Divisions, choices: Sequence[tuple[Division, .
 
 
 def _anneal(
-    judge: Judge, start: Divisions, choices: Sequence[tuple[Division, ...]], generator: np.random.Generator
+    judge: Judge, start: Divisions, choices: Sequence[tuple[Division, ...]], generator: np.random.Generator, steps: int
 ) -> None:
-    """Random changes of one or two groups, worse ones accepted ever less, until the budget is spent."""
-    now, steps = start, max(1, judge.budget - len(judge.known))
-    first, looked = len(judge.known), 0
-    while looked < 4 * steps:  # mappings that are known already cost nothing and end the search all the same
+    """Random changes of one or two groups, worse ones accepted ever less, until ``steps`` more mappings are known."""
+    now, first, looked = start, len(judge.known), 0
+    # mappings that are known already cost nothing and end the search all the same
+    while looked < 4 * steps and len(judge.known) - first < steps:
         looked += 1
         tried = _changed(judge.problem, now, choices, generator)
         score, before = judge.score(tried), judge.score(now)
@@ -209,19 +255,24 @@ def _anneal(
 def _changed(
     problem: Problem, splits: Divisions, choices: Sequence[tuple[Division, ...]], generator: np.random.Generator
 ) -> Divisions:
-    """One group changed, or (one time in four) two."""
+    """One group changed; or two, one of which gives cores and the other takes them."""
     changed = list(splits)
-    groups = generator.permutation(len(splits))[: 2 if generator.random() < 0.25 else 1]
-    for g in groups.tolist():
-        split, shape = changed[g], problem.groups[g].shape_KPQ
-        kind = generator.random()
-        if kind < 0.5 and split.num_cores > 1:
-            changed[g] = _shifted(split, shape, generator)
-        elif kind < 0.85:
-            near = [x for x in choices[g] if abs(x.num_cores - split.num_cores) <= max(1, split.num_cores // 8)]
-            changed[g] = (near or choices[g])[generator.integers(len(near or choices[g]))]
-        else:
-            changed[g] = choices[g][generator.integers(len(choices[g]))]
+    if len(splits) > 1 and generator.random() < 0.4:
+        giver, taker = generator.permutation(len(splits))[:2].tolist()
+        for g, sign in ((giver, -1), (taker, 1)):
+            cores = changed[g].num_cores
+            near = [x for x in choices[g] if 0 < sign * (x.num_cores - cores) <= max(1, cores // 4)]
+            if near:
+                changed[g] = near[generator.integers(len(near))]
+        return tuple(changed)
+    g = int(generator.integers(len(splits)))
+    split, kind = changed[g], generator.random()
+    if kind < 0.5 and split.num_cores > 1:
+        changed[g] = _shifted(split, problem.groups[g].shape_KPQ, generator)
+    else:
+        near = [x for x in choices[g] if abs(x.num_cores - split.num_cores) <= max(1, split.num_cores // 8)]
+        among = near if near and kind < 0.85 else list(choices[g])
+        changed[g] = among[generator.integers(len(among))]
     return tuple(changed)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -101,3 +102,19 @@ class CrossbarRow:
     tuned: Spread | None
     both: Spread | None
     seconds: float
+
+
+@dataclass(frozen=True)
+class MappedLayer:
+    """A layer on the cores of a many-core machine.
+
+    neurons: of the layer. split: in words. messages: that lead to it, over all samples; None where nothing on the machine does. by: what
+    they would be if it were split evenly by "neurons", "channels" or "rows" over as many cores, None where it cannot be.
+    """
+
+    name: str
+    neurons: int
+    cores: int
+    split: str
+    messages: int | None
+    by: Mapping[str, int | None]

@@ -105,7 +105,7 @@ class Counter:
         paths = np.zeros(3, np.int64)
         out_BN = None if group.out is None else _sample(group.out, n)
         if not group.port:
-            updated_BN = out_BN if self.layers[group.name].kind == INPUT_KIND else self._updated(group, n)
+            updated_BN = out_BN if self.layers[group.name].kind == INPUT_KIND else self.updated(group, n)
             assert updated_BN is not None
             count_bits(updated_BN, stand.slot_N, SPREAD, updated_TS)
             if out_BN is not None:
@@ -117,7 +117,7 @@ class Counter:
             )  # fmt: skip
         return GroupEvents(updated_TS, fired_TS, sent_TS, arrived_TE, events_TE, paths)
 
-    def _updated(self, group: Group, n: int) -> np.ndarray:
+    def updated(self, group: Group, n: int) -> np.ndarray:
         """Neurons that are updated, as recorded or, at least, where something arrives; uint8 (B, N)."""
         recorded = self.layers[group.name].updates
         if recorded is not None:

@@ -1,0 +1,317 @@
+"""Mapping a network on a many-core machine: cores and split of each layer, and where on the mesh each part sits.
+
+Splits are searched first (`spikeloom.codesign.mapper_moves`), positions then (`spikeloom.codesign.mapper_positions`). What comes out of
+them is counted by the machine itself, first on the samples of the search and then on all of the trace, and is taken only where it is
+better than the given mapping in both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from math import inf
+from typing import get_args
+
+import numpy as np
+
+from spikeloom.codesign.mapper_costs import Problem
+from spikeloom.codesign.mapper_divisions import NAMED, Division, division_of, even, units
+from spikeloom.codesign.mapper_moves import Divisions, Judge, Limits, options, search_divisions, smallest
+from spikeloom.codesign.mapper_positions import price_tiles, settle
+from spikeloom.codesign.mapper_problem import problem_of, room_of
+from spikeloom.codesign.mapping import Objective
+from spikeloom.core.arch import AbstractArch
+from spikeloom.core.arch import Mapping as MachineMapping
+from spikeloom.core.figures import MappedLayer
+from spikeloom.core.placement import Place, Placement
+from spikeloom.core.report import Report
+from spikeloom.core.trace import Arrival, Spikes
+from spikeloom.core.workload import Layer, Workload
+from spikeloom.errors import ConfigError, MappingError
+from spikeloom.evaluate import decide, evaluate
+from spikeloom.hw.loihi_arch import LoihiArch
+
+#: Mappings of the first search whose positions are searched (of more where its timing is not the machine's), and moves of each.
+SETTLED, MORE_SETTLED, MOVES = 3, 8, 400_000
+#: (stage, done, total, figures)
+Told = Callable[[str, int, int, Mapping[str, float]], None]
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkMapping:
+    """A placement and what it spends beside the given mapping, over all samples of the trace.
+
+    given: the machine's own mapping, counted even where it does not fit; refusal: why it does not, else empty. used: cores and tiles of
+    the given mapping and of the placement. kept: nothing better was found, or (worse_on_all) what was better on the samples of the search was
+    worse on all: the placement is the given mapping. compared: mappings whose objective was found, on num_samples samples.
+    """
+
+    placement: Placement
+    given: Report
+    report: Report
+    refusal: str
+    used: tuple[tuple[int, int], tuple[int, int]]
+    layers: tuple[MappedLayer, ...]
+    objective: Objective
+    kept: bool
+    worse_on_all: bool
+    compared: int
+    num_samples: int
+    interrupted: bool
+
+    def lines(self) -> list[str]:
+        """What a reader must know about the tables."""
+        said = [
+            f"{self.compared:,} mappings compared on {self.num_samples} of {self.report.num_samples} samples, the chosen one confirmed on all"
+        ]
+        name = "EDP" if self.objective == "edp" else self.objective
+        before, after = (value_of(report, self.objective) for report in (self.given, self.report))
+        if self.worse_on_all:
+            said.append(
+                "the best mapping of the search is worse than the given one on all samples; the given one is kept"
+            )
+        elif self.kept:
+            said.append(f"no mapping was found with less {name} than the given one; that is kept")
+        elif self.refusal:
+            said.append(f"the mapping fits, the given one does not: {self.refusal}")
+        else:
+            factor = before / after if after else inf
+            said.append(f"{name} is {factor:.3g} times lower than that of the given mapping")
+        return said
+
+
+def map_network(
+    workload: Workload,
+    arch: AbstractArch,
+    *,
+    objective: Objective = "edp",
+    seed: int = 0,
+    budget: int = 10_000,
+    samples: int = 8,
+    progress: Told = lambda stage, done, total, figures: None,
+) -> NetworkMapping:
+    """The best placement found for the spikes of a workload; never worse than the given mapping.
+
+    Ctrl-C ends the search: the best so far is confirmed and returned, ``interrupted`` says so. With ``timing = "contention"`` the search
+    judges by simple timing, and the machine's own count chooses among the best.
+
+    Args:
+        workload: from ``load_workload`` or ``lower``.
+        arch: a `LoihiArch`; its cores and split, or its placement, are the given mapping. With ``limits = "refuse"`` every core of the result keeps
+            its limits; with ``"warn"`` none breaks a limit by more than the given mapping does.
+        objective: what is to be least per inference.
+        seed: of the search. budget: mappings to compare. samples: that they are compared on, spread evenly over the trace.
+        progress: told of stage, steps done and in all, and figures.
+
+    Raises:
+        MappingError: the machine cannot run a layer, or no mapping fits: says which limit of which layer.
+        ConfigError: an unknown objective.
+        CostError: a counted action has no sourced price.
+    """
+    if objective not in get_args(Objective):
+        raise ConfigError(f"objective: got {objective!r}, expected one of {', '.join(get_args(Objective))}")
+    if not isinstance(arch, LoihiArch):
+        raise MappingError(
+            f"machine '{arch.model}': has no cores to place neurons on; expected one of model '{LoihiArch.model}'"
+        )
+    free = replace(arch, limits="warn")
+    chosen = some_samples(workload, samples)
+    given = decide(chosen, free)
+    before = evaluate(chosen, free, mapping=given)
+    refusal = _refusal(chosen, arch, given)
+    assert given.placement is not None
+    problem = problem_of(chosen, arch, given.placement, rest=before)
+    start = _divisions_of(given.placement, problem)
+    settled = MORE_SETTLED if arch.timing == "contention" else SETTLED
+    search = _Search(problem, room_of(problem, arch, start), objective, seed, budget, settled, progress)
+    best, best_value = given, inf if refusal else value_of(before, objective)
+    for placement in search.run(start):
+        mapping = replace(given, placement=placement)
+        value = value_of(evaluate(chosen, arch, mapping=mapping), objective)
+        if value < best_value:
+            best, best_value = mapping, value
+    if best is given and refusal:
+        raise MappingError(f"no mapping was found that fits; of the machine's own: {refusal}")
+    report_given = evaluate(workload, free, mapping=given)
+    report = report_given if best is given else evaluate(workload, arch, mapping=best)
+    worse = not refusal and value_of(report, objective) > value_of(report_given, objective)
+    if worse:
+        best, report = given, report_given
+    whole = problem if chosen is workload else problem_of(workload, arch, given.placement)
+    assert best.placement is not None
+    return NetworkMapping(
+        placement=best.placement,
+        given=report_given,
+        report=report,
+        refusal=refusal,
+        used=(_used(given.placement), _used(best.placement)),
+        layers=_layers(whole, best.placement),
+        objective=objective,
+        kept=best is given,
+        worse_on_all=worse,
+        compared=search.compared,
+        num_samples=chosen.num_samples,
+        interrupted=search.interrupted,
+    )
+
+
+def _refusal(workload: Workload, arch: LoihiArch, mapping: MachineMapping) -> str:
+    """Why the machine refuses a mapping that it could count, or nothing where it does not."""
+    try:
+        evaluate(workload, arch, mapping=mapping)
+    except MappingError as error:
+        return str(error)
+    return ""
+
+
+def _used(placement: Placement) -> tuple[int, int]:
+    """Cores and tiles in use."""
+    cores = {(place.tile, place.core) for place in placement.places}
+    return len(cores), len({tile for tile, _ in cores})
+
+
+def value_of(report: Report, objective: Objective) -> float:
+    """The objective of one inference."""
+    if objective == "energy":
+        return report.energy_per_inference_j
+    return report.latency_per_inference_s if objective == "latency" else report.edp_js
+
+
+class _Search:
+    """Both searches, one after the other; Ctrl-C ends either and keeps what was found."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        limits: Limits,
+        objective: Objective,
+        seed: int,
+        budget: int,
+        settled: int,
+        progress: Told,
+    ) -> None:
+        self.problem, self.limits, self.objective = problem, limits, objective
+        self.generator, self.budget, self.settled = np.random.default_rng(seed), budget, settled
+        self.progress = progress
+        self.compared, self.interrupted = 0, False
+
+    def run(self, given: Divisions | None) -> list[Placement]:
+        """Placements worth a count, the most promising first. given: where the search starts, if it is known as splits."""
+        judge = Judge(self.problem, self.limits, self.objective, self.budget, self._told_splits)
+        try:
+            choices = self._choices()
+        except KeyboardInterrupt:
+            self.interrupted = True
+            return []
+        starts = [given] if given is not None else []
+        starts.append(smallest(self.problem, choices, self.limits))
+        search_divisions(judge, starts, choices, self.generator)
+        self.compared, self.interrupted = len(judge.known), judge.interrupted
+        found = []
+        for n, splits in enumerate(splits for splits, _ in judge.best(self.settled)):
+            if judge.score(splits)[0] > 0:
+                continue
+            in_order = np.arange(sum(split.num_cores for split in splits))
+            slots_M = self._settled(splits, in_order, n)
+            found += [self._placement(splits, slots) for slots in (slots_M, in_order)]
+        return found
+
+    def _choices(self) -> list[tuple[Division, ...]]:
+        """Of every group the splits that are worth a look."""
+        found = []
+        for g in range(len(self.problem.groups)):
+            self.progress("layers", g, len(self.problem.groups), {})
+            found.append(options(self.problem, g, self.limits))
+        self.progress("layers", len(found), len(found), {})
+        return found
+
+    def _settled(self, splits: Divisions, start: np.ndarray, n: int) -> np.ndarray:
+        """Better positions, on no more tiles than the barrier of the start allows."""
+        if self.interrupted:
+            return start
+        mesh, prices = self.problem.mesh, self.problem.prices
+        sync = self.problem.ticks.sync
+        most = max(tiles for tiles, ticks in enumerate(sync) if ticks <= sync[mesh.tiles_used(start)])
+        messages_MM, port_M = self.problem.messages_MM(splits)
+
+        def told(done: int, joules: float) -> None:
+            self.progress("positions", n * MOVES + done, self.settled * MOVES, {"hops_j": joules})
+
+        settled = settle(
+            messages_MM,
+            port_M,
+            start,
+            mesh,
+            price_tiles(mesh, prices.hop_x, prices.hop_y, prices.link),
+            tiles_at_most=most,
+            moves=MOVES,
+            generator=self.generator,
+            told=told,
+        )
+        self.interrupted = not settled.complete
+        return settled.slots_M
+
+    def _told_splits(self, done: int, least: float) -> None:
+        self.progress("splits", done, self.budget, {self.objective: least})
+
+    def _placement(self, splits: Divisions, slots_M: np.ndarray) -> Placement:
+        places: list[Place] = []
+        first = 0
+        for group, split in zip(self.problem.groups, splits, strict=True):
+            slots = slots_M[first : first + split.num_cores].tolist()
+            places += split.places(group.name, group.shape_KPQ, slots, self.problem.mesh.cores_per_tile)
+            first += split.num_cores
+        return Placement(tuple(places))
+
+
+def _divisions_of(placement: Placement, problem: Problem) -> Divisions | None:
+    """A placement as splits, or None where it is none or groups share cores."""
+    found = [division_of(placement.of(group.name), group.shape_KPQ) for group in problem.groups]
+    cores = [(place.tile, place.core) for place in placement.places]
+    if any(split is None for split in found) or len(set(cores)) < len(cores):
+        return None
+    return tuple(split for split in found if split is not None)
+
+
+def _layers(problem: Problem, placement: Placement) -> tuple[MappedLayer, ...]:
+    """The rows of the table by layer."""
+    rows = []
+    for g, group in enumerate(problem.groups):
+        places = placement.of(group.name)
+        cores = len({(place.tile, place.core) for place in places})
+        split = division_of(places, group.shape_KPQ)
+        by: dict[str, int | None] = {}
+        for kind in NAMED:
+            fits = cores <= units(kind, group.shape_KPQ)
+            by[kind] = problem.messages(g, even(kind, group.shape_KPQ, cores)) if fits else None
+        messages = None if split is None else problem.messages(g, split)
+        rows.append(MappedLayer(group.name, group.size, cores, str(split or "by hand"), messages, by))
+    return tuple(rows)
+
+
+def some_samples(workload: Workload, count: int) -> Workload:
+    """The workload with ``count`` of its samples, spread evenly; all where there are not more."""
+    if count >= workload.num_samples:
+        return workload
+    which = np.unique(np.linspace(0, workload.num_samples - 1, count).round().astype(np.int64))
+    layers = tuple(_layer_samples(layer, which) for layer in workload.layers)
+    return replace(workload, layers=layers, num_samples=len(which))
+
+
+def _layer_samples(layer: Layer, which: np.ndarray) -> Layer:
+    return replace(
+        layer,
+        arrival=_arrival_samples(layer.arrival, which),
+        out=None if layer.out is None else _spike_samples(layer.out, which),
+        updates=None if layer.updates is None else _spike_samples(layer.updates, which),
+    )
+
+
+def _arrival_samples(arrival: Arrival, which: np.ndarray) -> Arrival:
+    if isinstance(arrival, Spikes):
+        return _spike_samples(arrival, which)
+    return replace(arrival, values=np.ascontiguousarray(arrival.values[:, which]))
+
+
+def _spike_samples(spikes: Spikes, which: np.ndarray) -> Spikes:
+    return replace(spikes, packed=np.ascontiguousarray(spikes.packed[:, which]))

@@ -1,0 +1,278 @@
+"""Mapping a network: the mapper's costs are the machine's, and what it returns is never worse and fits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from spikeloom.codesign import mapper
+from spikeloom.codesign.machines import Family
+from spikeloom.codesign.mapper import NetworkMapping, map_network, some_samples, value_of
+from spikeloom.codesign.mapper_moves import Limits, every_option, missing_room
+from spikeloom.codesign.mapper_problem import core_limits, problem_of, room_of
+from spikeloom.codesign.space import Choice
+from spikeloom.codesign.trace_search import TraceObjective, layers_of
+from spikeloom.core.arch import Mapping
+from spikeloom.core.network import Network, chain
+from spikeloom.core.nodes import IF, Add, Conv2d, Flatten, Input, Linear, Node, Output, SumPool2d
+from spikeloom.core.placement import Place, Placement
+from spikeloom.core.report import Report
+from spikeloom.core.workload import Workload
+from spikeloom.emulate import emulate
+from spikeloom.errors import ConfigError, MappingError
+from spikeloom.evaluate import decide, evaluate, load_machine, load_workload
+from spikeloom.files.store import write_trace
+from spikeloom.hw import HARDWARE
+from spikeloom.hw.loihi_arch import LoihiArch
+from spikeloom.lower import lower
+
+SMALL: dict[str, Any] = {"rows": 2, "columns": 3, "cores_per_tile": 2}
+ARCHES: dict[str, dict[str, Any]] = {
+    "port": {},
+    "input on cores": {"input_on_chip": True},
+    "shifted, skipped": {"delay": "shift", "zero_weights": "skipped"},
+    "two chips": {"columns": 2, "chips": 2, "static": "frady2020"},
+    "classes": {"synapse_class": "conv", "host": "blouw2018", "cores_per_tile": 1, "columns": 8},
+}
+
+
+def kernel(generator: np.random.Generator, *shape: int) -> np.ndarray:
+    return (generator.normal(size=shape) * (generator.random(shape) < 0.8)).astype(np.float32)
+
+
+def pooled(seed: int) -> Network:
+    g = np.random.default_rng(seed)
+    nodes: dict[str, Node] = {
+        "in": Input((2, 8, 8)),
+        "conv1": Conv2d(2, 4, (3, 3), padding=(1, 1), weight=kernel(g, 4, 2, 3, 3)),
+        "if1": IF(1.0),
+        "pool": SumPool2d((2, 2), (2, 2)),
+        "conv2": Conv2d(4, 4, (2, 2), groups=2, weight=kernel(g, 4, 2, 2, 2)),
+        "if2": IF(1.0),
+        "flatten": Flatten(),
+        "fc": Linear(36, 5, weight=kernel(g, 5, 36)),
+        "if3": IF(0.8),
+        "out": Output((5,)),
+    }
+    return chain("pooled", nodes)
+
+
+def residual(seed: int) -> Network:
+    g = np.random.default_rng(seed)
+    nodes: dict[str, Node] = {
+        "in": Input((2, 5, 5)),
+        "a": Conv2d(2, 3, (3, 3), padding=(1, 1), weight=kernel(g, 3, 2, 3, 3)),
+        "if_a": IF(1.0),
+        "b": Conv2d(3, 3, (3, 3), padding=(1, 1), weight=kernel(g, 3, 3, 3, 3)),
+        "if_b": IF(1.0),
+        "c": Conv2d(3, 3, (3, 3), padding=(1, 1), weight=kernel(g, 3, 3, 3, 3)),
+        "if_c": IF(1.0),
+        "add": Add(),
+        "if_d": IF(1.0),
+        "d": Conv2d(3, 2, (1, 1), weight=kernel(g, 2, 3, 1, 1)),
+        "if_e": IF(0.5),
+        "out": Output((2, 5, 5)),
+    }
+    edges = [("in", "a"), ("a", "if_a"), ("if_a", "b"), ("b", "if_b"), ("if_b", "c"), ("c", "if_c"), ("if_c", "add")]
+    edges += [("if_a", "add"), ("add", "if_d"), ("if_d", "d"), ("d", "if_e"), ("if_e", "out")]
+    return Network(nodes, tuple(edges), "residual")
+
+
+def workload(network: Network, *, samples: int = 2, steps: int = 9, delay: int = 1, rate: float = 0.3) -> Workload:
+    shape = network.nodes["in"].shape  # type: ignore[union-attr]
+    frames = np.random.default_rng(1).random((steps, samples, *shape)) < rate
+    return lower(network, emulate(network, frames.astype(np.uint8), steps, delay=delay))
+
+
+@pytest.mark.parametrize("arch_name", ARCHES)
+@pytest.mark.parametrize("network", [pooled(0), residual(1)], ids=lambda network: network.name)
+def test_costs_of_the_mapper_are_counts_of_the_machine(network: Network, arch_name: str) -> None:
+    """For random splits on random cores: integers equal, energy to the last digits, and what fits fits."""
+    fields = ARCHES[arch_name]
+    arch = LoihiArch(**{**SMALL, "limits": "warn", **fields})
+    work = workload(network, delay=0 if fields.get("delay") == "shift" else 1)
+    given = decide(work, arch)
+    assert given.placement is not None
+    problem = problem_of(work, arch, given.placement, rest=evaluate(work, arch, mapping=given))
+    generator = np.random.default_rng(3)
+    cores = arch.mesh.num_cores
+    free = Limits(cores, np.inf, np.inf, np.inf, np.inf)
+    choices = [every_option(problem, g, free) for g in range(len(problem.groups))]
+    for _ in range(6):
+        splits = [each[generator.integers(len(each))] for each in choices]
+        while sum(split.num_cores for split in splits) > cores:
+            splits = [each[generator.integers(len(each))] for each in choices]
+        slots_M = generator.permutation(cores)[: sum(split.num_cores for split in splits)]
+        places: list[Place] = []
+        first = 0
+        for group, split in zip(problem.groups, splits, strict=True):
+            slots = slots_M[first : first + split.num_cores].tolist()
+            places += split.places(group.name, group.shape_KPQ, slots, arch.cores_per_tile)
+            first += split.num_cores
+        mapping = Mapping("loihi", placement=Placement(tuple(places)))
+        cost = problem.cost(splits, slots_M)
+        counts = HARDWARE["loihi"].count(work, arch, mapping, threads=1)
+        counted = tuple(counts.total(*key) for key in (("axon", "out"), ("router", "hop_x"), ("router", "hop_y")))
+        assert (cost.messages, cost.hops_x, cost.hops_y) == counted
+        assert cost.crossings == counts.total("link", "message")
+        assert cost.ticks == counts.cycles
+        assert cost.tiles == counts.statistics["", "tiles"]
+        report = evaluate(work, arch, mapping=mapping)
+        assert cost.energy_j == pytest.approx(report.energy_j, rel=1e-12)
+        assert cost.latency_s == pytest.approx(report.latency_s, rel=1e-12)
+        tight = replace(arch, compartments=40, in_axons=60, out_axons=150, synapse_memory_kib=0.05)
+        held = core_limits(tight)
+        limits = Limits(cores, held.compartments, held.synapse_memory_bit, held.in_axons, held.out_axons)
+        assert (missing_room(problem, limits, tuple(splits)) == 0) == fits(work, tight, mapping)
+
+
+def fits(work: Workload, arch: LoihiArch, mapping: Mapping) -> bool:
+    try:
+        evaluate(work, replace(arch, limits="refuse"), mapping=mapping)
+    except MappingError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("objective", ["energy", "latency", "edp"])
+def test_a_mapping_is_never_worse_and_repeats(objective: Any) -> None:
+    work, arch = workload(pooled(2), samples=4), LoihiArch(**SMALL)
+    found = [map_network(work, arch, objective=objective, seed=5, budget=150, samples=2) for _ in range(2)]
+    assert found[0].placement == found[1].placement
+    assert found[0].num_samples == 2 and found[0].compared <= 150
+    given = evaluate(work, arch)
+    assert found[0].given.energy_j == given.energy_j
+    assert value_of(found[0].report, objective) < value_of(given, objective)
+    again = evaluate(work, arch, mapping=Mapping("loihi", placement=found[0].placement))
+    assert again.energy_j == found[0].report.energy_j
+    cores = {(place.tile, place.core) for place in found[0].placement.places}
+    assert found[0].used[1] == (len(cores), len({tile for tile, _ in cores}))
+    assert any("lower than that of the given mapping" in line for line in found[0].lines())
+
+
+def test_messages_of_the_table_are_those_of_the_machine() -> None:
+    work, arch = workload(pooled(2)), LoihiArch(**SMALL)
+    found = map_network(work, arch, budget=200)
+    assert sum(layer.messages or 0 for layer in found.layers) == sum(
+        layer.counts.get("axon.out", 0) for layer in found.report.layers
+    )
+    assert [layer.name for layer in found.layers] == ["conv1", "conv2", "fc"]
+    for layer in found.layers:
+        for split, messages in layer.by.items():
+            count = {"neurons": layer.neurons, "channels": {"conv1": 4, "conv2": 4, "fc": 5}[layer.name]}
+            rows = {"conv1": 8, "conv2": 3, "fc": 1}[layer.name]
+            assert (messages is None) == (layer.cores > count.get(split, rows))
+
+
+def test_a_given_mapping_that_does_not_fit_is_mapped_until_it_does() -> None:
+    work = workload(pooled(0))
+    arch = LoihiArch(**SMALL, in_axons=100)  # conv2 keeps it in blocks of channels and rows only
+    with pytest.raises(MappingError, match="in-axons"):
+        evaluate(work, arch)
+    found = map_network(work, arch, budget=400)
+    assert "in-axons" in found.refusal
+    assert any("the mapping fits, the given one does not" in line for line in found.lines())
+    evaluate(work, arch, mapping=Mapping("loihi", placement=found.placement))  # refuses nothing
+
+
+def test_what_fits_nowhere_says_which_limit() -> None:
+    with pytest.raises(MappingError, match=r"no mapping was found that fits; .*in-axons"):
+        map_network(workload(pooled(0)), LoihiArch(**SMALL, in_axons=20), budget=50)
+
+
+def test_a_machine_that_warns_is_not_stretched_further() -> None:
+    """No core of the result holds more than the fullest of the given mapping."""
+    work = workload(pooled(0))
+    arch = LoihiArch(**SMALL, in_axons=20, limits="warn")
+    given = decide(work, arch)
+    assert given.placement is not None
+    problem = problem_of(work, arch, given.placement)
+    start = mapper._divisions_of(given.placement, problem)
+    room = room_of(problem, arch, start)
+    assert start is not None and room.in_axons == 256 and room.compartments == 1024
+    found = map_network(work, arch, budget=100)
+    splits = mapper._divisions_of(found.placement, problem)
+    assert splits is not None and missing_room(problem, room, splits) == 0
+    assert not found.refusal
+
+
+def test_what_is_worse_on_all_samples_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    work, arch = workload(pooled(2), samples=3), LoihiArch(**SMALL)
+
+    def worse(passed: Workload, *rest: Any, mapping: Mapping, **more: Any) -> Report:
+        """All samples: what is not the given mapping takes very long."""
+        report = evaluate(passed, *rest, mapping=mapping, **more)
+        own = mapping.placement == decide(work, arch).placement
+        return report if own or passed.num_samples < 3 else replace(report, latency_s=1e6)
+
+    monkeypatch.setattr(mapper, "evaluate", worse)
+    found = map_network(work, arch, budget=100, samples=1)
+    assert found.kept and found.worse_on_all
+    assert found.placement == decide(work, arch).placement
+    assert found.report is found.given
+    assert any("worse than the given one on all samples" in line for line in found.lines())
+
+
+@pytest.mark.parametrize("stage", ["layers", "splits", "positions"])
+def test_an_interrupted_mapping_is_the_best_so_far(stage: str) -> None:
+    work, arch = workload(pooled(2)), LoihiArch(**SMALL)
+
+    def told(name: str, done: int, total: int, figures: Any) -> None:
+        if name == stage:
+            raise KeyboardInterrupt
+
+    found: NetworkMapping = map_network(work, arch, budget=300, progress=told)
+    assert found.interrupted
+    assert found.report.edp_js <= found.given.edp_js
+    assert found.kept == (stage == "layers")
+
+
+def test_with_contention_the_count_of_the_machine_chooses() -> None:
+    pytest.importorskip("spikeloom.hw.contention")
+    work, arch = workload(pooled(2)), LoihiArch(**SMALL, timing="contention")
+    found = map_network(work, arch, objective="latency", budget=200)
+    assert found.report.latency_s < found.given.latency_s == evaluate(work, arch).latency_s
+
+
+def test_samples_are_spread_over_the_trace() -> None:
+    work = workload(pooled(2), samples=5)
+    few = some_samples(work, 3)
+    assert few.num_samples == 3
+    for layer, whole in zip(few.layers, work.layers, strict=True):
+        array = layer.arrival.packed if hasattr(layer.arrival, "packed") else layer.arrival.values
+        all_of = whole.arrival.packed if hasattr(whole.arrival, "packed") else whole.arrival.values
+        assert (array == all_of[:, [0, 2, 4]]).all()
+    assert some_samples(work, 9) is work
+
+
+def test_other_machines_have_no_cores() -> None:
+    _, spikex = load_machine("spikex")
+    with pytest.raises(MappingError, match="no cores"):
+        map_network(workload(pooled(0)), spikex)
+    with pytest.raises(ConfigError, match="objective"):
+        map_network(workload(pooled(0)), LoihiArch(), objective="speed")  # type: ignore[arg-type]
+
+
+def test_cores_and_splits_are_choices_of_a_search(tmp_path: Path) -> None:
+    """For all layers with the candidates of the fields, or of one layer; a design that does not fit is unfit, not an error."""
+    network, trace = pooled(0), tmp_path / "trace.npz"
+    frames = (np.random.default_rng(1).random((6, 2, 2, 8, 8)) < 0.3).astype(np.uint8)
+    write_trace(trace, network, emulate(network, frames, 6))
+    family = layers_of(load_workload(trace), Family(LoihiArch(in_axons=256)))
+    assert family.layers == ("conv1", "conv2", "fc")
+    assert "rows" in family.candidates("arch.split") and 4 in family.candidates("arch.cores")
+    objective = TraceObjective(trace, family)
+    choices = [Choice("arch.cores.conv1", (1, 4)), Choice("arch.split", ("neurons", "channels"))]
+    for choice in choices:
+        objective.check(choice)
+    trials = [objective({"arch.cores.conv1": cores, "arch.split": "channels"}) for cores in (1, 4)]
+    reports = [trial.report for trial in trials]
+    assert reports[0] is not None and reports[1] is not None
+    assert reports[1].latency_s < reports[0].latency_s
+    assert trials[1].arch["cores"] == {"conv1": 4, "conv2": 0, "fc": 0}
+    with pytest.raises(MappingError, match="expected at most 4"):
+        objective({"arch.cores.conv1": 8, "arch.split": "channels"})
