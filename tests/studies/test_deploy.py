@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 import torch
 
+from spikeloom.core.arch import Mapping
 from spikeloom.core.deployment import Bill
 from spikeloom.core.network import Network
 from spikeloom.core.nodes import IF, LI, Linear
 from spikeloom.core.signals import received_signals
 from spikeloom.core.trace import Levels, Spikes
 from spikeloom.emulate import emulate
-from spikeloom.errors import ConfigError
-from spikeloom.evaluate import evaluate, load_machine, load_workload
+from spikeloom.errors import ConfigError, MappingError
+from spikeloom.evaluate import decide, evaluate, load_machine, load_workload
 from spikeloom.files.results import read_reports
 from spikeloom.lower import lower
 from spikeloom.nets import create
@@ -41,6 +42,7 @@ from spikeloom.studies.deploy_bench import (
     read_out,
     views,
 )
+from spikeloom.studies.deploy_cores import place
 from spikeloom.studies.experiment import Experiment, samples, train_config
 from spikeloom.studies.techniques import RATE_PRICE, TECHNIQUES, Kit, RatePrice, Setting, fine_tuned
 from spikeloom.transform.qcfs import staircase
@@ -300,3 +302,27 @@ def test_views_of_a_machine_without_board_terms() -> None:
     assert list(views(load_machine("loihi")[1])) == ["given", "board"]
     assert Fit(8, 4, 0.9, None, True, 2.0, 3.0).cost("edp") == (6.0, 0.0)
     assert Fit(8, 4, 0.9, None, True, 2.0, 4.0).cost("power") == (0.5, 0.0)
+
+
+def test_neurons_stand_on_the_fewest_cores_that_fit() -> None:
+    kit = Kit(ann(), None, parts(), Execution(1))
+    trace = emulate(kit.network(V0, 8), parts().test.batch(np.arange(4)), 8)
+    workload = lower(kit.network(V0, 8), trace)
+    _, roomy = load_machine("loihi")
+    assert place(workload, roomy, "", "energy") == decide(workload, roomy).placement
+    _, tight = load_machine("loihi:in_axons=160,out_axons=600,compartments=150")
+    with pytest.raises(MappingError):
+        decide(workload, tight)
+    for how in ("", "mapped"):
+        placement = place(workload, tight, how, "energy")
+        assert placement is not None
+        report = evaluate(
+            workload, tight, mapping=Mapping("loihi", placement=placement)
+        )  # which refuses what does not fit
+        assert report.energy_j > 0
+    fewest, mapped = (place(workload, tight, how, "energy") for how in ("", "mapped"))
+    energies = [evaluate(workload, tight, mapping=Mapping("loihi", placement=one)).energy_j for one in (fewest, mapped)]
+    assert energies[1] <= energies[0]
+    with pytest.raises(MappingError, match="no splits of the layers keep the limits"):
+        place(workload, load_machine("loihi:in_axons=2")[1], "", "energy")
+    assert place(workload, load_machine("spikex")[1], "mapped", "energy") is None

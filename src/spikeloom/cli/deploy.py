@@ -29,7 +29,7 @@ def deploy(
     max_loss: Annotated[float, typer.Option(help="percentage points of accuracy that may be lost")] = 1.0,
     against: Annotated[str | None, typer.Option(help="also run the ANN on this machine, such as ncs2")] = None,
     objective: Annotated[Objective, typer.Option(help="what is made small")] = Objective.energy,
-    tune: Annotated[int, typer.Option(min=0, help="epochs of fine-tuning for few spikes, 0 leaves it out")] = 1,
+    tune: Annotated[int, typer.Option(min=0, help="epochs of fine-tuning for few spikes, 0 leaves it out")] = 2,
     alone: Annotated[bool, typer.Option(help="also try each technique alone")] = True,
     most_steps: Annotated[int, typer.Option(min=1, help="largest T that is tried")] = 256,
     samples: Annotated[int, typer.Option(min=1, help="calibration samples")] = 256,
@@ -73,7 +73,11 @@ def deploy(
         for line in verdict(done):
             out.print(line, markup=False, soft_wrap=True)
     caution([(machine, done.notes), *([] if done.rival is None else [(done.rival.machine, done.rival.notes)])])
-    out.print(f"wrote {folder}: network.npz, trace.npz, machine.toml, report.json", markup=False, soft_wrap=True)
+    out.print(
+        f"wrote {folder}: network.npz, trace.npz, machine.toml, report.json, deployment.json",
+        markup=False,
+        soft_wrap=True,
+    )
     if json is not None:
         shutil.copyfile(folder / "deployment.json", json)
         err.print(f"wrote {json}", markup=False, soft_wrap=True)

@@ -22,13 +22,14 @@ from spikeloom.core.report import Report
 from spikeloom.errors import ConfigError
 from spikeloom.evaluate import evaluate, load_machine
 from spikeloom.files.atomic import make_folder, replacing
-from spikeloom.files.config import write_machine
+from spikeloom.files.config import machine_keys, write_machine
 from spikeloom.files.network import write_network
+from spikeloom.files.placement import write_placement
 from spikeloom.files.results import write_reports
 from spikeloom.files.store import write_trace
 from spikeloom.lower import lower
 from spikeloom.studies.convert import ann_accuracy, for_steps, splits
-from spikeloom.studies.deploy_bench import FIRST_STEPS, VERSION, Bench, DeployOptions, Fit, standby
+from spikeloom.studies.deploy_bench import VERSION, Bench, DeployOptions, Fit, standby
 from spikeloom.studies.experiment import Experiment
 from spikeloom.studies.techniques import TECHNIQUES, Kit, Setting, Technique, fine_tuned
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from spikeloom.snn.execute import Progress
 
 DEPLOYMENT_FORMAT = "spikeloom-deployment"
+PLACEMENT = "placement.toml"
 #: Times that every group of techniques is gone through.
 SWEEPS = 2
 
@@ -104,7 +106,10 @@ def alone(bench: Bench, progress: Progress | None = None) -> Iterator[Deployed]:
     tried = usable(bench) if bench.options.alone else ()
     for number, technique in enumerate(tried):
         setting = technique.of(plain)
-        yield bench.row(technique.name, setting, bench.fit(setting))
+        found = bench.fit(setting, 2 * fit.made_for)
+        if not found.within:  # nothing to choose: shown at the T of the plain conversion
+            found = replace(found, made_for=fit.made_for, num_steps=fit.made_for)
+        yield bench.row(technique.name, setting, found)
         if progress is not None:
             progress("alone", number + 1, len(tried), {})
 
@@ -116,29 +121,19 @@ def usable(bench: Bench) -> tuple[Technique, ...]:
 
 
 def together(bench: Bench, progress: Progress | None = None) -> tuple[Setting, Fit]:
-    """The cheapest setting found by changing one group of techniques after the other, twice.
+    """The cheapest setting found by changing one group of techniques after the other, twice; cores are mapped for what comes out.
 
     Raises:
         ConfigError: none is good enough.
     """
     objective = bench.options.objective
-    setting, fit = Setting(), bench.fit(Setting())
     tried = usable(bench)
-    names = list(dict.fromkeys(one.group for one in tried))
+    names = [name for name in dict.fromkeys(one.group for one in tried) if name != "cores"]
+    setting, fit = Setting(), bench.fit(Setting())
     for sweep in range(SWEEPS):
         before = setting
         for number, group in enumerate(names):
-            members = [one for one in tried if one.group == group]
-            changed = {key for one in members for key in one.changes}
-            back = {key: getattr(Setting(), key) for key in changed}
-            for changes in (back, *(one.changes for one in members)):
-                candidate = replace(setting, **changes)
-                if candidate == setting:
-                    continue
-                most = None if not fit.within else max(2 * fit.made_for, FIRST_STEPS)
-                other = bench.fit(candidate, most)
-                if other.cost(objective) < fit.cost(objective):
-                    setting, fit = candidate, other
+            setting, fit = best_of_group(bench, [one for one in tried if one.group == group], setting, fit)
             if progress is not None:
                 figures = {str(objective): fit.cost(objective)[0]} if fit.within else {}
                 progress("together", sweep * len(names) + number + 1, SWEEPS * len(names), figures)
@@ -149,6 +144,20 @@ def together(bench: Bench, progress: Progress | None = None) -> tuple[Setting, F
             f"no setting loses at most {bench.options.max_loss} points in {bench.options.most_steps} steps; allow more with --max-loss or "
             "--most-steps"
         )
+    return best_of_group(bench, [one for one in tried if one.group == "cores"], setting, fit)
+
+
+def best_of_group(bench: Bench, members: list[Technique], setting: Setting, fit: Fit) -> tuple[Setting, Fit]:
+    """The cheapest of ``setting`` with one of the techniques, with none of them, and as it is."""
+    back = {key: getattr(Setting(), key) for one in members for key in one.changes}
+    known = setting
+    for changes in (back, *(one.changes for one in members)):
+        candidate = replace(known, **changes)
+        if candidate == setting:
+            continue
+        other = bench.fit(candidate, fit.made_for if fit.within else None)
+        if other.cost(bench.options.objective) < fit.cost(bench.options.objective):
+            setting, fit = candidate, other
     return setting, fit
 
 
@@ -164,11 +173,15 @@ def write_chosen(bench: Bench, setting: Setting, fit: Fit, experiment: Experimen
     network = replace(network, metadata=metadata)
     trace = bench.recorded(network, bench.parts.test, fit.num_steps)
     workload = lower(network, trace)
-    arch = bench.placed(setting, workload, bench.arch)
     write_network(bench.folder / "network.npz", network)
     write_trace(bench.folder / "trace.npz", network, trace, weights=True)
+    mapping, arch = bench.mapping(setting, workload), bench.arch
+    if mapping is not None and mapping.placement is not None:
+        write_placement(bench.folder / PLACEMENT, mapping.placement)
+        arch = replace(arch, placement=PLACEMENT)  # type: ignore[type-var]
     write_machine(bench.folder / "machine.toml", arch)
-    report = evaluate(workload, arch, label="machine.toml")
+    report = evaluate(workload, load_machine(str(bench.folder / "machine.toml"))[1], label="machine.toml")
+    report = replace(report, arch=machine_keys(arch))  # as from within the folder
     write_reports(bench.folder / "report.json", (report,))
     return report
 

@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from spikeloom.core.arch import AbstractArch
+from spikeloom.core.arch import Mapping as MachineMapping
 from spikeloom.core.deployment import Bill, Deployed
 from spikeloom.core.network import Network
 from spikeloom.core.nodes import LI, Linear, Output
+from spikeloom.core.placement import Place, Placement
 from spikeloom.core.report import Report
 from spikeloom.core.trace import Spikes, SpikeTrace
 from spikeloom.core.workload import Workload
@@ -30,10 +32,10 @@ from spikeloom.errors import ConfigError
 from spikeloom.evaluate import evaluate
 from spikeloom.files.atomic import make_folder, replacing
 from spikeloom.files.config import machine_keys
-from spikeloom.hw import HARDWARE
 from spikeloom.lower import lower
 from spikeloom.studies.ann import taken
 from spikeloom.studies.convert import Splits
+from spikeloom.studies.deploy_cores import place
 from spikeloom.studies.techniques import Kit, Setting
 from spikeloom.studies.thinning import first_steps
 
@@ -72,7 +74,7 @@ class DeployOptions:
     limit: int = 500
     counted: int = 20
     most_steps: int = 256
-    tune: int = 1
+    tune: int = 2
     alone: bool = True
 
     def __post_init__(self) -> None:
@@ -238,22 +240,28 @@ class Bench:
         self, setting: Setting, network: Network, trace: SpikeTrace, arch: AbstractArch, ends: np.ndarray | None
     ) -> Paid:
         """What an inference pays on average, samples counted each up to its own last step."""
-        totals, cores = np.zeros(6), None
+        totals = np.zeros(6)
+        mapping = self.mapping(setting, lower(network, trace))
         for end, part in groups(trace, ends):
             workload = lower(network, first_steps(part, end))
-            placed = self.placed(setting, workload, arch)
-            report = evaluate(workload, placed)
-            cores = cores_of(workload, placed)
+            report = evaluate(workload, arch, mapping=mapping)
             fired = sum(int(layer.out.events().sum()) for layer in workload.layers if layer.out is not None)
             totals += [
                 report.energy_j, standby(report), report.latency_s, fired, events_of(report), soma_energy(report),
             ]  # fmt: skip
         energy, idle, latency, sent, events, soma = (totals / trace.num_samples).tolist()
-        return Paid(energy, idle, latency, sent, events, soma, cores)
+        return Paid(energy, idle, latency, sent, events, soma, cores_of(mapping))
 
-    def placed(self, setting: Setting, workload: Workload, arch: AbstractArch) -> AbstractArch:
-        """The machine as a setting uses it."""
-        return arch
+    def mapping(self, setting: Setting, workload: Workload) -> MachineMapping | None:
+        """Where a setting's neurons stand, the same for held-out and test samples; None on a machine that has no cores."""
+        key = self._key("cores", replace(setting, exits=False))
+        kept = self._kept(key)
+        if kept is not None:
+            return _mapping_from(self.arch.model, kept["places"])
+        placement = place(workload, self.arch, setting.cores, self.options.objective)
+        places = None if placement is None else [asdict(one) for one in placement.places]
+        self._keep(key, {"places": places})
+        return _mapping_from(self.arch.model, places)
 
     def _key(self, kind: str, setting: Setting, **more: Any) -> str:
         """A hash of everything that a figure depends on."""
@@ -379,7 +387,20 @@ def soma_energy(report: Report) -> float:
     return sum(layer.energy.get(key, 0.0) for layer in report.layers for key in ("soma.access", "soma.update"))
 
 
-def cores_of(workload: Workload, arch: AbstractArch) -> int | None:
+def cores_of(mapping: MachineMapping | None) -> int | None:
     """Cores that hold neurons, or None on a machine without."""
-    placement = HARDWARE[arch.model].map(workload, arch).placement
-    return None if placement is None else len({(place.tile, place.core) for place in placement.places})
+    if mapping is None or mapping.placement is None:
+        return None
+    return len({(place.tile, place.core) for place in mapping.placement.places})
+
+
+def _mapping_from(model: str, places: list[dict[str, Any]] | None) -> MachineMapping | None:
+    """A mapping of kept places, in which JSON made lists of pairs."""
+    if places is None:
+        return None
+    pairs = ("neurons", "channels", "rows")
+    found: list[Place] = []
+    for one in places:
+        keys: dict[str, Any] = {k: tuple(v) if k in pairs and v is not None else v for k, v in one.items()}
+        found.append(Place(**keys))
+    return MachineMapping(model, placement=Placement(tuple(found)))

@@ -37,7 +37,7 @@ MEMBRANE_BITS = 24
 #: Steps of the staircase of fine-tuning, its peak learning rate, and what all activations at their ceilings would cost in its loss.
 LEVELS = 8
 LEARNING_RATE = 5e-4
-RATE_PRICE = 0.2
+RATE_PRICE = 10.0
 #: Weights of -1, 0 and 1 are stored in so many bits.
 TERNARY = 2
 
