@@ -1,4 +1,7 @@
-"""The loihi machine against SANA-FE 2.2.9: every case of the micro file, and the DVS-gesture network on four placements."""
+"""The loihi machine against SANA-FE 2.2.9: every case of the micro file, chips drawn at random, the DVS-gesture network.
+
+The drawn chips have what the micro file has not: partial leaks, soft resets, groups over several cores and tiles, parallel edges, loops.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,9 @@ from tests.reference.chip_networks import ChipCase, ChipEdges, ChipGroup
 REFERENCE = os.environ.get("SPIKELOOM_REFERENCE", "")
 MICRO = Path(REFERENCE or "absent") / "sanafe_micro.json"
 CASES: list[dict[str, Any]] = json.loads(MICRO.read_text())["cases"] if MICRO.is_file() else []
+
+
+DRAWN = json.loads((Path(__file__).parents[1] / "reference" / "sanafe_chips.json").read_text())["cases"]
 
 
 def total(report: Report, action: str) -> int:
@@ -63,9 +69,7 @@ def chip_of(case: dict[str, Any]) -> ChipCase:
     return ChipCase(groups, edges, case["T"])
 
 
-@pytest.mark.skipif(not CASES, reason="needs SPIKELOOM_REFERENCE: the folder with sanafe_micro.json")
-@pytest.mark.parametrize("case", CASES, ids=[case["case"] for case in CASES])
-def test_every_micro_case_equals_sanafe(case: dict[str, Any]) -> None:
+def check(case: dict[str, Any]) -> None:
     """Energies within 1e-9, simple times within 1e-12, all counts equal."""
     chip, expected = chip_of(case), case["results"]["simple"]
     network = chip.network()
@@ -79,6 +83,17 @@ def test_every_micro_case_equals_sanafe(case: dict[str, Any]) -> None:
     assert total(report, "axon.out") == total(report, "axon.in") == expected["packets_sent"]
     assert total(report, "soma.update") == expected["neurons_updated"]
     assert total(report, "soma.spike_out") == expected["neurons_fired"]
+
+
+@pytest.mark.skipif(not CASES, reason="needs SPIKELOOM_REFERENCE: the folder with sanafe_micro.json")
+@pytest.mark.parametrize("case", CASES, ids=[case["case"] for case in CASES])
+def test_every_micro_case_equals_sanafe(case: dict[str, Any]) -> None:
+    check(case)
+
+
+@pytest.mark.parametrize("case", DRAWN, ids=[case["case"] for case in DRAWN])
+def test_chips_drawn_at_random_equal_sanafe(case: dict[str, Any]) -> None:
+    check(case)
 
 
 def test_a_case_survives_its_file(tmp_path: Path) -> None:
