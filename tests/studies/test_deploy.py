@@ -19,7 +19,7 @@ from spikeloom.core.nodes import IF, LI, Linear
 from spikeloom.core.signals import received_signals
 from spikeloom.core.trace import Levels, Spikes
 from spikeloom.emulate import emulate
-from spikeloom.errors import ConfigError, MappingError
+from spikeloom.errors import ConfigError, MappingError, NetworkError
 from spikeloom.evaluate import decide, evaluate, load_machine, load_workload
 from spikeloom.files.results import read_reports
 from spikeloom.lower import lower
@@ -30,7 +30,7 @@ from spikeloom.snn.train import train
 from spikeloom.studies import deploy as study
 from spikeloom.studies import deploy_bench as bench_module
 from spikeloom.studies.convert import Splits, ann_accuracy, splits
-from spikeloom.studies.deploy import alone, deploy, rival_of, together
+from spikeloom.studies.deploy import alone, deploy, rival_of, together, usable
 from spikeloom.studies.deploy_bench import (
     Bench,
     DeployOptions,
@@ -44,7 +44,10 @@ from spikeloom.studies.deploy_bench import (
 )
 from spikeloom.studies.deploy_cores import place
 from spikeloom.studies.experiment import Experiment, samples, train_config
-from spikeloom.studies.techniques import RATE_PRICE, TECHNIQUES, Kit, RatePrice, Setting, fine_tuned
+from spikeloom.studies.techniques import RATE_PRICE, TECHNIQUES, Kit, RatePrice, Setting, aligned, fine_tuned
+from spikeloom.transform.convert import Conversion, activations, spiking
+from spikeloom.transform.input_neurons import with_input_neurons
+from spikeloom.transform.prepare import prepare
 from spikeloom.transform.qcfs import staircase
 
 DIGITS = Experiment(
@@ -103,6 +106,45 @@ def test_biases_in_v0_leave_none_at_the_steps() -> None:
             assert node.bias is None
     starts = [np.ravel(node.v_init) for node in network.nodes.values() if isinstance(node, IF)]
     assert any((start != 0).any() for start in starts)
+
+
+def test_aligned_biases_are_where_they_would_have_started_when_spikes_can_come() -> None:
+    ready = with_input_neurons(prepare(ann()))[0]
+    ones = {name: np.ones(ready.shapes()[name][0]) for name in activations(ready)}
+    plain = spiking(ready, ones, Conversion(num_steps=16))
+    last = plain.inputs_of(next(name for name, node in plain.nodes.items() if isinstance(node, LI)))[0]
+    spoken = replace(plain.nodes[last], bias=np.arange(10, dtype=np.float32), has_bias=True)  # type: ignore[call-arg]
+    plain = replace(plain, nodes={**plain.nodes, last: spoken})
+    network = aligned(plain, 16)
+    order = [name for name in network.order() if isinstance(network.nodes[name], IF)]
+    for depth, name in enumerate(order):
+        layer = plain.nodes[network.inputs_of(name)[0]]
+        bias = getattr(layer, "bias", None)
+        if bias is None:
+            assert np.all(network.nodes[name].v_init == 0.5)  # type: ignore[union-attr]
+            continue
+        start = np.ravel(network.nodes[name].v_init)  # type: ignore[union-attr]
+        assert np.allclose(start, np.minimum(0.5 - depth * bias, 0.99))
+        reaches = start + depth * bias
+        assert np.allclose(reaches[start < 0.99], 0.5, atol=1e-5)
+    assert np.allclose(network.nodes[last].bias, np.arange(10) * (16 - len(order)) / 16)  # type: ignore[union-attr]
+
+
+def test_a_technique_that_a_network_refuses_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = bench(tmp_path)
+    network = one.kit.network
+
+    def refusing(setting: Setting, num_steps: int) -> Network:
+        if setting.bias == "start":
+            raise NetworkError("its bias reaches it through other nodes")
+        return network(setting, num_steps)
+
+    monkeypatch.setattr(one.kit, "network", refusing)
+    found, left_out = usable(one)
+    assert "biases in v0" not in [each.name for each in found] and "biases aligned" in [each.name for each in found]
+    assert left_out == ("biases in v0 left out: its bias reaches it through other nodes",)
+    without_delay = usable(bench(tmp_path, replace(FAST, machine="spikex")))[0]
+    assert not {"biases aligned", "mapped cores", "fine-tuned"} & {each.name for each in without_delay}
 
 
 @pytest.mark.parametrize("delay", [0, 1])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from spikeloom.core.deployment import Deployed, Deployment
+from spikeloom.core.deployment import Bill, Deployed, Deployment
 from spikeloom.report.change import short_count
 from spikeloom.units import format_si
 
@@ -110,7 +111,15 @@ def verdict(done: Deployment) -> Iterator[str]:
             f"{_times(value, 1)} times less {what} ({'at least' if value >= CLAIMS[what] else 'not'} the {CLAIMS[what]:g} of the paper)"
             for what, value in found.items()
         ]
-        yield f"{words}: {' and '.join(told)}"
+        yield f"{words}: {' and '.join(told)}{_why(ours, theirs, done.chosen.bills['dynamic'])}"
+
+
+def _why(ours: Bill, theirs: Bill, dynamic: Bill) -> str:
+    """What stands behind the ratios: time, and what is drawn whether or not there is work."""
+    ratio = ours.latency_s / theirs.latency_s
+    words = f"; an inference takes {_times(ratio, 1)} times as long"
+    standby = 1 - dynamic.power_w / ours.power_w if ours.power_w else 0.0
+    return words if standby < 0.005 else f"{words}, and {100 * standby:.0f} % of the power is drawn without any work"
 
 
 def lines(done: Deployment) -> Iterator[str]:
@@ -121,7 +130,11 @@ def lines(done: Deployment) -> Iterator[str]:
         f"together: the least {done.objective} within {done.max_loss:g} points on held-out samples (loses "
         f"{100 * (done.ann_held - done.chosen.held):.2f} there, {done.loss(done.chosen):.2f} on the test set)"
     )
-    yield f"accuracy is that of {done.tested} test samples, spikes and bills are means over the first {done.counted}"
+    error = 100 * math.sqrt(done.chosen.accuracy * (1 - done.chosen.accuracy) / done.tested)
+    yield (
+        f"accuracy is that of {done.tested} test samples (one standard error: {error:.1f} points), spikes and bills are means over the "
+        f"first {done.counted}"
+    )
     if done.chosen.extra_energy_j is not None:
         yield (
             f"soft reset takes a second compartment of each neuron on Loihi, which no table prices: if it cost as much as the first, an "

@@ -19,7 +19,7 @@ from spikeloom.core.arch import AbstractArch
 from spikeloom.core.deployment import Bill, Deployed, Deployment, Rival
 from spikeloom.core.network import Network
 from spikeloom.core.report import Report
-from spikeloom.errors import ConfigError
+from spikeloom.errors import ConfigError, SpikeloomError
 from spikeloom.evaluate import evaluate, load_machine
 from spikeloom.files.atomic import make_folder, replacing
 from spikeloom.files.config import machine_keys, write_machine
@@ -29,9 +29,9 @@ from spikeloom.files.results import write_reports
 from spikeloom.files.store import write_trace
 from spikeloom.lower import lower
 from spikeloom.studies.convert import ann_accuracy, for_steps, splits
-from spikeloom.studies.deploy_bench import VERSION, Bench, DeployOptions, Fit, standby
+from spikeloom.studies.deploy_bench import FIRST_STEPS, VERSION, Bench, DeployOptions, Fit, standby
 from spikeloom.studies.experiment import Experiment
-from spikeloom.studies.techniques import TECHNIQUES, Kit, Setting, Technique, fine_tuned
+from spikeloom.studies.techniques import ALIGNED, TECHNIQUES, Kit, Setting, Technique, fine_tuned
 
 if TYPE_CHECKING:
     from spikeloom.snn.execute import Progress
@@ -91,7 +91,7 @@ def deploy(
         tuple(rows),
         chosen,
         rival,
-        report.warnings,
+        (*usable(bench)[1], *report.warnings),
     )
     write_json(folder / "deployment.json", done, report)
     return done
@@ -103,7 +103,7 @@ def alone(bench: Bench, progress: Progress | None = None) -> Iterator[Deployed]:
     fit = bench.fit(plain)
     yield bench.row("plain", plain, fit, fit.made_for)
     yield bench.row("fewest steps", plain, fit)
-    tried = usable(bench) if bench.options.alone else ()
+    tried = usable(bench)[0] if bench.options.alone else ()
     for number, technique in enumerate(tried):
         setting = technique.of(plain)
         found = bench.fit(setting, 2 * fit.made_for)
@@ -114,10 +114,21 @@ def alone(bench: Bench, progress: Progress | None = None) -> Iterator[Deployed]:
             progress("alone", number + 1, len(tried), {})
 
 
-def usable(bench: Bench) -> tuple[Technique, ...]:
-    """Techniques that this machine and these options know."""
-    found = [one for one in TECHNIQUES if bench.kit.tuned is not None or not one.changes.get("tuned")]
-    return tuple(one for one in found if hasattr(bench.arch, "cores") or "cores" not in one.changes)
+def usable(bench: Bench) -> tuple[tuple[Technique, ...], tuple[str, ...]]:
+    """Techniques that this machine, these options and this network know; and why others are left out."""
+    found, left_out = [], []
+    for one in TECHNIQUES:
+        if one.changes.get("tuned") and bench.kit.tuned is None:
+            continue
+        if (one.group == "cores" and not hasattr(bench.arch, "cores")) or (one.name == ALIGNED and not bench.delay):
+            continue
+        try:
+            bench.kit.network(one.of(Setting()), FIRST_STEPS)
+        except SpikeloomError as error:
+            left_out.append(f"{one.name} left out: {error}")
+        else:
+            found.append(one)
+    return tuple(found), tuple(left_out)
 
 
 def together(bench: Bench, progress: Progress | None = None) -> tuple[Setting, Fit]:
@@ -127,7 +138,7 @@ def together(bench: Bench, progress: Progress | None = None) -> tuple[Setting, F
         ConfigError: none is good enough.
     """
     objective = bench.options.objective
-    tried = usable(bench)
+    tried, _ = usable(bench)
     names = [name for name in dict.fromkeys(one.group for one in tried) if name != "cores"]
     setting, fit = Setting(), bench.fit(Setting())
     for sweep in range(SWEEPS):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from spikeloom.core.network import Network
-from spikeloom.core.nodes import Synapse
+from spikeloom.core.nodes import IF, LI, Firing, Synapse
 from spikeloom.core.signals import received_signals
 from spikeloom.errors import ConfigError
 from spikeloom.files.network import read_network, write_network
@@ -37,7 +37,11 @@ MEMBRANE_BITS = 24
 #: Steps of the staircase of fine-tuning, its peak learning rate, and what all activations at their ceilings would cost in its loss.
 LEVELS = 8
 LEARNING_RATE = 5e-4
-RATE_PRICE = 10.0
+RATE_PRICE = 4.0
+#: Largest start of a membrane whose biases are aligned, in thresholds: it must not fire before it has heard anything.
+MOST_START = 0.99
+#: Name of the technique that only a chip needs on which a layer adds a step.
+ALIGNED = "biases aligned"
 #: Weights of -1, 0 and 1 are stored in so many bits.
 TERNARY = 2
 
@@ -46,7 +50,8 @@ TERNARY = 2
 class Setting:
     """How a trained ANN becomes a network on the chip; the defaults are the plain conversion.
 
-    reset, v_init, method, percentile, by_channel, bias: as in `spikeloom.transform.convert.Conversion`; v_init in thresholds.
+    reset, v_init, method, percentile, by_channel, bias: as in `spikeloom.transform.convert.Conversion`; v_init in thresholds; bias
+        "aligned" also acts at every step, but what it adds before the first spike can arrive is taken off the start (`aligned`).
     ratio: threshold to input, a factor on all thresholds. input_ratio: another factor, on those of the input neurons alone.
     bits: of a weight; 2 is ternary. exits: samples stop once their class leads by a margin.
     tuned: the ANN is fine-tuned with staircases and a price on rates first. cores: "" places as the machine does by itself,
@@ -60,7 +65,7 @@ class Setting:
     method: Method = "percentile"
     percentile: float = 99.999
     by_channel: bool = False
-    bias: Literal["steps", "start"] = "steps"
+    bias: Literal["steps", "start", "aligned"] = "steps"
     bits: int = 8
     exits: bool = False
     tuned: bool = False
@@ -91,6 +96,7 @@ TECHNIQUES: tuple[Technique, ...] = (
     Technique("ratio", "thresholds x2", {"ratio": 2.0}),
     Technique("rates", "input rates / 2", {"input_ratio": 2.0}),
     Technique("rates", "input rates / 4", {"input_ratio": 4.0}),
+    Technique("bias", ALIGNED, {"bias": "aligned"}),
     Technique("bias", "biases in v0", {"bias": "start"}),
     Technique("weights", "4-bit weights", {"bits": 4}),
     Technique("weights", "ternary weights", {"bits": TERNARY}),
@@ -153,7 +159,7 @@ class Kit:
             reset=setting.reset,
             v_init=setting.v_init,
             threshold_to_input=setting.ratio,
-            bias=setting.bias,
+            bias="start" if setting.bias == "start" else "steps",
         )
         widths = Widths(
             weight_bits=setting.bits,
@@ -165,13 +171,52 @@ class Kit:
             membrane_bits=MEMBRANE_BITS,
             scale="max" if setting.bits == 8 else "mse",
         )
-        return quantize(spiking(ann, scaled, conversion), widths)
+        network = spiking(ann, scaled, conversion)
+        return quantize(aligned(network, num_steps) if setting.bias == "aligned" else network, widths)
 
 
 def described(setting: Setting) -> str:
     """What differs from the plain conversion, for one line."""
     plain, told = asdict(Setting()), asdict(setting)
     return ", ".join(f"{key} {told[key]}" for key in told if told[key] != plain[key]) or "plain"
+
+
+def aligned(network: Network, num_steps: int) -> Network:
+    """``network`` with biases that count from the step on in which the first spike can arrive, on a chip where each layer adds a step.
+
+    A layer behind d layers of neurons gets d steps of bias alone, which its rates then say too much. Its membranes start at
+    ``v_init - d * bias``, at most `MOST_START` of a threshold, so that after these steps they are where they would have started. A read-out
+    starts at 0; its biases are made smaller by ``(T - d) / T``.
+    """
+    from spikeloom.transform.prepare import PASSING, feeding
+
+    depth: dict[str, int] = {}
+    for name in network.order():
+        behind = max((depth[source] for source in network.inputs_of(name)), default=0)
+        depth[name] = behind + isinstance(network.nodes[name], Firing)
+    nodes, shapes = dict(network.nodes), network.shapes()
+    for name, node in network.nodes.items():
+        if not isinstance(node, IF | LI):
+            continue
+        late = depth[name] - isinstance(node, Firing)
+        if any(isinstance(network.nodes[source], PASSING) for source in network.inputs_of(name)):
+            raise ConfigError(
+                f"the sums of node '{name}' come through {list(network.inputs_of(name))}; biases cannot be aligned there"
+            )
+        start = np.zeros((1,) * len(shapes[name]))
+        for synapse in feeding(network, name):
+            layer = network.nodes[synapse]
+            if not isinstance(layer, Synapse) or layer.bias is None:
+                continue
+            if isinstance(node, LI):
+                less = (layer.bias * max(0, num_steps - late) / num_steps).astype(np.float32)
+                nodes[synapse] = replace(layer, bias=less)
+                continue
+            bias = layer.bias.astype(np.float64)
+            start = start + late * bias.reshape(*bias.shape, *([1] * (len(shapes[name]) - bias.ndim)))
+        if isinstance(node, IF):
+            nodes[name] = replace(node, v_init=np.minimum(node.v_init - start, MOST_START).astype(np.float32))
+    return replace(network, nodes=nodes)
 
 
 class RatePrice:
