@@ -5,40 +5,37 @@
 Cases: the micro file of SPIKELOOM_REFERENCE where it is, and tests/hw/contention_cases.json (made for this; the families
 in LATER were run for the first time when the model stood). Both hold what SANA-FE 2.2.9 says in its timings simple, detailed and cycle;
 errors are against cycle. Every case is emulated, placed and counted by the machine. With SPIKELOOM_DATA, the DVS-gesture network on four
-placements, T = 128, beside the `detailed` times known for it (no cycle time is: it takes too long).
+placements, T = 128, against what SANA-FE said of each step (tests/hw/contention_gesture.json; run after the model stood): the error of the
+whole, in which steps too long and too short cancel, and the mean error of a step.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tests.reference.micro import chip_of
 
+from benchmarks.loihi_dvs import dvs_network
 from spikeloom.core.arch import Mapping
-from spikeloom.core.network import Network, chain
-from spikeloom.core.nodes import IF, Conv2d, Flatten, Input, Linear, Node, Output
-from spikeloom.core.workload import Workload
 from spikeloom.emulate import emulate
 from spikeloom.evaluate import evaluate
+from spikeloom.hw import HARDWARE
+from spikeloom.hw.contention import contention
 from spikeloom.hw.loihi_arch import LoihiArch
+from spikeloom.hw.loihi_events import Counter
+from spikeloom.hw.loihi_groups import chart_of, run_of
+from spikeloom.hw.loihi_plan import plan_of
 from spikeloom.lower import lower
 
 CASES = Path(__file__).parents[1] / "tests" / "hw" / "contention_cases.json"
 #: Families that were run after the last change of the model.
 LATER = ("layers", "recurrent", "partial", "links", "idle")
 TIMINGS = ("simple", "detailed", "contention")
-#: Cores per layer of the DVS-gesture network -> seconds of SANA-FE 2.2.9, simple and detailed.
-SPLITS = {
-    (1, 4, 16, 16, 4, 1): (2.5320635e-3, 2.740501e-3),
-    (1, 4, 6, 8, 1, 1): (6.4128647e-3, 6.559176e-3),
-    (1, 8, 32, 32, 8, 1): (1.9292361e-3, 2.066791e-3),
-    (1, 4, 16, 64, 16, 1): (1.6331707e-3, 1.863473e-3),
-}
+GESTURE = CASES.with_name("contention_gesture.json")
 
 
 def contention_s(case: dict[str, Any]) -> float:
@@ -75,50 +72,36 @@ def compare(cases: list[dict[str, Any]]) -> None:
     print()
 
 
-def gesture(path: Path) -> Network:
-    """The DVS-gesture network: its input are 1024 neurons that a bias drives in every step."""
-    with np.load(path) as found:
-        arrays = dict(found)
-    threshold = [float(value) for value in arrays["thresholds"]]
-    nodes: dict[str, Node] = {
-        "in": Input((1, 32, 32), "analog"),
-        "input": Conv2d(
-            1, 1, (1, 1), has_bias=True, weight=np.zeros((1, 1, 1, 1), np.float32),
-            bias=arrays["inputs"].astype(np.float32).reshape(1, 32, 32),
-        ),
-        "n0": IF(threshold[0], strict=True),
-    }  # fmt: skip
-    for i in range(1, 5):
-        weight = arrays[f"conv{i}"].transpose(3, 2, 0, 1)
-        stride = (2, 2) if i == 1 else (1, 1)
-        nodes[f"conv{i}"] = Conv2d(
-            weight.shape[1], weight.shape[0], (3, 3), stride, weight=np.ascontiguousarray(weight)
-        )
-        nodes[f"n{i}"] = IF(threshold[i], strict=True)
-    dense = np.ascontiguousarray(arrays["dense1"].T)
-    nodes |= {"flat": Flatten(), "dense": Linear(dense.shape[1], dense.shape[0], weight=dense)}
-    nodes |= {"n5": IF(threshold[5], strict=True), "out": Output((11,))}
-    return chain("dvs-gesture", nodes)
+def gesture_errors(path: Path) -> list[tuple[list[int], dict[str, np.ndarray]]]:
+    """Of each placement of the DVS-gesture network its cores per layer and, by timing, t / t_cycle - 1 of the whole and of its steps; (1 + T,)."""
+    network, frames = dvs_network(path)
+    workload = lower(network, emulate(network, frames, 128, leak_grid=64))
+    found = []
+    for split in json.loads(GESTURE.read_text(encoding="utf-8"))["splits"]:
+        cores = dict(zip((layer.name for layer in workload.layers), split["cores"], strict=True))
+        arch = LoihiArch(cores=cores, limits="warn")
+        chart = chart_of(run_of(workload, arch), arch)
+        placement = HARDWARE["loihi"].map(workload, arch).placement
+        assert placement is not None
+        counter = Counter(chart, plan_of(chart, placement, arch), arch)
+        traffic = counter.traffic(0, counter.events(0))
+        busiest = np.maximum(traffic.generate_TM.max(axis=1), traffic.receive_TM.max(axis=1))
+        steps = {timing: np.array(split[timing]) for timing in ("detailed", "cycle")}
+        for timing, ticks in (("simple", busiest), ("contention", contention(traffic, arch.mesh, arch))):
+            steps[timing] = (ticks + counter.barrier) / 10
+        with_sum = {timing: np.concatenate(([ns.sum()], ns)) for timing, ns in steps.items()}
+        found.append((split["cores"], {timing: with_sum[timing] / with_sum["cycle"] - 1 for timing in TIMINGS}))
+    return found
 
 
 def dvs(path: Path) -> None:
-    """Print the four placements of the DVS-gesture network."""
-    network = gesture(path)
-    workload: Workload = lower(network, emulate(network, np.zeros((1, 1, 32, 32)), 128, leak_grid=64))
-    names = [layer.name for layer in workload.layers]
-    print(
-        f"DVS gesture, 128 steps: {'cores':22}{'simple':>12}{'(SANA-FE)':>12}{'detailed':>12}{'contention':>12} ms   CPU s"
-    )
-    for cores, (simple_s, detailed_s) in SPLITS.items():
-        times = {}
-        for timing in ("simple", "contention"):
-            arch = LoihiArch(cores=dict(zip(names, cores, strict=True)), limits="warn", timing=timing)
-            evaluate(workload, arch)  # compiled and built
-            begin = time.process_time()
-            times[timing] = (evaluate(workload, arch).latency_s, time.process_time() - begin)
-        shown = (times["simple"][0], simple_s, detailed_s, times["contention"][0])
-        cpu = f"{times['simple'][1]:.2f} -> {times['contention'][1]:.2f}"
-        print(f"{'':24}{','.join(map(str, cores)):22}" + "".join(f"{1e3 * s:12.6f}" for s in shown) + f"      {cpu}")
+    """Print the errors on the four placements of the DVS-gesture network."""
+    print(f"{'DVS gesture, 128 steps, cores':30}{'error of the whole in %':>30}{'mean |error| of a step in %':>34}")
+    print(f"{'':30}" + "".join(f"{timing:>11}" for timing in TIMINGS * 2))
+    for cores, errors in gesture_errors(path):
+        whole = "".join(f"{100 * errors[timing][0]:+11.2f}" for timing in TIMINGS)
+        steps = "".join(f"{100 * np.abs(errors[timing][1:]).mean():11.2f}" for timing in TIMINGS)
+        print(f"{','.join(map(str, cores)):30}{whole}{steps}")
 
 
 def main() -> None:
