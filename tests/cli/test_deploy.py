@@ -44,7 +44,7 @@ def words(run: Run) -> str:
 
 def test_tables_and_files(ann: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study, "TECHNIQUES", tuple(one for one in TECHNIQUES if one.name in KEPT))
-    command = ("deploy", ann, "--against", "ncs2", "--tune", 0, "--out", tmp_path / "out", *FEW)
+    command = ("deploy", ann, "--against", "ncs2", "--tune", 0, "--confirm", "--out", tmp_path / "out", *FEW)
     run = spikeloom(*command, "--json", tmp_path / "all.json")
     assert run.code == 0, run.complaint
     said = words(run)
@@ -53,6 +53,10 @@ def test_tables_and_files(ann: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "times less power" in said and "arXiv 2210.05006" in said
     assert "ternary weights *" in said and "up to twice the T of plain" in said
     content = json.loads((tmp_path / "all.json").read_text())
+    assert (
+        content["confirmed"]["tested"] > 40
+        and f"on all {content['confirmed']['tested']} test samples together gets" in said
+    )
     assert content["format"] == "spikeloom-deployment" and len(content["rows"]) == 5
     assert spikeloom(*command).out == run.out  # from the kept rows, to the letter
     again = spikeloom(

@@ -31,6 +31,7 @@ def deploy(
     objective: Annotated[Objective, typer.Option(help="what is made small")] = Objective.energy,
     tune: Annotated[int, typer.Option(min=0, help="epochs of fine-tuning for few spikes, 0 leaves it out")] = 2,
     alone: Annotated[bool, typer.Option(help="also try each technique alone")] = True,
+    confirm: Annotated[bool, typer.Option("--confirm", help="measure what is chosen on all test samples")] = False,
     most_steps: Annotated[int, typer.Option(min=1, help="largest T that is tried")] = 256,
     samples: Annotated[int, typer.Option(min=1, help="calibration samples")] = 256,
     limit: Annotated[int, typer.Option(min=1, help="held-out samples to choose on, and test samples")] = 500,
@@ -60,6 +61,7 @@ def deploy(
         most_steps=most_steps,
         tune=tune,
         alone=alone,
+        confirm=confirm,
     )
     folder = out_dir or network.with_name("deploy")
     with bars() as progress:

@@ -70,12 +70,22 @@ class Rival:
 
 
 @dataclass(frozen=True)
+class Confirmed:
+    """Accuracy of the chosen network and of the ANN on all test samples. mean_steps: what samples got on average."""
+
+    accuracy: float
+    ann_accuracy: float
+    mean_steps: float
+    tested: int
+
+
+@dataclass(frozen=True)
 class Deployment:
     """All rows of a deployment study.
 
     ann_accuracy, ann_held: fraction right of the ANN on test and held-out samples. objective: what was made small.
     rows: plain, the fewest steps, each technique alone. chosen: all together. tested: test samples. counted: of them, those priced.
-    notes: of the machine's reports. rival: None where none was asked for.
+    notes: of the machine's reports. rival, confirmed: None where none was asked for.
     """
 
     machine: str
@@ -89,6 +99,7 @@ class Deployment:
     chosen: Deployed
     rival: Rival | None = None
     notes: tuple[str, ...] = field(default_factory=tuple)
+    confirmed: Confirmed | None = None
 
     @property
     def plain(self) -> Deployed:

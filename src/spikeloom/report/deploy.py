@@ -135,6 +135,12 @@ def lines(done: Deployment) -> Iterator[str]:
         f"accuracy is that of {done.tested} test samples (one standard error: {error:.1f} points), spikes and bills are means over the "
         f"first {done.counted}"
     )
+    if done.confirmed is not None:
+        found = done.confirmed
+        yield (
+            f"on all {found.tested} test samples together gets {100 * found.accuracy:.2f} % right, the ANN {100 * found.ann_accuracy:.2f} %: "
+            f"it loses {100 * (found.ann_accuracy - found.accuracy):.2f} points in {found.mean_steps:.2f} steps on average"
+        )
     if done.chosen.extra_energy_j is not None:
         yield (
             f"soft reset takes a second compartment of each neuron on Loihi, which no table prices: if it cost as much as the first, an "

@@ -30,7 +30,7 @@ from spikeloom.files.store import write_trace
 from spikeloom.lower import lower
 from spikeloom.studies.convert import ann_accuracy, for_steps, splits
 from spikeloom.studies.deploy_bench import FIRST_STEPS, VERSION, Bench, DeployOptions, Fit, standby
-from spikeloom.studies.experiment import Experiment
+from spikeloom.studies.experiment import Experiment, samples
 from spikeloom.studies.techniques import ALIGNED, TECHNIQUES, Kit, Setting, Technique, fine_tuned
 
 if TYPE_CHECKING:
@@ -80,6 +80,9 @@ def deploy(
     chosen = bench.row("together", setting, fit)
     report = write_chosen(bench, setting, fit, experiment)
     rival = None if against is None or rival_arch is None else rival_of(ann, bench, against, rival_arch, tested)
+    confirmed = None
+    if options.confirm:
+        confirmed = bench.confirm(setting, fit, samples(experiment, "test", data_dir), ann)
     done = Deployment(
         options.machine,
         options.objective,
@@ -92,6 +95,7 @@ def deploy(
         chosen,
         rival,
         (*usable(bench)[1], *report.warnings),
+        confirmed,
     )
     write_json(folder / "deployment.json", done, report)
     return done

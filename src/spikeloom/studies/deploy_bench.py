@@ -19,7 +19,7 @@ import numpy as np
 
 from spikeloom.core.arch import AbstractArch
 from spikeloom.core.arch import Mapping as MachineMapping
-from spikeloom.core.deployment import Bill, Deployed
+from spikeloom.core.deployment import Bill, Confirmed, Deployed
 from spikeloom.core.network import Network
 from spikeloom.core.nodes import LI, Linear, Output
 from spikeloom.core.placement import Place, Placement
@@ -34,7 +34,7 @@ from spikeloom.files.atomic import make_folder, replacing
 from spikeloom.files.config import machine_keys
 from spikeloom.lower import lower
 from spikeloom.studies.ann import taken
-from spikeloom.studies.convert import Splits
+from spikeloom.studies.convert import Splits, ann_accuracy
 from spikeloom.studies.deploy_cores import place
 from spikeloom.studies.techniques import Kit, Setting
 from spikeloom.studies.thinning import first_steps
@@ -53,6 +53,8 @@ GROUPS = 8
 #: Samples that say first whether a T is worth the others, and samples that run at once.
 SCREENED = 100
 AT_ONCE = 16
+#: Samples whose read-out is held at once when all are confirmed.
+CONFIRMED = 512
 #: What a measured board draws beyond the chip's work, where a machine has these fields.
 BOARD = {"static": "blouw2018", "host": "blouw2018"}
 
@@ -64,7 +66,8 @@ class DeployOptions:
     machine: preset, machine file, or either with changed fields. max_loss: percentage points below the ANN that are allowed.
     objective: what is made small. samples: for calibration. limit: held-out samples to choose on, and test samples.
     counted: of either, the first whose every spike is priced. most_steps: T beyond which nothing is tried. tune: epochs of
-    fine-tuning, 0 leaves that technique out. alone: whether each technique is tried alone.
+    fine-tuning, 0 leaves that technique out. alone: whether each technique is tried alone. confirm: measure the chosen
+    network on all test samples.
     """
 
     machine: str = "loihi"
@@ -76,6 +79,7 @@ class DeployOptions:
     most_steps: int = 256
     tune: int = 2
     alone: bool = True
+    confirm: bool = False
 
     def __post_init__(self) -> None:
         if not self.max_loss >= 0:
@@ -230,6 +234,27 @@ class Bench:
         """1 where the machine lets a spike act in the step behind the one it is sent in."""
         return int(hasattr(self.arch, "delay"))
 
+    def confirm(self, setting: Setting, fit: Fit, source: Samples, ann: Network) -> Confirmed:
+        """The chosen network and the ANN on all of ``source``."""
+        key = self._key("confirm", setting, fit=[fit.made_for, fit.num_steps, fit.margin], ids=source.ids.tolist())
+        kept = self._kept(key)
+        if kept is not None:
+            return Confirmed(**kept)
+        right = steps = 0
+        network = self.kit.network(setting, fit.made_for)
+        for start in range(0, len(source), CONFIRMED):
+            part = source.take(np.arange(start, min(start + CONFIRMED, len(source))))
+            said_TNK = read_out(network, part, fit.num_steps, self.delay)
+            ends = np.full(len(part), fit.num_steps) if fit.margin is None else exit_steps(said_TNK, fit.margin)
+            said_NK = said_TNK[ends - 1, np.arange(len(part))]
+            right, steps = right + int((said_NK.argmax(1) == part.labels).sum()), steps + int(ends.sum())
+            if self.progress is not None:
+                self.progress("confirm", start + len(part), len(source), {"accuracy": right / (start + len(part))})
+        said = ann_accuracy(ann, source, self.kit.execution)
+        found = Confirmed(right / len(source), said, steps / len(source), len(source))
+        self._keep(key, asdict(found))
+        return found
+
     def recorded(self, network: Network, source: Samples, steps: int) -> SpikeTrace:
         """Every spike of the counted samples, and where neurons have work."""
         number = min(self.options.counted, len(source))
@@ -266,7 +291,7 @@ class Bench:
     def _key(self, kind: str, setting: Setting, **more: Any) -> str:
         """A hash of everything that a figure depends on."""
         options = asdict(self.options)
-        for name in ("machine", "objective", "alone"):
+        for name in ("machine", "objective", "alone", "confirm"):
             del options[name]
         counted = [machine_keys(arch) for arch in views(self.arch).values()]
         ids = [source.ids.tolist() for source in (self.parts.calibration, self.parts.choosing, self.parts.test)]

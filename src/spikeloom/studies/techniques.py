@@ -89,6 +89,8 @@ class Technique:
 TECHNIQUES: tuple[Technique, ...] = (
     Technique("reset", "v0 = theta/2", {"v_init": 0.5}),
     Technique("reset", "hard reset, x8", {"reset": "hard", "ratio": 8.0}),
+    Technique("bias", ALIGNED, {"bias": "aligned"}),
+    Technique("bias", "biases in v0", {"bias": "start"}),
     Technique("threshold", "percentile 99.9", {"percentile": 99.9}),
     Technique("threshold", "MSE by layer", {"method": "mse"}),
     Technique("threshold", "MSE by channel", {"method": "mse", "by_channel": True}),
@@ -96,8 +98,6 @@ TECHNIQUES: tuple[Technique, ...] = (
     Technique("ratio", "thresholds x2", {"ratio": 2.0}),
     Technique("rates", "input rates / 2", {"input_ratio": 2.0}),
     Technique("rates", "input rates / 4", {"input_ratio": 4.0}),
-    Technique("bias", ALIGNED, {"bias": "aligned"}),
-    Technique("bias", "biases in v0", {"bias": "start"}),
     Technique("weights", "4-bit weights", {"bits": 4}),
     Technique("weights", "ternary weights", {"bits": TERNARY}),
     Technique("exit", "early exit", {"exits": True}),
