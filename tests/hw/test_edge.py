@@ -287,3 +287,45 @@ def test_the_link_agrees_with_another_measurement() -> None:
     saved = [a - b for a, b in zip(ssd["ncs2"]["usb2"], ssd["ncs2"]["usb3"], strict=True)]
     assert image == pytest.approx(30.6, abs=0.1)
     assert saved == pytest.approx([38.2, 34.4])
+
+
+def test_sums_do_not_cross_the_link_and_a_shared_input_crosses_once() -> None:
+    weights = {"a": (6, 8), "b": (6, 8), "c": (5, 6), "d": (5, 6)}
+    nodes: dict[str, Node] = {"in": Input((8,))}
+    nodes |= {name: Linear(inner, outer) for name, (outer, inner) in weights.items()}
+    nodes |= {"if_a": IF(), "if_b": IF(), "if_c": IF()}
+    edges = [
+        ("in", "a"),
+        ("a", "if_a"),
+        ("in", "b"),
+        ("b", "if_b"),
+        ("if_a", "c"),
+        ("if_b", "d"),
+        ("c", "if_c"),
+        ("d", "if_c"),
+    ]
+    network = Network(nodes, tuple(edges))
+    rng = np.random.default_rng(3)
+    seen = Spikes.pack(rng.random((4, 2, 8)) < 0.5)
+    others = {name: Spikes.pack(rng.random((4, 2, 6)) < 0.5) for name in ("c", "d")}
+    work = lower(network, SpikeTrace(4, 2, {"a": seen, "b": seen, **others}))
+    arch = EdgeArch()
+    got = {name: counted(work, arch).actions[name, "device", "transfer"] for name in weights}
+    nanoseconds = 16 * 1e9 / arch.link
+    assert got["b"] == got["c"] == 0
+    assert (got["a"], got["d"]) == (2 * math.ceil(8 * nanoseconds), 2 * math.ceil(5 * nanoseconds))
+
+
+@pytest.mark.parametrize("spec", ["ncs2:table=ncs", "ncs2:device=ncs", "ncs:device=ncs2", "ncs:table=ncs2"])
+def test_two_devices_are_never_mixed(spec: str) -> None:
+    with pytest.raises(ConfigError, match="never mixed"):
+        load_machine(spec)
+
+
+def test_a_constant_of_your_own_is_named() -> None:
+    for preset in DEVICES:
+        arch = load_machine(preset)[1]
+        assert not any("changed" in note for note in arch.notes())
+        assert any(
+            note.startswith("overhead: changed") for note in load_machine(f"{preset}:overhead_us=1.0")[1].notes()
+        )

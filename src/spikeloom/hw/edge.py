@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import math
 from collections import abc
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fractions import Fraction
 from typing import Any, ClassVar, final
 
+import numpy as np
+
 from spikeloom.core.arch import AbstractArch, Charge, Component, LayerMapping, Mapping, Part, check_knobs, knob
 from spikeloom.core.counts import Counts
+from spikeloom.core.trace import Arrival, Spikes
 from spikeloom.core.workload import Layer, Workload
-from spikeloom.errors import MappingError
+from spikeloom.errors import ConfigError, MappingError
 from spikeloom.hw.base import AbstractMachine, CountCache
-from spikeloom.units import exact_si, from_si
+from spikeloom.units import exact_si, from_si, to_si
 
 SYNAPSES = ("conv1d", "conv2d", "linear")
 POOLS = ("sumpool2d", "avgpool2d", "maxpool2d")
@@ -73,6 +76,11 @@ class EdgeArch(AbstractArch):
 
     def __post_init__(self) -> None:
         check_knobs(self)
+        if self.table != self.device and not self.table.endswith(".toml"):
+            raise ConfigError(
+                f"table: got '{self.table}' with device = '{self.device}'; constants and powers of two devices are never mixed: take the "
+                f"preset {self.device}, or a table file of your own"
+            )
 
     def inventory(self) -> tuple[Part, ...]:
         """The stick as it hangs on its connector; its standby is what it draws when idle."""
@@ -90,12 +98,44 @@ class EdgeArch(AbstractArch):
         }
 
     def notes(self) -> tuple[str, ...]:
-        """What it runs, whatever the trace holds."""
+        """What it runs, whatever the trace holds, and which constants are no longer those of the measurements."""
+        fitted = _FITTED[self.device]
+        changed = [
+            item.name for item in fields(self) if getattr(self, item.name) != fitted.get(item.name, item.default)
+        ]
+        changed = [name for name in changed if name not in ("device", "table")]
         return (
             "runs the ANN of the same layers once an inference, dense and in fp16, whatever steps, spikes and "
             "bits the trace has; an SNN and its matched ANN cost the same here",
             "time and power are fits to a whole stick on USB 2.0, not counts of its parts",
+            *(
+                (f"{', '.join(changed)}: changed from what was fitted to the measurements of {self.device}",)
+                if changed
+                else ()
+            ),
+            *((f"powers of a table of your own, {self.table}",) if self.table.endswith(".toml") else ()),
         )
+
+
+#: Preset of the first stick, in units of a machine file.
+_NCS: abc.Mapping[str, Any] = {
+    "device": "ncs",
+    "overhead_us": 3533.0,
+    "link_gb_s": 0.01949,
+    "macs_ghz": 75.0,
+    "weight_bandwidth_gb_s": 1.461,
+    "map_bandwidth_gb_s": 0.2889,
+    "table": "ncs",
+}
+#: Device -> constants in SI that differ from the defaults, which are those of ncs2.
+_FITTED: abc.Mapping[str, abc.Mapping[str, float]] = {
+    "ncs2": {},
+    "ncs": {
+        item.name: to_si(_NCS[f"{item.name}_{item.metadata['suffix']}"], item.metadata["suffix"])
+        for item in fields(EdgeArch)
+        if f"{item.name}_{item.metadata['suffix']}" in _NCS
+    },
+}
 
 
 @final
@@ -103,18 +143,7 @@ class Edge(AbstractMachine[EdgeArch]):
     """Time of a measured device in whole nanoseconds."""
 
     arch_type = EdgeArch
-    presets: ClassVar[abc.Mapping[str, abc.Mapping[str, Any]]] = {
-        "ncs2": {},
-        "ncs": {
-            "device": "ncs",
-            "overhead_us": 3533.0,
-            "link_gb_s": 0.01949,
-            "macs_ghz": 75.0,
-            "weight_bandwidth_gb_s": 1.461,
-            "map_bandwidth_gb_s": 0.2889,
-            "table": "ncs",
-        },
-    }
+    presets: ClassVar[abc.Mapping[str, abc.Mapping[str, Any]]] = {"ncs2": {}, "ncs": _NCS}
 
     def runs(self, workload: Workload, arch: EdgeArch) -> Workload:
         """Every layer as it is."""
@@ -200,13 +229,24 @@ def _ticks(seconds: Fraction) -> int:
 def _ends(workload: Workload) -> tuple[set[str], set[str]]:
     """Layers that the input crosses the link to, and those whose outputs cross it back.
 
-    A layer list names no sources; its first and last layer are taken.
+    What several layers hear crosses once, and sums on their way to the neurons of another layer do not cross. A layer list names no
+    sources; its first and last layer are taken.
     """
     layers = workload.layers
     read = {source for layer in layers for source in layer.inputs}
-    if not read:
+    if not read and not any(layer.joins for layer in layers):
         return {layers[0].name}, {layers[-1].name}
-    return {x.name for x in layers if not x.inputs}, {x.name for x in layers if x.name not in read}
+    entering: list[Layer] = []
+    for layer in layers:
+        if not layer.inputs and not any(_same(layer.arrival, other.arrival) for other in entering):
+            entering.append(layer)
+    return {x.name for x in entering}, {x.name for x in layers if x.name not in read and not x.joins}
+
+
+def _same(one: Arrival, other: Arrival) -> bool:
+    """Whether two layers hear the same map, flattened or not."""
+    a, b = (x.packed if isinstance(x, Spikes) else x.values for x in (one, other))
+    return type(one) is type(other) and a.size == b.size and np.array_equal(a.reshape(b.shape), b)
 
 
 def _refuse_unsupported(layer: Layer) -> None:
