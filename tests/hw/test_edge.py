@@ -23,7 +23,7 @@ from spikeloom.evaluate import evaluate, load_machine
 from spikeloom.hw.edge import MEASURED, Edge, EdgeArch
 from spikeloom.lower import lower
 from spikeloom.studies import sticks
-from spikeloom.studies.validate import published
+from spikeloom.studies.agreement import published
 from spikeloom.units import to_si
 from tests.hw.test_spikex import layer_of
 from tests.reference import edge as slow

@@ -16,7 +16,7 @@ from spikeloom.evaluate import evaluate
 from spikeloom.hw.sata_arch import QUIRKS, SataArch
 from spikeloom.hw.sata_tool import LayerTraffic, ToolLayer, layer_traffic, tool_workload
 from spikeloom.hw.sata_works import LAYER_LISTS, WORKS
-from spikeloom.studies.validate import published
+from spikeloom.studies.agreement import published
 from tests.reference.sata_tool import passes
 
 REFERENCE: dict[str, Any] = published("sata_inference.json")

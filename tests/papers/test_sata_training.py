@@ -21,7 +21,7 @@ from spikeloom.evaluate import evaluate
 from spikeloom.hw import HARDWARE
 from spikeloom.hw.sata_arch import SataArch
 from spikeloom.hw.sata_training import SataTraining, SataTrainingArch, TrainingLayer, tool_workload
-from spikeloom.studies.validate import published
+from spikeloom.studies.agreement import published
 from tests.reference import sata_training as slow
 
 RUNS: dict[str, Any] = published("sata_training.json")

@@ -13,7 +13,7 @@ from spikeloom.core.trace import Levels, SpikeTrace
 from spikeloom.core.workload import Layer, Workload
 from spikeloom.hw.systolic import Systolic, SystolicArch
 from spikeloom.lower import lower
-from spikeloom.studies.validate import published
+from spikeloom.studies.agreement import published
 from spikeloom.units import to_si
 
 DOCUMENT: dict[str, Any] = published("scalesim.json")

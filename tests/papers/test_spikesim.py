@@ -14,7 +14,7 @@ from spikeloom.evaluate import evaluate, load_machine
 from spikeloom.hw import HARDWARE
 from spikeloom.hw.spikesim_arch import QUIRKS, SpikesimArch
 from spikeloom.hw.spikesim_tool import tool_workload
-from spikeloom.studies.validate import published
+from spikeloom.studies.agreement import published
 from spikeloom.units import to_si
 
 CASES: list[dict[str, Any]] = published("spikesim_ela.json")["cases"]

@@ -13,7 +13,7 @@ import pytest
 from spikeloom.components import Quote, load_table
 from spikeloom.hw.loihi_arch import LOIHI_PRESETS, LoihiArch
 from spikeloom.studies import measured
-from spikeloom.studies.validate import Figure, published
+from spikeloom.studies.agreement import Figure, published
 from spikeloom.studies.validate_measured import measured_sections
 
 REFERENCE = os.environ.get("SPIKELOOM_REFERENCE", "")

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from spikeloom.hw.sata_works import WORKS
-from spikeloom.studies.validate import Figure, Validation, figure, published, tally, to_json, to_markdown, validate
+from spikeloom.studies.agreement import Figure, figure, published, tally
+from spikeloom.studies.validate import Validation, to_json, to_markdown, validate
 
 PAGE = Path(__file__).parents[2] / "docs" / "validation.md"
 

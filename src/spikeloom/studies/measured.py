@@ -11,7 +11,7 @@ import numpy as np
 from spikeloom.components import load_table
 from spikeloom.cost import unit_prices
 from spikeloom.hw.loihi_arch import LOIHI_PRESETS, LoihiArch
-from spikeloom.studies.validate import published
+from spikeloom.studies.agreement import published
 
 #: Copies of the scaled network from which the model is fitted; 2, 6 and 10 are predicted.
 FITTED = (1, 4, 8)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from spikeloom.studies.validate import published
+from spikeloom.studies.agreement import published
 
 #: Copies of the scaled network from which the constants of `ncs` are fitted; the others are predicted.
 FITTED = (0, 4, 10)

@@ -10,7 +10,7 @@ from spikeloom.core.arch import Component
 from spikeloom.core.report import Report
 from spikeloom.hw.sata_training import MEMORIES
 from spikeloom.hw.sata_works import LAYER_LISTS, WORKS, Work
-from spikeloom.studies.validate import Figure, figure, published
+from spikeloom.studies.agreement import Figure, figure, published
 from spikeloom.studies.validate_measured import measured_sections
 from spikeloom.studies.validate_tools import ARCHIVED, sata_report, spikesim_report, training_report, training_stages
 

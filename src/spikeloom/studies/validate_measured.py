@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from spikeloom.hw.loihi_arch import LOIHI_PRESETS
 from spikeloom.studies import measured, sticks
-from spikeloom.studies.validate import Figure, figure, published
+from spikeloom.studies.agreement import Figure, figure, published
 
 Section = tuple[str, tuple[Figure, ...]]
 #: Digits to which a measurement is shown as published.

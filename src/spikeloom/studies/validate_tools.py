@@ -22,7 +22,7 @@ from spikeloom.hw.sata_tool import layer_traffic, tool_workload
 from spikeloom.hw.sata_works import LAYER_LISTS, WORKS
 from spikeloom.hw.spikesim_arch import SpikesimArch
 from spikeloom.hw.systolic import SystolicArch
-from spikeloom.studies.validate import Tally, published, tally
+from spikeloom.studies.agreement import Tally, published, tally
 from spikeloom.units import to_si
 
 Pairs = Iterator[tuple[float, float]]
