@@ -52,6 +52,19 @@ def test_json_in_a_file_goes_with_the_table(files: Path, tmp_path: Path) -> None
     assert list(read_reports(path)) == expected(files / "trace.npz", "ptb")
 
 
+def test_a_machine_that_refuses_leaves_the_others_their_bill(files: Path, tmp_path: Path) -> None:
+    tiny = "loihi:columns=1,rows=1,cores_per_tile=1,compartments=1"
+    path = tmp_path / "report.json"
+    run = spikeloom("eval", files / "trace.npz", tiny, "spikex", "ptb", "--json", path)
+    assert run.code == 1
+    assert list(read_reports(path)) == expected(files / "trace.npz", "spikex", "ptb")
+    assert "ptb" in run.out
+    last = run.err.strip().splitlines()[-1]
+    assert last.startswith(f"error: {tiny} cannot run it: ") and "cores" in last
+    both = spikeloom("eval", files / "trace.npz", tiny, tiny, "--json", tmp_path / "none.json")
+    assert both.code == 1 and both.complaint and not (tmp_path / "none.json").exists()
+
+
 def test_the_number_of_threads_changes_nothing(files: Path) -> None:
     one, two = (spikeloom("eval", files / "trace.npz", "spikex", "--json", "-", "--threads", n) for n in (1, 2))
     assert one.out == two.out

@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from spikeloom.cli.console import caution, err, out
-from spikeloom.errors import FileError
+from spikeloom.cli.console import caution, complain, err, out
+from spikeloom.core.report import Report
+from spikeloom.errors import FileError, MappingError
 from spikeloom.evaluate import evaluate as evaluate_workload
 from spikeloom.evaluate import load_machine, load_workload
 from spikeloom.files.results import reports_to_json, write_reports
@@ -35,20 +36,34 @@ def evaluate(
     rate: Annotated[float | None, typer.Option(help="firing rate, for a topology")] = None,
     steps: Annotated[int | None, typer.Option(help="time steps, for a topology")] = None,
 ) -> None:
-    """Say what each machine spends on the spikes of a trace."""
+    """Say what each machine spends on the spikes of a trace; those that cannot run it are named, with exit code 1."""
     loaded = [load_machine(spec) for spec in machines]
     if json not in (None, "-") and os.path.realpath(str(json)) == os.path.realpath(trace):
         raise FileError(f"{json}: is the trace itself; name another file for the reports")
     workload = load_workload(trace, rate=rate, num_steps=steps)
-    reports = []
+    reports: list[Report] = []
+    refusals: dict[str, MappingError] = {}
     for label, arch in loaded:
         with err.status(f"counting on {escape(label)}"):
-            reports.append(evaluate_workload(workload, arch, label=label, threads=threads))
+            try:
+                reports.append(evaluate_workload(workload, arch, label=label, threads=threads))
+            except MappingError as error:  # the other machines may run it
+                refusals[label] = error
+    if not reports:
+        raise next(iter(refusals.values()))
     if json == "-":
         out.out(reports_to_json(reports))
-        return
-    if json is not None:
-        write_reports(json, reports)
+    else:
+        if json is not None:
+            write_reports(json, reports)
+        _show(reports, by)
+    for label, refusal in refusals.items():
+        complain(f"{label} cannot run it: {refusal}")
+    if refusals:
+        raise typer.Exit(1)
+
+
+def _show(reports: list[Report], by: By | None) -> None:
     out.print(comparison_table(reports))
     if by is not None:
         out.print(breakdown_table(reports, by=by.value))
