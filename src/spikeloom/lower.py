@@ -202,7 +202,7 @@ def draw(rates: RateWorkload) -> Workload:
             kept = (generator.random(shape) < rate.weight_density).astype(np.int8)
             layer = replace(layer, weight=kept)
         layers.append(replace(layer, neuron=NeuronRule("if")))
-    return Workload(tuple(layers), rates.num_steps, rates.num_samples, rates.source, (SYNTHETIC,))
+    return Workload(tuple(layers), rates.num_steps, rates.num_samples, rates.source, (SYNTHETIC,), drawn=True)
 
 
 def _rate_node(rate: RateLayer) -> Node:

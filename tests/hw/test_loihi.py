@@ -22,6 +22,7 @@ from spikeloom.core.nodes import (
     Linear,
     MaxPool2d,
     Node,
+    Output,
     ReLU,
     SumPool2d,
 )
@@ -463,13 +464,58 @@ def test_pixels_are_biases_one_by_one() -> None:
 def test_a_drawn_workload_is_a_chain_where_maps_fit() -> None:
     first = spikes([1, 1, 1])
     a, b = linear("a", first, 4), linear("b", spikes([1, 0, 1, 0]), 2)
-    chained = counted(replace(work(a, b), warnings=(SYNTHETIC,)), cores=1)
+    chained = counted(replace(work(a, b), warnings=(SYNTHETIC,), drawn=True), cores=1)
     assert chained.of("a")["soma.spike_out"] == 2 and chained.of("a")["axon.out"] == 3 + 2
     c = linear("c", spikes([1, 0, 1, 0, 1]), 2)
-    apart = counted(work(a, c), cores=1)
+    apart = counted(replace(work(a, c), drawn=True), cores=1)
     assert any("nothing says what feeds c" in said for said in apart.warnings)
     assert any("output spikes of a, c are not in the trace" in said for said in apart.warnings)
     assert apart.of("c")["axon.out"] == 3  # a port of its own
+
+
+def test_layers_of_a_trace_that_name_no_inputs_hear_the_input() -> None:
+    """As many neurons as inputs, and silent: still nobody says that b hears a."""
+    heard, silent = spikes([1, 1, 0], [0, 1, 0]), Spikes.pack(np.zeros((2, 1, 3), bool))
+    a, b = (linear(name, heard, 3, out=silent) for name in "ab")
+    for more in ({}, {"input_on_chip": True}):
+        counts = counted(work(a, b), cores=1, **more)
+        total(counts, axon_out=3 * 2, synapse_event=3 * 3 * 2)
+        assert counts.of("b")["axon.in"] == 3
+        assert not any("feeds" in said for said in counts.warnings)
+
+
+def test_a_pool_that_folds_leaves_its_listener_with_the_input() -> None:
+    """a (1 x 4 x 4 to as many) and pool -> b hear the same input: only b names inputs, and the pool is gone."""
+    nodes: dict[str, Node] = {
+        "in": Input((1, 4, 4)), "a": Conv2d(1, 1, (1, 1)), "n": IF(), "pool": SumPool2d((2, 2), (2, 2)), "flat": Flatten(),
+        "b": Linear(4, 16), "m": IF(), "sum": Add(), "k": IF(), "out": Output((16,)), "af": Flatten(),
+    }  # fmt: skip
+    edges = (
+        ("in", "a"), ("a", "n"), ("in", "pool"), ("pool", "flat"), ("flat", "b"), ("b", "m"),
+        ("n", "af"), ("af", "sum"), ("m", "sum"), ("sum", "k"), ("k", "out"),
+    )  # fmt: skip
+    sent = Spikes.pack(np.ones((1, 1, 1, 4, 4), bool))
+    silent = Spikes.pack(np.zeros((1, 1, 16), bool))
+    arrivals: dict[str, Arrival] = {
+        "a": sent, "pool": sent, "b": Levels(np.full((1, 1, 4), 4, np.uint8), 3),
+        "sum": Levels(np.zeros((1, 1, 16), np.uint8), 2),
+    }  # fmt: skip
+    outputs = {"a": silent.reshape((1, 4, 4)), "b": silent, "sum": silent}
+    whole = lower(Network(nodes, edges), SpikeTrace(1, 1, arrivals, outputs))
+    first = tuple(replace(layer, out=None) for layer in whole.layers if layer.name != "sum")
+    assert all(layer.inputs == () for layer in LOIHI.runs(replace(whole, layers=first), LoihiArch()).layers)
+    counts = counted(replace(whole, layers=first), cores=1)
+    assert (counts.of("a")["axon.in"], counts.of("b")["axon.in"], counts.of("b")["synapse.event"]) == (16, 16, 256)
+    assert counts.statistics["", "steps"] == 1 + 1
+
+
+def test_two_layers_on_the_input_whose_sums_meet() -> None:
+    nodes: dict[str, Node] = {"in": Input((3,)), "a": Linear(3, 3), "b": Linear(3, 3), "n": IF(), "out": Output((3,))}
+    edges = (("in", "a"), ("in", "b"), ("a", "n"), ("b", "n"), ("n", "out"))
+    heard = spikes([1, 0, 1])
+    outputs = {"b": spikes([0, 0, 0])}
+    counts = counted(lower(Network(nodes, edges), SpikeTrace(1, 1, {"a": heard, "b": heard}, outputs)), cores=1)
+    total(counts, axon_out=2, axon_in=2, synapse_event=2 * 3 * 2, soma_access=3 * 2)
 
 
 # --- several chips ----------------------------------------------------------------------------------------------------

@@ -151,6 +151,7 @@ class Workload:
 
     shapes_only: the layer list of a tool; its silence stands for spikes that are not known.
     delay: steps after which a spike acts, 0 or 1, as in `SpikeTrace`.
+    drawn: from shapes and firing rates, in which no layer names what feeds it.
     """
 
     layers: tuple[Layer, ...]
@@ -160,6 +161,7 @@ class Workload:
     warnings: tuple[str, ...] = ()
     shapes_only: bool = False
     delay: int = 0
+    drawn: bool = False
 
     @cached_property
     def id(self) -> str:

@@ -67,20 +67,23 @@ class Chart:
         return tuple(layer for source, layer in self.edges if source == group)
 
 
-_on_chip: WeakKeyDictionary[Workload, Workload] = WeakKeyDictionary()
+#: What runs, kept as long as the workload: plain, and with input neurons.
+_runs: tuple[WeakKeyDictionary[Workload, Workload], ...] = (WeakKeyDictionary(), WeakKeyDictionary())
 
 
 def run_of(workload: Workload, arch: LoihiArch) -> Workload:
-    """The workload as the chip runs it: pools folded, and the input a layer of its own where its neurons stand on cores.
+    """The workload as the chip runs it: pools folded, drawn layers one behind the other, and the input a layer of its own where its
+    neurons stand on cores.
 
     Raises:
         MappingError: input neurons for layers whose inputs differ.
     """
-    if not arch.input_on_chip:
-        return fold_pools(workload)
-    if workload not in _on_chip:  # before pools fold: input neurons that a pool leaves out are neurons, too
-        _on_chip[workload] = fold_pools(_with_input(workload))
-    return _on_chip[workload]
+    known = _runs[arch.input_on_chip]
+    if workload not in known:
+        chained = _chained(workload)
+        # before pools fold: input neurons that a pool leaves out are neurons, too
+        known[workload] = fold_pools(_with_input(chained) if arch.input_on_chip else chained)
+    return known[workload]
 
 
 def _with_input(workload: Workload) -> Workload:
@@ -102,8 +105,6 @@ def _with_input(workload: Workload) -> Workload:
         neuron=NeuronRule("if"),
     )  # fmt: skip
     layers = tuple(replace(x, inputs=(INPUT,)) if x.name in names else x for x in workload.layers)
-    if not any(layer.inputs for layer in workload.layers):  # nothing said who feeds whom: now all is said
-        layers = tuple(x if x.name in names else replace(x, inputs=heard[x.name]) for x in layers)
     return replace(workload, layers=(made, *layers))
 
 
@@ -115,27 +116,22 @@ def _same(one: Layer, other: Layer) -> bool:
     return a.packed is b.packed or np.array_equal(a.packed.reshape(b.packed.shape), b.packed)
 
 
+def _chained(workload: Workload) -> Workload:
+    """A drawn workload with each layer fed by the one before where the maps are as large; any other as it is."""
+    if not workload.drawn:
+        return workload
+    layers = list(workload.layers[:1])
+    for layer in workload.layers[1:]:
+        before = layers[-1]
+        fits = before.K * before.P * before.Q == layer.C * layer.H * layer.W
+        layers.append(replace(layer, inputs=(before.name,)) if fits else layer)
+    return replace(workload, layers=tuple(layers))
+
+
 def inputs_of(workload: Workload) -> dict[str, tuple[str, ...]]:
-    """Layers that feed each layer, those that run alone. Where no layer of the workload says so, each is fed by the one before if
-    the maps are as large."""
+    """Layers that feed each layer, those that run alone; none where its input comes from outside."""
     names = {layer.name for layer in workload.layers}
-    if any(layer.inputs for layer in workload.layers):
-        return {layer.name: tuple(name for name in layer.inputs if name in names) for layer in workload.layers}
-    found: dict[str, tuple[str, ...]] = {}
-    before: Layer | None = None
-    for layer in workload.layers:
-        found[layer.name] = (before.name,) if before is not None and _may_feed(before, layer) else ()
-        before = layer
-    return found
-
-
-def _may_feed(before: Layer, layer: Layer) -> bool:
-    """Whether ``layer`` could hear what ``before`` sends: as many neurons as inputs and, where they are known, the same spikes."""
-    if before.K * before.P * before.Q != layer.C * layer.H * layer.W or before.joins:
-        return False
-    if before.out is None or not isinstance(layer.arrival, Spikes):
-        return True
-    return np.array_equal(before.out.packed.ravel(), layer.arrival.packed.ravel())
+    return {layer.name: tuple(name for name in layer.inputs if name in names) for layer in workload.layers}
 
 
 def chart_of(run: Workload, arch: LoihiArch) -> Chart:
@@ -352,7 +348,7 @@ class _Charting:
         ports: list[Group] = []
         edges: list[tuple[int, str]] = []
         first = [x for x in self.run.layers if not self.heard[x.name] and x.kind != INPUT_KIND]
-        if len(first) > 1 and not any(layer.inputs for layer in self.run.layers):
+        if len(first) > 1 and self.run.drawn:
             self.said.append(
                 f"nothing says what feeds {', '.join(x.name for x in first[1:])}: their spikes come from outside"
             )
