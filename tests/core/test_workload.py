@@ -84,6 +84,7 @@ CHANGES: list[dict[str, Any]] = [
     {"inputs": ("conv0",)}, {"out": Spikes.pack(np.zeros((4, 1, 4, 3, 3)))},
     {"out": Spikes.pack(np.ones((4, 1, 4, 3, 3)))}, {"updates": Spikes.pack(np.zeros((4, 1, 4, 3, 3)))},
     {"weight": np.zeros((4, 2, 3, 3))}, {"weight": np.zeros((4, 2, 3, 3), np.int8)}, {"stored_kernel": (3, 3)}, {"joins": "conv0"},
+    {"whole_arrival": Spikes.pack(np.zeros((4, 1, 2, 6, 6)))},
 ]  # fmt: skip
 
 

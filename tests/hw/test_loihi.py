@@ -509,6 +509,41 @@ def test_a_pool_that_folds_leaves_its_listener_with_the_input() -> None:
     assert counts.statistics["", "steps"] == 1 + 1
 
 
+def parted(shape: tuple[int, ...], arrival: Arrival) -> Workload:
+    """1 x 5 x 5 inputs, all of which fire -> 2x2 sum pool, which leaves 9 out -> b of 3; the same inputs -> d, as `shape` has them."""
+    nodes: dict[str, Node] = {
+        "in": Input((1, 5, 5)), "df": Flatten(), "pool": SumPool2d((2, 2), (2, 2)), "flat": Flatten(), "b": Linear(4, 3), "m": IF(),
+        "d": Linear(25, 2) if len(shape) == 1 else Conv2d(1, 1, (1, 1)), "n": IF(), "out": Output((3,)),
+    }  # fmt: skip
+    front = (("in", "df"), ("df", "d")) if len(shape) == 1 else (("in", "d"),)
+    edges = (*front, ("d", "n"), ("in", "pool"), ("pool", "flat"), ("flat", "b"), ("b", "m"), ("m", "out"))
+    if len(shape) > 1:
+        del nodes["df"]
+    whole = Spikes.pack(np.ones((2, 1, 1, 5, 5), bool))
+    sums = Levels(np.full((2, 1, 4), 4, np.uint8), 3)
+    return lower(Network(nodes, edges), SpikeTrace(2, 1, {"d": arrival, "pool": whole, "b": sums}))
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 5), (25,)])
+def test_inputs_that_a_pool_leaves_out_are_inputs_of_other_layers(shape: tuple[int, ...]) -> None:
+    """One core: an input that both layers hear is one message."""
+    workload = parted(shape, Spikes.pack(np.ones((2, 1, *shape), bool)))
+    for layers in (workload.layers, workload.layers[::-1]):
+        order = replace(workload, layers=tuple(sorted(layers, key=lambda x: (x.name == "b", layers.index(x)))))
+        whole = Placement((lone("b", 0, 0), lone("d", 0, 0)))
+        counts = counted(order, whole)
+        total(counts, axon_out=2 * 25, axon_in=2 * 25)
+        targets = 25 * 2 if len(shape) == 1 else 25
+        assert counts.of("b")["synapse.event"] == 2 * 16 * 3 and counts.of("d")["synapse.event"] == 2 * targets
+        counts = counted(order, Placement((*whole.places, lone("input", 1, 0))), input_on_chip=True)
+        assert counts.of("input") == {
+            "soma.access": 25 * 3, "soma.update": 2 * 25, "soma.spike_out": 2 * 25, "axon.out": 2 * 25, "router.hop_x": 0,
+            "router.hop_y": 2 * 25,
+        }  # fmt: skip
+    other = parted(shape, Spikes.pack(np.arange(50).reshape((2, 1, *shape)) > 0))
+    total(counted(other, whole), axon_out=2 * 16 + 49)
+
+
 def test_two_layers_on_the_input_whose_sums_meet() -> None:
     nodes: dict[str, Node] = {"in": Input((3,)), "a": Linear(3, 3), "b": Linear(3, 3), "n": IF(), "out": Output((3,))}
     edges = (("in", "a"), ("in", "b"), ("a", "n"), ("b", "n"), ("n", "out"))

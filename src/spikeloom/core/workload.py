@@ -38,6 +38,7 @@ class Layer:
     weight: shape (K, C/groups, R, S), or None.
     stored_kernel: (R, S) of the weights as stored when a folded pool repeats them by index, else None.
     joins: the layer that has the neurons which the sums of this one reach, where that is another one.
+    whole_arrival: the arrival with the rows and columns that a folded pool leaves out, where there are any.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Layer:
     weight: np.ndarray | None = None
     stored_kernel: tuple[int, int] | None = None
     joins: str = ""
+    whole_arrival: Arrival | None = None
 
     @property
     def stored_extent(self) -> tuple[int, int]:
@@ -129,8 +131,8 @@ class Layer:
         digest = hashlib.sha256()
         for item in fields(self):
             value = getattr(self, item.name)
-            if item.name == "joins" and not value:
-                continue  # as before there was this field
+            if item.name in ("joins", "whole_arrival") and not value:
+                continue  # as before there were these fields
             array = value.packed if isinstance(value, Spikes) else value.values if isinstance(value, Levels) else value
             if isinstance(array, np.ndarray):
                 kind = f"{array.dtype}{array.shape}"

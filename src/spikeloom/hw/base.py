@@ -164,6 +164,7 @@ def _folded(pool: Layer, layer: Layer) -> Layer:
         padding=padding,
         weight=weight,
         arrival=arrival,
+        whole_arrival=None if arrival is pool.arrival else pool.arrival,
         inputs=pool.inputs,
         stored_kernel=(rows, cols),
     )

@@ -95,10 +95,12 @@ class Wiring:
 
     sources: by layer, under which names the neurons that send to it are owned. A name without owners is off the machine; a layer without
     sources (its input is a bias) has no synapse. neurons: by layer, under which name the neurons that its sums reach are owned.
+    maps: (K, P, Q) of sources off the machine; without it the largest map that a layer hears from there.
     """
 
     sources: Mapping[str, tuple[str, ...]]
     neurons: Mapping[str, str]
+    maps: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
 
     @staticmethod
     def of(layers: Sequence[Layer]) -> Wiring:
@@ -159,7 +161,8 @@ def needs(
         if source not in owners and len(heard) == 1:
             continue
         widest = max(heard, key=lambda layer: layer.C * layer.H * layer.W)
-        shape = owners[source].shape if source in owners else (widest.C, widest.H, widest.W)
+        off_machine = wiring.maps.get(source, (widest.C, widest.H, widest.W))
+        shape = owners[source].shape if source in owners else off_machine
         twice_M, number_KPQ = _shared_axons(heard, fans, shape)
         for core, number in twice_M.items():
             totals_IM[2, np.searchsorted(cores_M, core)] -= number

@@ -180,11 +180,13 @@ def _findings(chart: Chart, plan: Plan, arch: LoihiArch) -> tuple[str, ...]:
     known = _checked.setdefault(plan, {})
     if key not in known:
         sources: dict[str, tuple[str, ...]] = {layer.name: () for layer in layers}
+        places = [f"port {g}" if group.port else group.name for g, group in enumerate(chart.groups)]
         for source, name in chart.edges:  # a port is off the machine: a name without owners
-            sources[name] += (f"port {source}" if chart.groups[source].port else chart.groups[source].name,)
+            sources[name] += (places[source],)
+        maps = {place: group.shape_KPQ for place, group in zip(places, chart.groups, strict=True) if group.port}
         neurons = {layer.name: chart.groups[chart.group_of[layer.name]].name for layer in layers}
         owners = {group.name: stand.owner_KPQ for group, stand in groups}
-        found = check_fit(layers, owners, limits, fans=plan.fans, splits=splits, wiring=Wiring(sources, neurons))  # type: ignore[arg-type]
+        found = check_fit(layers, owners, limits, fans=plan.fans, splits=splits, wiring=Wiring(sources, neurons, maps))  # type: ignore[arg-type]
         known[key] = tuple(str(finding) for finding in found)
     if known[key] and arch.limits == "refuse":
         more = f" (and {len(known[key]) - 1} more)" if len(known[key]) > 1 else ""

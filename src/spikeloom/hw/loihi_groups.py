@@ -91,13 +91,13 @@ def _with_input(workload: Workload) -> Workload:
     first = [layer for layer in workload.layers if not heard[layer.name] and isinstance(layer.arrival, Spikes)]
     if not first:
         return workload
+    one, names = _with_map(first), {layer.name for layer in first}
     for layer in first[1:]:
         if not _same(layer, first[0]):
             raise MappingError(
                 f"layer '{layer.name}': hears another input than '{first[0].name}', and neurons for one input are known only; set "
                 "input_on_chip = false"
             )
-    one, names = first[0], {layer.name for layer in first}
     assert isinstance(one.arrival, Spikes)
     silent = np.zeros((one.C, 1, 1, 1), np.int8)  # no synapse leads to it
     made = Layer(
@@ -110,10 +110,15 @@ def _with_input(workload: Workload) -> Workload:
 
 def _same(one: Layer, other: Layer) -> bool:
     """Whether two first layers hear the same spikes, flattened or not."""
-    a, b = one.arrival, other.arrival
+    a, b = (x.whole_arrival or x.arrival for x in (one, other))
     if not (isinstance(a, Spikes) and isinstance(b, Spikes)) or a.packed.size != b.packed.size:
         return False
     return a.packed is b.packed or np.array_equal(a.packed.reshape(b.packed.shape), b.packed)
+
+
+def _with_map(layers: abc.Sequence[Layer]) -> Layer:
+    """Of layers that hear the same, the one that knows most of its map: a linear layer hears a vector."""
+    return max(layers, key=lambda layer: (layer.whole_arrival is not None, layer.H * layer.W))
 
 
 def _chained(workload: Workload) -> Workload:
@@ -352,16 +357,22 @@ class _Charting:
             self.said.append(
                 f"nothing says what feeds {', '.join(x.name for x in first[1:])}: their spikes come from outside"
             )
+        heard: list[list[Layer]] = []
         for layer in first:
             if not isinstance(layer.arrival, Spikes):
                 continue
-            for i, port in enumerate(ports):
-                if _same(layer, self.layers[port.name]):
-                    edges.append((i, layer.name))
-                    break
+            together = next((others for others in heard if _same(layer, others[0])), None)
+            if together is None:
+                heard.append([layer])
             else:
-                edges.append((len(ports), layer.name))
-                ports.append(Group(layer.name, (), (layer.C, layer.H, layer.W), layer.arrival, port=True))
+                together.append(layer)
+        for i, together in enumerate(heard):
+            one = _with_map(together)
+            arrival = one.whole_arrival or one.arrival
+            assert isinstance(arrival, Spikes)
+            C, H, W = arrival.shape
+            ports.append(Group(together[0].name, (), (C, H, W), arrival, port=True))
+            edges += [(i, layer.name) for layer in together]
         return ports, sorted(edges, key=lambda edge: (edge[0], self.order[edge[1]]))
 
     # --- when a group works -----------------------------------------------------------------------------------------

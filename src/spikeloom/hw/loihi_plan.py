@@ -269,7 +269,7 @@ def _shape_key(chart: Chart, arch: LoihiArch) -> Any:
         )
         for x in chart.workload.layers
     )
-    groups = tuple((group.name, group.members, group.port) for group in chart.groups)
+    groups = tuple((group.name, group.members, group.port, group.shape_KPQ) for group in chart.groups)
     return shapes, groups, chart.edges, arch.zero_weights
 
 
