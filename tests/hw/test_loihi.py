@@ -122,6 +122,24 @@ def test_a_step_goes_to_the_layer_that_bounds_it() -> None:
     assert counts.layer_cycles == {"a": 0, "b": counts.cycles}
 
 
+@pytest.mark.parametrize("kind", ["linear", "add"])
+def test_a_layer_that_hears_two_has_one_share_of_a_core(kind: str) -> None:
+    """On one core: a and b (4 each) -> d, and c (5) alone; all of them hear 4 inputs, and all but c and d fire. What d hears from
+    one of its sources is less than what another layer receives, from both it is more."""
+    every, three = spikes([1] * 4), spikes([0] * 3)
+    a, b = (linear(name, every, 4, out=every) for name in "ab")
+    c = linear("c", every, 5, out=spikes([0] * 5))
+    both = Levels(np.full((1, 1, 4), 2, np.uint8), 2)
+    d = replace(linear("d", every, 3, out=three, inputs=("a", "b")), arrival=both.reshape((4, 1, 1)))
+    if kind == "add":
+        d = replace(d, kind="add", K=4, groups=4, out=every.reshape((4, 1, 1)))
+        c = replace(c, K=1, out=spikes([0], shape=(1, 1, 1)))
+    one = Placement(tuple(lone(name, 0, 0) for name in "abcd"))
+    slow = {"synapse_ns": 3.8, "axon_in_ns": 100.0} if kind == "add" else {"synapse_ns": 100.0, "axon_in_ns": 16.0}
+    counts = counted(work(a, b, c, d), one, **slow)
+    assert counts.layer_cycles == {"a": 0, "b": 0, "c": 0, "d": counts.cycles}
+
+
 def test_hops_follow_the_placement_and_the_own_core_gets_a_message_too() -> None:
     placement = Placement((lone("a", 0, 0, (0, 2)), lone("a", 31, 3, (2, 4)), lone("b", 31, 3)))
     counts = counted(two_layers(), placement)

@@ -73,7 +73,8 @@ class Counter:
     def sample(self, n: int) -> SampleCounts:
         """All events of sample ``n``, and the ticks they take."""
         found = self.events(n)
-        ticks_TS = self._ticks(found)
+        generated, received = self._generated_and_received(found)
+        ticks_TS = np.ascontiguousarray(np.concatenate([*generated, received], axis=1))
         steps = self.chart.num_steps
         bound_T, slot_T = np.empty(steps, np.int64), np.zeros(steps, np.int64)
         busiest(ticks_TS, self._slots[1], self._slots[2], bound_T, slot_T)
@@ -86,7 +87,7 @@ class Counter:
             np.array(sums, np.int64),
             tuple(g.arrived_TE.sum(axis=0) for g in found),
             tuple(g.events_TE.sum(axis=0) for g in found),
-            tuple(self._busy(ticks_TS)),
+            tuple(ticks_TC.sum(axis=0) for ticks_TC in generated),
             ticks_L,
         )
 
@@ -155,30 +156,35 @@ class Counter:
 
     @cached_property
     def _slots(self) -> tuple[np.ndarray, np.ndarray, int]:
-        """Layer and key of every column of `_ticks`, and the number of keys: cores that generate, cores that receive, the port."""
+        """Layer and key of every slot, and the number of keys: cores that generate, cores that receive, the port.
+
+        A slot is a group on one of its cores, then a layer on one of the cores that receive for it.
+        """
         M = self.plan.cores_M
         layers: list[int] = []
         keys: list[int] = []
         for group, stand in zip(self.chart.groups, self.plan.stands, strict=True):
             layers += [self.number[group.name]] * stand.cores_S.size
             keys += [2 * M.size] if group.port else np.searchsorted(M, stand.cores_S).tolist()
-        for outgoing in self.plan.outgoing:
-            for name, core in outgoing.ends if outgoing else ():
-                layers.append(self.number[name])
-                keys.append(M.size + int(np.searchsorted(M, core)))
+        for name, core in self._received_at:
+            layers.append(self.number[name])
+            keys.append(M.size + int(np.searchsorted(M, core)))
         return np.array(layers, np.int64), np.array(keys, np.int32), 2 * M.size + 1
 
-    def _ticks(self, found: tuple[GroupEvents, ...]) -> np.ndarray:
-        """Ticks of every slot in every step of the chip: of each group on each of its cores, then of each of its ends."""
-        steps = self.chart.num_steps
-        columns = [self._generated(g, events) for g, events in enumerate(found)]
+    @cached_property
+    def _received_at(self) -> tuple[tuple[str, int], ...]:
+        """Every layer on every core that receives for it, from whichever group."""
+        return tuple(dict.fromkeys(end for outgoing in self.plan.outgoing if outgoing for end in outgoing.ends))
+
+    def _generated_and_received(self, found: tuple[GroupEvents, ...]) -> tuple[list[np.ndarray], np.ndarray]:
+        """Ticks of every slot in every step of the chip; int64, (steps, S) for each group, then (steps, layers on cores)."""
+        place = {end: i for i, end in enumerate(self._received_at)}
+        received_RT = np.zeros((len(place), self.chart.num_steps), np.int64)
         for g, events in enumerate(found):
             outgoing = self.plan.outgoing[g]
-            if outgoing:
-                columns.append(self._at(g, self._received(outgoing, events)))
-        if not columns:
-            return np.zeros((steps, 0), np.int64)
-        return np.ascontiguousarray(np.concatenate(columns, axis=1))
+            if outgoing:  # a layer may hear several groups, but one of them once only
+                received_RT[[place[end] for end in outgoing.ends]] += self._at(g, self._received(outgoing, events)).T
+        return [self._generated(g, events) for g, events in enumerate(found)], received_RT.T
 
     def _generated(self, g: int, events: GroupEvents) -> np.ndarray:
         """Ticks that the cores of a group spend on its neurons and messages; int64 (steps, S)."""
@@ -203,12 +209,6 @@ class Counter:
         late = np.zeros((steps, ticks_TX.shape[1]), np.int64)
         late[depth : depth + ticks_TX.shape[0]] = ticks_TX
         return late
-
-    def _busy(self, ticks_TS: np.ndarray) -> list[np.ndarray]:
-        """Generating ticks of each core of every group, summed over steps; int64 (S,) each."""
-        sums = ticks_TS.sum(axis=0)
-        edges = np.cumsum([0, *(stand.cores_S.size for stand in self.plan.stands)])
-        return [sums[a:b] for a, b in zip(edges, edges[1:], strict=False)]
 
     # --- traffic, for timing with contention ----------------------------------------------------------------------------
 
