@@ -357,6 +357,19 @@ def test_steps_and_samples_of_a_drawn_trace_differ() -> None:
     assert len({frame.tobytes() for frame in frames}) == 6
 
 
+@pytest.mark.parametrize("each", [False, True])
+def test_a_layer_carries_the_values_of_its_bias(each: bool) -> None:
+    bias = np.arange(8.0).reshape(2, 2, 2) if each else np.array([0.0, 3.0])
+    arrival = {"x": spikes(1, 3, 3)}
+    for node, expected in (
+        (Conv2d(1, 2, (2, 2), has_bias=True, bias=bias), bias.reshape((2, 2, 2) if each else (2, 1, 1))),
+        (Conv2d(1, 2, (2, 2), has_bias=True), None),
+        (Conv2d(1, 2, (2, 2)), None),
+    ):
+        found = lowered(chain("n", {"in": Input((1, 3, 3)), "x": node, "n": IF()}), arrival)["x"].bias
+        assert found is None if expected is None else np.array_equal(found, expected)
+
+
 def test_a_layer_without_neurons_says_whose_its_sums_reach() -> None:
     """Two layers into one neuron: the last to be executed has it, the other joins it; elsewhere nobody joins anybody."""
     nodes = {"in": Input((3,)), "a": Linear(3, 2), "b": Linear(3, 2), "n": IF(), "c": Linear(2, 1), "out": Output((1,))}

@@ -146,6 +146,8 @@ def _layer(network: Network, trace: SpikeTrace, name: str, arrival: Arrival, sou
         geometry |= dict(weight_bits=node.weight_bits, has_bias=node.has_bias)
         if node.weight is not None:
             geometry["weight"] = node.weight.reshape(K, C // geometry.get("groups", 1), geometry["R"], geometry["S"])
+        if node.has_bias and node.bias is not None:
+            geometry["bias"] = node.bias.reshape((K, P, Q) if node.bias.ndim > 1 else (K, 1, 1))
     outputs = output_spikes(network, trace, name, shape)
     updates = trace.updates.get(name)
     inputs = network.layer_inputs(name)

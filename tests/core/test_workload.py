@@ -84,6 +84,7 @@ CHANGES: list[dict[str, Any]] = [
     {"inputs": ("conv0",)}, {"out": Spikes.pack(np.zeros((4, 1, 4, 3, 3)))},
     {"out": Spikes.pack(np.ones((4, 1, 4, 3, 3)))}, {"updates": Spikes.pack(np.zeros((4, 1, 4, 3, 3)))},
     {"weight": np.zeros((4, 2, 3, 3))}, {"weight": np.zeros((4, 2, 3, 3), np.int8)}, {"stored_kernel": (3, 3)}, {"joins": "conv0"},
+    {"bias": np.array([1.0, 0.0, 2.0, 2.0])}, {"bias": np.array([1.0, 2.0, 0.0, 2.0])},
     {"whole_arrival": Spikes.pack(np.zeros((4, 1, 2, 6, 6)))},
 ]  # fmt: skip
 
@@ -101,6 +102,12 @@ def test_every_field_of_a_layer_is_among_the_changes() -> None:
 @pytest.mark.parametrize("levels", [Levels(LEVELS, 3), Levels(LEVELS, 2, signed=True), Levels(LEVELS, 2, analog=True)])
 def test_a_layer_id_changes_with_what_levels_mean(levels: Levels) -> None:
     assert layer(arrival=levels).id != layer(arrival=Levels(LEVELS, 2)).id
+
+
+def test_a_layer_id_says_where_a_bias_acts() -> None:
+    bias = np.array([1.0, 0.0, 2.0, 2.0])
+    assert layer(bias=bias).id == layer(bias=3 * bias).id
+    assert layer(bias=np.ones(4)).id == layer().id
 
 
 def test_a_layer_id_is_that_of_an_equal_layer_in_another_memory_order() -> None:

@@ -422,6 +422,37 @@ def test_a_bias_updates_every_neuron_in_every_step() -> None:
 # --- the input -------------------------------------------------------------------------------------------------------
 
 
+def test_a_bias_of_0_updates_no_neuron() -> None:
+    base = two_layers()
+    a, b = base.layers[0], replace(base.layers[1], updates=None, has_bias=True)
+
+    def said(bias: list[float] | None) -> tuple[int, tuple[str, ...]]:
+        values = None if bias is None else np.array(bias).reshape(2, 1, 1)
+        counts = counted(work(a, replace(b, bias=values)))
+        return counts.of("b")["soma.update"], tuple(
+            x for x in counts.warnings if "updates of b" in x or "biases of b" in x
+        )
+
+    # both neurons of b get spikes in step 2, from those that a fires in step 1
+    assert [said(bias)[0] for bias in (None, [1, 1], [0, -2], [0, 0])] == [6, 6, 3 + 1, 2]
+    assert "not in the trace and taken to act on all neurons" in said(None)[1][0] and len(said(None)[1]) == 1
+    assert said([1, 1])[1] == ()
+    assert all("a lower bound" in said(bias)[1][0] for bias in ([0.0, -2.0], [0.0, 0.0]))
+    recorded = counted(work(a, replace(b, updates=base.layers[1].updates)))
+    assert not any("biases" in x for x in recorded.warnings)
+
+
+def test_biases_of_layers_that_reach_the_same_neurons_add_up() -> None:
+    base = recurrent()
+    ff, rec, fc = base.layers
+    one, other = np.array([1.0, 2.0]).reshape(2, 1, 1), np.array([-1.0, 2.0]).reshape(2, 1, 1)
+    ff, rec = replace(ff, has_bias=True, bias=one), replace(rec, has_bias=True, bias=other)
+    silent = Spikes.pack(np.zeros((3, 1, 2, 1, 1), bool))
+    layers = tuple(replace(x, arrival=silent, out=silent if x.name == "rec" else None) for x in (ff, rec, fc))
+    counts = counted(replace(base, layers=layers))
+    assert counts.of("rec")["soma.update"] == 3  # of the second neuron alone
+
+
 def test_the_port_takes_time_to_send_and_has_no_soma() -> None:
     """One input that fires once, to a layer on three cores: the port sends three messages while each core receives one."""
     slow = {"axon_in_ns": 0.0, "synapse_ns": 0.0, "access_ns": 0.0, "axon_out_ns": 1000.0, "update_ns": 0.0}

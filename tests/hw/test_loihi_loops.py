@@ -48,7 +48,12 @@ def networks(draw: st.DrawFn) -> Workload:
     for i, layer in enumerate(made):
         kind = "li" if layer.name == "c" else "if"
         updates = drawn(layer.K, layer.P, layer.Q) if draw(st.booleans()) else None
-        made[i] = replace(layer, neuron=NeuronRule(kind), updates=updates, has_bias=draw(st.integers(0, 4)) == 0)
+        values = rng.integers(-1, 2, draw(st.sampled_from(((layer.K, 1, 1), (layer.K, layer.P, layer.Q)))))
+        bias = draw(st.sampled_from((None, values)))
+        has_bias = draw(st.integers(0, 4)) == 0
+        made[i] = replace(
+            layer, neuron=NeuronRule(kind), updates=updates, has_bias=has_bias, bias=bias if has_bias else None
+        )
     return Workload(tuple(made), T, N, delay=draw(st.integers(0, 1)))
 
 
@@ -103,13 +108,15 @@ class Loops:
     def _updated(self, layer: Layer, n: int) -> set[tuple[int, tuple[int, ...]]]:
         if layer.updates is not None:
             return {(t, (k, p, q)) for t, k, p, q in np.argwhere(layer.updates.unpack()[:, n]).tolist()}
-        if layer.has_bias:
-            return {(t, place) for t in range(T) for place in self.owners[layer.name]}
         assert isinstance(layer.arrival, Spikes)
         arrived = np.argwhere(layer.arrival.unpack()[:, n]).tolist()
         late = self.work.delay
         hit = {(t + late, j) for t, *i in arrived for j in self.wires[layer.name].get(tuple(i), ())}  # type: ignore[arg-type]
-        return {(t, place) for t, place in hit if t < T}
+        found = {(t, place) for t, place in hit if t < T}
+        if layer.has_bias:  # values that are not known act everywhere
+            bias = np.broadcast_to(1 if layer.bias is None else layer.bias, (layer.K, layer.P, layer.Q))
+            found |= {(t, place) for t in range(T) for place in self.owners[layer.name] if bias[place] != 0}
+        return found
 
     def _spikes(
         self, group: str, booked: str, sent: Spikes, heard: tuple[str, ...], n: int, generate: Any, receive: Any

@@ -38,6 +38,7 @@ class Layer:
     weight: shape (K, C/groups, R, S), or None.
     stored_kernel: (R, S) of the weights as stored when a folded pool repeats them by index, else None.
     joins: the layer that has the neurons which the sums of this one reach, where that is another one.
+    bias: (K, 1, 1) or (K, P, Q), None where there is none or its values are unknown.
     whole_arrival: the arrival with the rows and columns that a folded pool leaves out, where there are any.
     """
 
@@ -66,6 +67,7 @@ class Layer:
     weight: np.ndarray | None = None
     stored_kernel: tuple[int, int] | None = None
     joins: str = ""
+    bias: np.ndarray | None = None
     whole_arrival: Arrival | None = None
 
     @property
@@ -131,7 +133,9 @@ class Layer:
         digest = hashlib.sha256()
         for item in fields(self):
             value = getattr(self, item.name)
-            if item.name in ("joins", "whole_arrival") and not value:
+            if item.name == "bias":  # what a count may depend on: where it does not act
+                value = None if value is None or value.all() else value != 0
+            if (item.name in ("bias", "whole_arrival") and value is None) or (item.name == "joins" and not value):
                 continue  # as before there were these fields
             array = value.packed if isinstance(value, Spikes) else value.values if isinstance(value, Levels) else value
             if isinstance(array, np.ndarray):

@@ -202,7 +202,8 @@ def _warnings(chart: Chart, plan: Plan, arch: LoihiArch) -> abc.Iterator[str]:
     guessed = [
         group.name
         for group in chart.groups
-        if not (group.port or group.driven or layers[group.name].kind == INPUT_KIND)
+        if not (group.port or layers[group.name].kind == INPUT_KIND)
+        and not (group.driven is not None and group.driven.all())
         and layers[group.name].updates is None
     ]
     if guessed:

@@ -125,10 +125,12 @@ class Counter:
             return _sample(recorded, n)
         num_steps = self.chart.workload.num_steps
         updated_BKPQ = np.zeros((-(-num_steps // 8), *group.shape_KPQ), np.uint8)
-        if group.driven:
-            updated_BKPQ[:] = 255
-            updated_BKPQ[-1] = last_bits(num_steps)
-            return updated_BKPQ.reshape(len(updated_BKPQ), -1)
+        if group.driven is not None:
+            driven_KPQ = np.broadcast_to(group.driven, group.shape_KPQ)
+            updated_BKPQ[:, driven_KPQ] = 255
+            updated_BKPQ[-1, driven_KPQ] = last_bits(num_steps)
+            if driven_KPQ.all():
+                return updated_BKPQ.reshape(len(updated_BKPQ), -1)
         arrived_BKPQ = np.zeros_like(updated_BKPQ)
         for name in group.members:
             layer = self.layers[name]

@@ -31,7 +31,8 @@ class Group:
 
     name: layer that has the neurons; of the port the first layer it feeds. members: layers whose sums reach them, in execution
     order. shape_KPQ: their map. out: spikes they send (T N K P Q), None where they send none that anything hears. depth: step
-    of the chip in which they work on step 0 of the trace. port: outside the cores. driven: every step updates every neuron.
+    of the chip in which they work on step 0 of the trace. port: outside the cores. driven: which neurons every step updates, bool,
+    for (K, P, Q), None where none is.
     """
 
     name: str
@@ -40,7 +41,7 @@ class Group:
     out: Spikes | None
     depth: int = 0
     port: bool = False
-    driven: bool = False
+    driven: np.ndarray | None = None
 
     @property
     def size(self) -> int:
@@ -303,8 +304,24 @@ class _Charting:
                 raise MappingError(
                     f"layer '{layer.name}': has the neurons of {', '.join(members)} together; give them one value of {knob}, got {values}"
                 )
-        driven = any(self.layers[name].has_bias or self._from_outside(name) for name in members)
+        driven = self._driven(members, layer.updates is not None)
         return Group(layer.name, members, (layer.K, layer.P, layer.Q), out, driven=driven)
+
+    def _driven(self, members: tuple[str, ...], recorded: bool) -> np.ndarray | None:
+        """Where biases act, which every neuron has but one of: the sum of those of the layers that reach it."""
+        everywhere = [self._from_outside(name) for name in members]  # of each, as it says so
+        biased = [self.layers[name] for name in members if self.layers[name].has_bias]
+        unknown = [layer.name for layer in biased if layer.bias is None]
+        if unknown and not recorded:
+            self.said.append(
+                f"the biases of {', '.join(unknown)} are not in the trace and taken to act on all neurons; record them with the weights"
+            )
+        if unknown or any(everywhere):
+            return np.ones((1, 1, 1), bool)
+        if not biased:
+            return None
+        acts = np.asarray(sum(np.asarray(layer.bias, np.float32) for layer in biased)) != 0
+        return acts if acts.any() else None
 
     def _from_outside(self, name: str) -> bool:
         """Whether the sums of a first layer are computed elsewhere."""
