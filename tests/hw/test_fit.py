@@ -154,6 +154,44 @@ def test_the_smallest_split_is_the_first_that_fits(data: st.DataObject, split: S
     assert found == (fits[0] if fits else None)
 
 
+@settings(deadline=None, max_examples=60)
+@given(st.data(), st.sampled_from(("stored", "skipped")), st.integers(1, 2))
+def test_the_advice_for_neurons_that_hear_themselves_moves_their_targets_along(
+    data: st.DataObject, zero_weights: str, loops: int
+) -> None:
+    """in -> a -> n, n -> r (and s) -> n, n -> b on cores of its own."""
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    K, others = data.draw(st.integers(2, 9)), data.draw(st.integers(1, 3))
+
+    def a_linear(name: str, C: int, K: int) -> Layer:
+        return a_layer(name, "linear", C=C, K=K, weight=rng.integers(0, 2, (K, C, 1, 1)).astype(np.int8))
+
+    looped = [a_linear(name, K, K) for name in "rs"[:loops]]
+    made = [a_linear("a", 3, K), *looped, a_linear("b", K, 4)]
+    wiring = Wiring(
+        {"a": (INPUT,), "b": ("n",), **{x.name: ("n",) for x in looped}},
+        {"a": "n", "b": "b", **{x.name: "n" for x in looped}},
+    )
+    tight = replace(ROOMY, out_axons=data.draw(st.integers(1, 25)), in_axons=data.draw(st.integers(3, 13)), cores=40)
+    tight = replace(tight, zero_weights=zero_weights)
+    far = split_owners((4, 1, 1), "neurons", others) + np.int32(20)
+
+    def needed(parts: int) -> dict[str, dict[int, int]]:
+        owners = {"n": split_owners((K, 1, 1), "neurons", parts), "b": far}
+        return reference.core_needs(made, owners, "shared", 0, zero_weights, wiring)
+
+    def over(parts: int) -> bool:
+        found = needed(parts)
+        return any(n > tight.of(limit) for limit in LIMITS for core, n in found[limit].items() if core < 20)
+
+    fits = [parts for parts in range(1, K + 1) if not over(parts)]
+    owners = {"n": split_owners((K, 1, 1), "neurons", data.draw(st.integers(1, K))), "b": far}
+    for finding in check_fit(made, owners, tight, wiring=wiring):
+        if finding.layer == "n":
+            expected = f"fits: {fits[0]} core{'s' * (fits[0] > 1)}" if fits else "no split"
+            assert expected in str(finding) or (not fits and "one neuron alone" in str(finding))
+
+
 def test_every_limit_has_its_own_message_with_the_way_out() -> None:
     a = a_layer("a", C=4, K=8, H=6, W=6, R=3, S=3)
     b = a_layer("b", "linear", C=128, K=10, inputs=("a",))
@@ -223,6 +261,13 @@ def test_layers_on_one_core_are_told_together() -> None:
     (finding,) = check_fit([a, b], owners, replace(ROOMY, compartments=32))
     assert (finding.layer, finding.need, finding.allowed, finding.cores) == ("a", 35, 32, 1)
     assert "35 compartments (neurons) on core 0, with b on it (the layer's own: 30), a core has 32" in str(finding)
+    (finding,) = check_fit([a, b], owners, replace(ROOMY, synapse_memory_bit=8 * 700))
+    assert (
+        "750 B of synapse memory (weights) on core 0, with b on it (the layer's own: 600 B), a core has 700 B"
+        in str(finding)
+    )
+    (finding,) = check_fit([a], {"a": np.zeros((30, 1, 1), np.int32)}, replace(ROOMY, compartments=1))
+    assert "a core has 1 compartment; 1 of 1 core over" in str(finding)
 
 
 def test_a_layer_without_cores_is_named() -> None:

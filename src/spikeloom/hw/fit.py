@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -200,7 +201,9 @@ def check_fit(
     advices = {}
     for name in held.layers:
         members = tuple(layer for layer in layers if wiring.neurons[layer.name] == name)
-        advices[name] = _Advice(name, members, owners[name].shape, limits, held.destinations.get(name), wiring)
+        others = [layer for layer in wiring.heard(layers).get(name, ()) if layer not in members]
+        sent_KPQ = _shared_axons(others, fans, owners[name].shape)[1] if others else None
+        advices[name] = _Advice(name, members, owners[name].shape, limits, sent_KPQ, wiring)
     over_IM = held.needs_IM > limits.array_I[:, None]
     for i, limit in enumerate(LIMITS):
         blamed_M = held.shares_ILM[i].argmax(axis=0)
@@ -227,7 +230,7 @@ def smallest_split(
 ) -> int | None:
     """The least number of cores over which a layer, split evenly, keeps its limits, or None; cores of its own are assumed.
 
-    destinations_KPQ: number of cores that each neuron sends to (`Needs.destinations`); none where nobody listens. keep: limits to keep.
+    destinations_KPQ: number of cores that each neuron sends to in other layers; none where nobody listens. keep: limits to keep.
     """
     shape, wiring = (layer.K, layer.P, layer.Q), Wiring.of((layer,))
     return _Advice(layer.name, (layer,), shape, limits, destinations_KPQ, wiring).smallest(split, keep)
@@ -301,8 +304,18 @@ def _too_many_cores(held: Needs, limits: Limits) -> Iterator[Finding]:
 def _amount(limit: Limit, number: int) -> str:
     """A need or a limit in words."""
     if limit == "synapse_memory":
-        return f"{-(-number // 8):,} B of synapse memory"
-    return f"{number:,} {limit.replace('_', '-')}"
+        return f"{_number(limit, number)} of synapse memory"
+    name = limit.replace("_", "-")
+    return f"{_number(limit, number)} {name.removesuffix('s') if number == 1 else name}"
+
+
+def _number(limit: Limit, number: int) -> str:
+    """A need or a limit as a number: memory in bytes, begun ones included."""
+    return f"{-(-number // 8):,} B" if limit == "synapse_memory" else f"{number:,}"
+
+
+def _cores(number: int) -> str:
+    return f"{number:,} core{'s' * (number != 1)}"
 
 
 _MEANING: dict[Limit, str] = {
@@ -317,17 +330,25 @@ def _sentence(name: str, limit: Limit, held: Needs, i: int, worst: int, over: in
     """What is too much, where and by how much."""
     need, share = int(held.needs_IM[i, worst]), int(held.shares_ILM[i, held.layers.index(name), worst])
     others = [held.layers[n] for n in np.flatnonzero(held.shares_ILM[0, :, worst]) if held.layers[n] != name]
-    with_others = f", with {', '.join(others)} on it (the layer's own: {share:,})" if others and share < need else ""
+    with_others = (
+        f", with {', '.join(others)} on it (the layer's own: {_number(limit, share)})"
+        if others and share < need
+        else ""
+    )
     allowed = _amount(limit, limits.of(limit))
     return (
         f"layer '{name}': {_amount(limit, need)} ({_MEANING[limit]}) on core {held.cores_M[worst]}{with_others}, a core has {allowed}; "
-        f"{over} of {cores} core{'s' * (cores != 1)} over; "
+        f"{over} of {_cores(cores)} over; "
     )
 
 
 @dataclass(frozen=True, eq=False)
 class _Advice:
-    """How many cores the neurons of a layer would need. members: layers whose sums reach them, none for the input."""
+    """How many cores the neurons of a layer would need.
+
+    members: layers whose sums reach them, none for the input. destinations_KPQ: number of cores that each neuron sends to in other
+    layers, which stay where they are; to members it sends wherever the split puts them.
+    """
 
     name: str
     members: tuple[Layer, ...]
@@ -340,19 +361,19 @@ class _Advice:
     def text(self, limit: Limit, split: Split) -> str:
         """The smallest split, or why there is none."""
         if (cores := self.smallest(split, LIMITS)) is not None:
-            return f"smallest split by {split} that fits: {cores} core{'s' * (cores != 1)}"
+            return f"smallest split by {split} that fits: {_cores(cores)}"
         for other in _SPLITS:
             if other != split and (cores := self.smallest(other, LIMITS)) is not None:
-                return f"no split by {split} fits, the smallest by {other} that does: {cores} cores"
+                return f"no split by {split} fits, the smallest by {other} that does: {_cores(cores)}"
         cores = self.smallest(split, (limit,))
         if cores is not None:
-            return f"{cores} cores by {split} keep this limit, but no split of the layer keeps all four"
+            return f"{_cores(cores)} by {split} keep{'s' * (cores == 1)} this limit, but no split of the layer keeps all four"
         units = self.units(split)
         if limit != "compartments" and (least := self.of_one_neuron(limit)) > self.limits.of(limit):
             return f"no split fits: one neuron alone needs {_amount(limit, least)}"
         if units <= self.limits.cores:
             return f"no split by {split} fits: even one {_UNIT[split]} a core is too much"
-        return f"no split by {split} fits on {self.limits.cores} cores, all that the machine has"
+        return f"no split by {split} fits on {_cores(self.limits.cores)}, all that the machine has"
 
     def units(self, split: Split) -> int:
         """Things that a split shares out."""
@@ -371,7 +392,7 @@ class _Advice:
     def of_one_neuron(self, limit: Limit) -> int:
         """The most that one neuron of the layer needs alone, memory in bits; of several layers that reach it, the most of one."""
         if limit == "out_axons":
-            return 0 if self.destinations_KPQ is None else int(self.destinations_KPQ.max())
+            return int(self.least_sent_KPQ.max())
         if limit == "compartments":
             return 1
         most = 0
@@ -386,19 +407,37 @@ class _Advice:
                 most = max(most, int(stored_weights_K(layer, self.limits.zero_weights).max()) * bits)
         return most
 
+    @cached_property
+    def loops(self) -> tuple[Layer, ...]:
+        """Members that hear the neurons themselves."""
+        return tuple(layer for layer in self.members if self.name in self.wiring.sources[layer.name])
+
+    @cached_property
+    def least_sent_KPQ(self) -> np.ndarray:
+        """Out-axons of each neuron where all neurons are on one core: the least of any split."""
+        sent_KPQ = np.zeros(self.shape_KPQ, np.int64) if self.destinations_KPQ is None else self.destinations_KPQ
+        if self.loops:
+            fans = self._fans(np.zeros(self.shape_KPQ, np.int32))
+            sent_KPQ = sent_KPQ + _shared_axons(self.loops, fans, self.shape_KPQ)[1]
+        return sent_KPQ
+
+    def _fans(self, owner_KPQ: np.ndarray) -> dict[str, Fan]:
+        return layer_fans(self.members, {self.name: owner_KPQ}, self.limits.zero_weights, self.wiring)
+
     def _fits(self, split: Split, parts: int, keep: Sequence[Limit]) -> bool:
         """Quick refusals first: what is counted without a fan, then the last core, which holds most neurons."""
         (K, P, Q), units = self.shape_KPQ, self.units(split)
         first = (parts - 1) * (units // parts)
         if "compartments" in keep and (units - first) * (K * P * Q // units) > self.limits.compartments:
             return False
-        if "out_axons" in keep and self.destinations_KPQ is not None:
+        if "out_axons" in keep:
             sent_X = self._sent(split)
             starts = np.arange(parts) * (units // parts)
             if np.add.reduceat(sent_X, starts).max() > self.limits.out_axons:
                 return False
         ask = [limit in keep for limit in LIMITS[1:3]]
-        if not self.members or not any(ask):
+        looping = "out_axons" in keep and bool(self.loops)
+        if not self.members or not (any(ask) or looping):
             return True
         allowed_I = np.where(ask, self.limits.array_I[1:3], np.iinfo(np.int64).max)
         last_KPQ = np.zeros((K, P, Q), bool)
@@ -408,18 +447,21 @@ class _Advice:
             last_KPQ[(slice(first, None),) if split == "channels" else (slice(None), slice(first, None))] = True
         if any((self._at_least(layer, last_KPQ) > allowed_I).any() for layer in self.members):
             return False
-        owners = {self.name: split_owners((K, P, Q), split, parts)}
-        fans = layer_fans(self.members, owners, self.limits.zero_weights, self.wiring)
-        held_IM = needs(self.members, owners, self.limits, fans, self.wiring).needs_IM
+        owner_KPQ = split_owners((K, P, Q), split, parts)
+        fans = self._fans(owner_KPQ)
+        held_IM = needs(self.members, {self.name: owner_KPQ}, self.limits, fans, self.wiring).needs_IM
+        if looping:  # what the neurons send to one another is among the needs, what they send elsewhere is not
+            sent_M = held_IM[3]
+            if self.destinations_KPQ is not None:
+                sent_M = sent_M + np.bincount(owner_KPQ.ravel(), self.destinations_KPQ.ravel()).astype(np.int64)
+            if sent_M.max() > self.limits.out_axons:
+                return False
         return bool((held_IM[1:3] <= allowed_I[:, None]).all())
 
     def _sent(self, split: Split) -> np.ndarray:
-        """Out-axons of each neuron, channel or row of the map."""
-        assert self.destinations_KPQ is not None
+        """Least out-axons of each neuron, channel or row of the map."""
         axes = {"neurons": (), "channels": (1, 2), "rows": (0, 2)}[split]
-        sent: np.ndarray = (
-            self.destinations_KPQ.sum(axis=axes).reshape(-1) if axes else self.destinations_KPQ.reshape(-1)
-        )
+        sent: np.ndarray = (self.least_sent_KPQ.sum(axis=axes) if axes else self.least_sent_KPQ).reshape(-1)
         return sent
 
     def _at_least(self, layer: Layer, part_KPQ: np.ndarray) -> np.ndarray:
