@@ -77,7 +77,7 @@ def price(
                 utilisation=dict((utilisation or {}).get(name, {})),
             )
         )
-    said = [*counts.warnings, *warnings, *arch.notes(), *not_leaking, *without_area]
+    said = [*counts.warnings, *warnings, *arch.notes(), *_own_table(arch, table), *not_leaking, *without_area]
     if counts.expected:
         said.append("the counts are expected values of a rate-driven or tool-faithful model, not events of a trace")
     return Report(
@@ -93,6 +93,13 @@ def price(
         workload_id=workload_id,
         label=label,
     )
+
+
+def _own_table(arch: AbstractArch, table: Table) -> Iterable[str]:
+    """Name a table that is not shipped, and the sources that it gives."""
+    if arch.table.endswith(".toml"):
+        sources = dict.fromkeys(entry.source for entry in table.entries)
+        yield f"prices are those of {arch.table}, a table of your own, which names as its sources: {'; '.join(sources)}"
 
 
 def _check(counts: Counts, arch: AbstractArch, num_samples: int, layer_synops: Mapping[str, int]) -> None:

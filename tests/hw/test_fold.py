@@ -26,7 +26,7 @@ from spikeloom.core.nodes import (
 from spikeloom.core.trace import Arrival, Levels, Spikes, SpikeTrace
 from spikeloom.core.workload import Layer, NeuronRule, Workload
 from spikeloom.errors import MappingError
-from spikeloom.hw.base import fold_pools
+from spikeloom.hw.base import fold_pools, why_kept
 from spikeloom.hw.spikex import Spikex, SpikexArch
 from spikeloom.lower import lower
 
@@ -233,6 +233,14 @@ STAY = {
 }
 
 
+WHY = {
+    "overlapping": "its windows overlap: kernel [3, 3], stride [2, 2]",
+    "gaps": "its windows leave gaps: kernel [2, 2], stride [3, 3]",
+    "padded": "it is padded by [1, 1]",
+    "dilated behind": "the convolution 'layer' behind it is dilated by [2, 2]",
+}
+
+
 @pytest.mark.parametrize("name", STAY)
 def test_pools_that_cannot_be_folded_stay_and_leave_levels(name: str) -> None:
     workload, _ = STAY[name]
@@ -242,6 +250,7 @@ def test_pools_that_cannot_be_folded_stay_and_leave_levels(name: str) -> None:
         with pytest.raises(MappingError, match="layer 'pool': spikex cannot run a sumpool2d layer"):
             Spikex().map(workload, SpikexArch())
         return
+    assert WHY[name] in why_kept(fold_pools(workload)["pool"], fold_pools(workload))
     run = Spikex().runs(workload, SpikexArch())
     assert [layer.name for layer in run.layers] == ["conv", "layer"]
     assert run["layer"].id == workload["layer"].id

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,7 @@ from spikeloom.core.trace import Arrival, Levels, Spikes, SpikeTrace
 from spikeloom.core.workload import Layer, NeuronRule, Workload
 from spikeloom.errors import ConfigError, MappingError, SpikeloomError
 from spikeloom.evaluate import evaluate, load_machine
+from spikeloom.files.placement import write_placement
 from spikeloom.hw import HARDWARE
 from spikeloom.hw.loihi_arch import DAVIES, LOIHI_PRESETS, LoihiArch
 from spikeloom.hw.loihi_events import Counter
@@ -668,6 +671,7 @@ def test_traffic_adds_up_to_what_is_counted(make: Any) -> None:
         ({"table": "sata28"}, "never mixed"),
         ({"axon_out_ns": 2.1}, r"axon_out_ns: got 2\.1, which is that of loihi-davies2018"),
         ({"access_ns": 1.23}, r"access_ns: got 1\.23 ns, expected whole ticks"),
+        ({"synapse_ns": 3.85}, r"synapse_ns: got 3\.85 ns, expected whole ticks"),
         ({"synapse_ns": -0.5}, "synapse_ns"),
         ({**LOIHI_PRESETS[DAVIES], "synapse_class": "conv"}, "knows dense only"),
         ({"cores": -1}, "cores: got -1"),
@@ -683,7 +687,21 @@ def test_a_changed_latency_and_a_table_of_your_own_are_named() -> None:
         "latencies that are not those of loihi-sanafe: update_ns, synapse_ns"
         in LoihiArch(update_ns=9.9, synapse_ns=2.5).notes()
     )
-    assert LoihiArch(table="mine.toml").table == "mine.toml"
+    with pytest.raises(ConfigError, match=r"^loihi:synapse_ns=3.85: synapse_ns: got 3\.85"):
+        load_machine("loihi:synapse_ns=3.85")
+
+
+def test_a_table_of_your_own_is_named_by_its_file_and_sources(tmp_path: Path) -> None:
+    """Figures of one set under the name of the other's units."""
+    shipped = resources.files("spikeloom.components") / "tables" / "loihi-sanafe.toml"
+    mine = tmp_path / "mine.toml"
+    mine.write_text(shipped.read_text(encoding="utf-8").replace("51.2", "52"), encoding="utf-8")
+    report = evaluate(two_layers(), LoihiArch(table=str(mine)))
+    assert any(
+        f"{mine}, a table of your own, which names as its sources: " in x and "SANA-FE" in x for x in report.warnings
+    )
+    assert any(f"latencies and barrier alone, the energies are those of {mine}" in x for x in report.warnings)
+    assert not any("of your own" in x for x in evaluate(two_layers(), LoihiArch()).warnings)
 
 
 def one_node(node: Node, shape: tuple[int, ...], neuron: Node, arrival: Arrival | None = None) -> Workload:
@@ -691,10 +709,24 @@ def one_node(node: Node, shape: tuple[int, ...], neuron: Node, arrival: Arrival 
     return lower(chain("n", {"in": Input(shape), "x": node, "neuron": neuron}), SpikeTrace(2, 1, {"x": found}))
 
 
+def behind_pool(stride: tuple[int, int], node: Node, shape: tuple[int, ...]) -> Workload:
+    """A 2x2 sum pool x on the input, and a layer y on its sums."""
+    flat: dict[str, Node] = {"flat": Flatten()} if len(shape) == 1 else {}
+    nodes = {"in": Input(SHAPE), "x": SumPool2d((2, 2), stride), **flat, "y": node, "neuron": IF()}
+    sums = Levels(np.zeros((2, 1, *shape), np.uint8), 3)
+    return lower(chain("n", nodes), SpikeTrace(2, 1, {"x": Spikes.pack(np.zeros((2, 1, *SHAPE), bool)), "y": sums}))
+
+
 SHAPE = (2, 4, 4)
 REFUSED: dict[str, tuple[Workload, str]] = {
     "max pool": (one_node(MaxPool2d((2, 2), (2, 2)), SHAPE, IF()), "cannot run a maxpool2d"),
-    "pool at the end": (one_node(SumPool2d((2, 2), (2, 2)), SHAPE, IF()), "folds pools"),
+    "pool at the end": (one_node(SumPool2d((2, 2), (2, 2)), SHAPE, IF()), "cannot fold this one: no layer is behind it"),
+    "gaps": (behind_pool((3, 3), Linear(2, 2), (2,)), "leave gaps"),
+    "dilated": (behind_pool((2, 2), Conv2d(2, 2, (1, 1), dilation=(2, 2)), (2, 2, 2)), r"'y' behind it is dilated by \[2, 2\]"),
+    "a pool behind": (behind_pool((2, 2), SumPool2d((2, 2), (2, 2)), (2, 2, 2)), "behind it is 'y', a sumpool2d layer"),
+    "nothing behind": (
+        replace(both := behind_pool((2, 2), SumPool2d((2, 2), (2, 2)), (2, 2, 2)), layers=both.layers[:1]), "no layer is behind it",
+    ),
     "relu": (one_node(Linear(4, 2), (4,), ReLU()), "sends levels"),
     "graded": (one_node(Linear(4, 2), (4,), IF(), Levels(np.ones((2, 1, 4), np.uint8), 3)), "hears graded levels of 3 bits"),
     "signed": (
@@ -743,9 +775,13 @@ def test_a_placement_must_place_every_group_on_cores_there_are() -> None:
     ("fields", "message"),
     [
         ({"cores": 5}, "'a': 5 cores for 4 neurons"),
-        ({"cores": 2, "split": "rows"}, "'a': 2 cores for 1 rows"),
+        ({"cores": 2, "split": "rows"}, "'a': 2 cores for 1 row;"),
+        ({"compartments": 3, "cores": {"a": 4, "b": 3}}, "'b': 3 cores for 2 neurons"),
         ({"compartments": 3, "split": "rows"}, "'a': one of its rows has 4 neurons"),
-        ({"chips": 1, "rows": 1, "columns": 1, "cores_per_tile": 1}, "set chips = 2"),
+        (
+            {"chips": 1, "rows": 1, "columns": 1, "cores_per_tile": 1},
+            "takes 2 cores in the order of layers, 1 chip has 1; set chips = 2",
+        ),
         ({"cores": {"a": 1}}, r"must name every layer once: missing \['b'\]"),
         ({"compartments": 3, "cores": 1}, "'a': 4 compartments"),
         ({"in_axons": 2}, "'a': 3 in-axons"),
@@ -756,6 +792,54 @@ def test_a_placement_must_place_every_group_on_cores_there_are() -> None:
 def test_what_does_not_fit_is_refused_with_a_remedy(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(MappingError, match=message):
         counted(two_layers(), **fields)
+
+
+def test_no_more_chips_are_advised_than_there_may_be() -> None:
+    far = Placement((lone("a", 0, 0), lone("b", 5000, 0)))
+    with pytest.raises(
+        MappingError, match="fewer cores; even the most chips that a machine may have, 4,096, are too few"
+    ):
+        counted(two_layers(), far, rows=1, columns=1, cores_per_tile=1)
+    with pytest.raises(MappingError, match="place of layer 'a' on tile 0 core 1: a tile has 1 core, numbered from 0"):
+        counted(two_layers(), Placement((lone("a", 0, 1), lone("b", 0, 0))), cores_per_tile=1)
+
+
+def test_an_error_of_a_placement_names_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "place.toml"
+    for places, message in (
+        ((lone("a", 0, 0),), "the placement must place"),
+        ((lone("a", 9, 0), lone("b", 99, 0)), "takes core 396"),
+    ):
+        write_placement(path, Placement(places))
+        with pytest.raises(MappingError, match=f"^{path}: .*{message}"):
+            evaluate(two_layers(), LoihiArch(placement=str(path)))
+
+
+def test_an_input_that_is_known_as_a_vector_has_no_channels() -> None:
+    """A linear layer hears a map flattened, and the trace says no more than that; where another layer knows the map, it is used."""
+    work_on_chip = {"input_on_chip": True}
+    rest = (lone("a", 0, 1), lone("b", 0, 1))
+    for place in (
+        Place("input", 0, 0, neurons=(0, 3), order="hwc"), Place("input", 0, 0, channels=(0, 3)), Place("input", 0, 0, rows=(0, 1)),
+    ):  # fmt: skip
+        with pytest.raises(MappingError, match="on tile 0 core 0: only linear layers hear the input, as a vector of 3"):
+            counted(two_layers(), Placement((place, *rest)), **work_on_chip)
+    for split in ("channels", "neurons"):  # those of a vector are the same
+        assert counted(two_layers(), split=split, cores=2, **work_on_chip).statistics["input", "cores"] == 2
+    known = parted((25,), Spikes.pack(np.ones((2, 1, 25), bool)))
+    by_rows = (Place("input", 0, 0, rows=(0, 4)), Place("input", 4, 0, rows=(4, 5)), lone("b", 0, 0), lone("d", 0, 0))
+    total(counted(known, Placement(by_rows), **work_on_chip), axon_out=2 * 25, router_hop_x=2 * 5)
+
+
+def test_a_layer_may_not_take_the_name_of_the_input() -> None:
+    a, b = two_layers().layers
+    with pytest.raises(
+        MappingError, match=r"^layer 'input': with input_on_chip = true that is the name of the input's neurons"
+    ):
+        counted(work(replace(a, name="input"), replace(b, inputs=("input",))), input_on_chip=True)
+    with pytest.raises(MappingError, match=r"^layer 'input': with input_on_chip"):
+        counted(work(a, replace(b, name="input")), input_on_chip=True)
+    assert counted(work(a, replace(b, name="input"))).of("input")["soma.access"] == 6
 
 
 def test_limits_can_be_reported_instead() -> None:

@@ -256,7 +256,8 @@ def _drawn_places(
 ) -> tuple[list[Place], list[manycore.Core]]:
     """Runs of neurons, channel by channel or position by position, or rows, on any cores; and the core of every neuron."""
     K, P, Q = shape
-    kind = draw(st.sampled_from(("chw", "hwc", "rows")))
+    vector = layer == "input" and (P, Q) == (1, 1)  # its map may not be known
+    kind = draw(st.sampled_from(("chw",) if vector else ("chw", "hwc", "rows")))
     size = P if kind == "rows" else K * P * Q
     cuts = sorted({0, size, *(int(cut) for cut in rng.integers(0, size, draw(st.integers(0, 3))))})
     places = []

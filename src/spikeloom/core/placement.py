@@ -5,7 +5,7 @@ Letters: K P Q a layer's output map. A core is known by tile and core in tile; i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -82,9 +82,10 @@ class Place:
 
 @dataclass(frozen=True)
 class Placement:
-    """Places of every layer that has neurons on the machine, in any order."""
+    """Places of every layer that has neurons on the machine, in any order. source: the file they come from."""
 
     places: tuple[Place, ...]
+    source: str = field(default="", compare=False)
 
     @cached_property
     def layers(self) -> tuple[str, ...]:
@@ -104,7 +105,9 @@ class Placement:
         owner_KPQ = np.full(shape_KPQ, -1, np.int32)
         for place in self.of(layer):
             if place.core >= cores_per_tile:
-                raise MappingError(f"{place}: a tile has {cores_per_tile} cores, numbered from 0")
+                raise MappingError(
+                    f"{place}: a tile has {cores_per_tile} core{'s' * (cores_per_tile != 1)}, numbered from 0"
+                )
             place.put(owner_KPQ, place.tile * cores_per_tile + place.core)
         if missing := int((owner_KPQ < 0).sum()):
             raise MappingError(

@@ -57,7 +57,7 @@ def read_placement(path: str | Path) -> Placement:
             places.append(replace(place, order=entry.order or "chw"))
         except MappingError as error:
             raise ConfigError(f"{path}: place[{n}]: {error}") from None
-    placement = Placement(tuple(places))
+    placement = Placement(tuple(places), str(path))
     for layer in placement.layers:
         _check_layer(path, placement.of(layer))
     return placement

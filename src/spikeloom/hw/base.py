@@ -17,6 +17,8 @@ from spikeloom.core.workload import Layer, Workload
 from spikeloom.errors import ConfigError, MappingError
 from spikeloom.files.schema import nearest
 
+#: Pools that may fold.
+SUMMING_POOLS = ("sumpool2d", "avgpool2d")
 #: Warning of every workload that `refuse_shapes_only` may refuse.
 SHAPES_ONLY = "a layer list: shapes without spikes"
 ArchT = TypeVar("ArchT", bound=AbstractArch)
@@ -114,12 +116,8 @@ def fold_pools(workload: Workload) -> Workload:
     folded: dict[str, Layer] = {}
     gone: set[str] = set()
     for layer in workload.layers:
-        pool = by_name.get(layer.inputs[0]) if len(layer.inputs) == 1 else None
-        if pool is None or pool.kind not in ("sumpool2d", "avgpool2d") or layer.kind not in ("conv2d", "linear"):
-            continue
-        if pool.stride != (pool.R, pool.S) or pool.padding != (0, 0) or layer.dilation != (1, 1):
-            continue
-        if pool.num_steps != layer.num_steps or pool.neuron.kind != "none":  # neurons between the two are no sum
+        pool = by_name.get(layer.inputs[0]) if layer.inputs else None
+        if pool is None or pool.kind not in SUMMING_POOLS or _obstacle(pool, layer):
             continue
         folded[layer.name] = _folded(pool, layer)
         gone.add(pool.name)
@@ -128,6 +126,34 @@ def fold_pools(workload: Workload) -> Workload:
     layers = tuple(folded.get(layer.name, layer) for layer in workload.layers if layer.name not in gone - kept)
     _folded_workloads[workload] = done = replace(workload, layers=layers)
     return done
+
+
+def why_kept(pool: Layer, workload: Workload) -> str:
+    """Why `fold_pools` leaves a sum or average pool in a workload, in words."""
+    users = [layer for layer in workload.layers if pool.name in layer.inputs]
+    reasons = [reason for reason in (_obstacle(pool, layer) for layer in users) if reason]
+    return reasons[0] if reasons else "no layer is behind it"
+
+
+def _obstacle(pool: Layer, layer: Layer) -> str:
+    """Why a pool does not fold into a layer that hears it, or nothing."""
+    if pool.neuron.kind != "none":  # neurons between the two are no sum
+        return f"it has neurons of its own ({pool.neuron.kind})"
+    if pool.padding != (0, 0):
+        return f"it is padded by {list(pool.padding)}"
+    kernel = (pool.R, pool.S)
+    if pool.stride != kernel:
+        what = "windows overlap" if pool.stride[0] < pool.R or pool.stride[1] < pool.S else "windows leave gaps"
+        return f"its {what}: kernel {list(kernel)}, stride {list(pool.stride)}"
+    if layer.kind not in ("conv2d", "linear"):
+        return f"behind it is '{layer.name}', a {layer.kind} layer"
+    if len(layer.inputs) > 1:
+        return f"'{layer.name}' behind it hears other layers, too"
+    if layer.dilation != (1, 1):
+        return f"the convolution '{layer.name}' behind it is dilated by {list(layer.dilation)}"
+    if pool.num_steps != layer.num_steps:
+        return f"it has {pool.num_steps} steps, '{layer.name}' behind it {layer.num_steps}"
+    return ""
 
 
 def _cropped(arrival: Arrival, height: int, width: int) -> Arrival:

@@ -156,6 +156,7 @@ class LoihiArch(AbstractArch):
                 f"synapse_class: got '{unknown[0]}', {self.units} knows {', '.join(SYNAPSES_NS[self.units])} only"
             )
         self._refuse_mixed_latencies()
+        _whole_ticks("synapse_ns", self.synapse_ns)
         self.ticks, self.network_ticks  # noqa: B018  # refuses latencies that are no whole ticks
 
     def _refuse_mixed_latencies(self) -> None:
@@ -236,6 +237,11 @@ class LoihiArch(AbstractArch):
             if self.units == SANAFE
             else "units loihi-davies2018: pre-silicon simulation, read second hand; access and update are its inactive and active "
             "neuron, a message within a tile stands for sending, and receiving is free",
+            *(
+                []
+                if self.table == self.units
+                else [f"of {self.units} are latencies and barrier alone, the energies are those of {self.table}"]
+            ),
             "every sample begins at rest; resetting the membranes between samples is not priced",
         ]
         own = LATENCIES_NS[self.units]

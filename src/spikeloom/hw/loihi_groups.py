@@ -17,7 +17,7 @@ from spikeloom.core.placement import INPUT
 from spikeloom.core.trace import Levels, Spikes
 from spikeloom.core.workload import Layer, NeuronRule, Workload
 from spikeloom.errors import MappingError
-from spikeloom.hw.base import check_layer_tables, fold_pools, refuse_shapes_only
+from spikeloom.hw.base import SUMMING_POOLS, check_layer_tables, fold_pools, refuse_shapes_only, why_kept
 from spikeloom.hw.loihi_arch import LoihiArch
 
 WEIGHTED = ("conv1d", "conv2d", "linear")
@@ -92,6 +92,11 @@ def _with_input(workload: Workload) -> Workload:
     first = [layer for layer in workload.layers if not heard[layer.name] and isinstance(layer.arrival, Spikes)]
     if not first:
         return workload
+    if any(layer.name == INPUT for layer in workload.layers):
+        raise MappingError(
+            f"layer '{INPUT}': with input_on_chip = true that is the name of the input's neurons; give the layer another name, or set "
+            "input_on_chip = false"
+        )
     one, names = _with_map(first), {layer.name for layer in first}
     for layer in first[1:]:
         if not _same(layer, first[0]):
@@ -160,10 +165,10 @@ def chart_of(run: Workload, arch: LoihiArch) -> Chart:
 
 def _refuse_unsupported(layer: Layer, run: Workload, inputs: tuple[str, ...], arch: LoihiArch) -> None:
     where = f"layer '{layer.name}'"
-    if layer.kind in ("sumpool2d", "avgpool2d"):
+    if layer.kind in SUMMING_POOLS:
         raise MappingError(
-            f"{where}: loihi folds pools without padding or overlap into the convolution or linear layer behind, which this one has not; "
-            "use a convolution with a stride instead"
+            f"{where}: loihi folds pools into the convolution or linear layer behind, and cannot fold this one: "
+            f"{why_kept(layer, run)}; use a convolution with a stride instead"
         )
     if layer.kind not in (*WEIGHTED, "add", INPUT_KIND):
         raise MappingError(

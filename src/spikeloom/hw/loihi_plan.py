@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict, abc
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from spikeloom.core.arch import of_layer
-from spikeloom.core.placement import Place, Placement, even_split
+from spikeloom.core.placement import INPUT, Place, Placement, even_split
 from spikeloom.core.workload import Layer
 from spikeloom.errors import MappingError
 from spikeloom.hw.fan import Fan, fan, source_owners
@@ -88,16 +88,20 @@ def fill_in_order(chart: Chart, arch: LoihiArch) -> Placement:
         if group.port:
             continue
         split = of_layer(arch.split, group.name)
+        if split == "channels" and group.shape_KPQ[1:] == (1, 1):
+            split = "neurons"  # of a vector they are the same
         count = {"neurons": group.size, "channels": group.shape_KPQ[0], "rows": group.shape_KPQ[1]}[split]
         parts = of_layer(arch.cores, group.name) or _fewest(group, split, count, arch.compartments)
         if parts > count:
-            raise MappingError(f"layer '{group.name}': {parts} cores for {count} {split}; expected at most {count}")
+            raise MappingError(
+                f"layer '{group.name}': {_many(parts, 'core')} for {_many(count, split[:-1])}; expected at most {count}"
+            )
         for first, last in even_split(count, parts):
             tile, within = divmod(core, arch.cores_per_tile)
             whole = Place(group.name, tile, within)
             places.append(replace(whole, **{split: (first, last)}))  # type: ignore[arg-type]
             core += 1
-    _check_cores(core, f"{core} cores in the order of layers", arch.mesh)
+    _check_cores(core, f"{_many(core, 'core')} in the order of layers", arch.mesh)
     return Placement(tuple(places))
 
 
@@ -106,7 +110,8 @@ def _fewest(group: Group, split: str, count: int, compartments: int) -> int:
     each = group.size // count
     if each > compartments:
         raise MappingError(
-            f"layer '{group.name}': one of its {split} has {each} neurons, a core {compartments} compartments; split it by neurons"
+            f"layer '{group.name}': one of its {split} has {_many(each, 'neuron')}, a core {_many(compartments, 'compartment')}; split "
+            "it by neurons"
         )
     parts = -(-count * each // compartments)
     while (count - (parts - 1) * (count // parts)) * each > compartments:
@@ -115,21 +120,43 @@ def _fewest(group: Group, split: str, count: int, compartments: int) -> int:
 
 
 def _check_cores(needed: int, what: str, mesh: Mesh) -> None:
-    if needed > mesh.num_cores:
-        raise MappingError(
-            f"the network takes {what}, {mesh.chips} chip{'s' * (mesh.chips != 1)} of {mesh.cores_per_chip} have {mesh.num_cores}; set "
-            f"chips = {-(-needed // mesh.cores_per_chip)} or give the layers fewer cores"
-        )
+    if needed <= mesh.num_cores:
+        return
+    chips = -(-needed // mesh.cores_per_chip)
+    most = next(int(item.metadata["high"]) for item in fields(LoihiArch) if item.name == "chips")
+    advice = f"set chips = {chips} or give the layers fewer cores"
+    if chips > most:
+        advice = f"give the layers fewer cores; even the most chips that a machine may have, {most:,}, are too few"
+    have = (
+        f"{mesh.chips} chips of {mesh.cores_per_chip} have {mesh.num_cores}"
+        if mesh.chips > 1
+        else f"1 chip has {mesh.num_cores}"
+    )
+    raise MappingError(f"the network takes {what}, {have}; {advice}")
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _stands(chart: Chart, placement: Placement, arch: LoihiArch) -> tuple[Stand, ...]:
+    try:
+        return _placed(chart, placement, arch)
+    except MappingError as error:
+        raise MappingError(f"{placement.source}: {error}" if placement.source else str(error)) from None
+
+
+def _placed(chart: Chart, placement: Placement, arch: LoihiArch) -> tuple[Stand, ...]:
     names = [group.name for group in chart.groups if not group.port]
+    layers = {layer.name: layer for layer in chart.workload.layers}
     missing = [name for name in names if name not in placement.layers]
     unknown = [name for name in placement.layers if name not in names]
     if missing or unknown:
         raise MappingError(f"the placement must place the neurons of {names}: missing {missing}, unknown {unknown}")
     stands = []
-    for group in chart.groups:
+    for g, group in enumerate(chart.groups):
+        if group.name == INPUT and all(layers[name].kind == "linear" for name in chart.heard_by(g)):
+            _refuse_maps(group, placement)
         if group.port:
             owner_KPQ = np.full(group.shape_KPQ, PORT, np.int32)
         else:
@@ -140,6 +167,18 @@ def _stands(chart: Chart, placement: Placement, arch: LoihiArch) -> tuple[Stand,
         slot_N = np.ascontiguousarray(slot.ravel(), np.int32)
         stands.append(Stand(owner_KPQ, cores_S.astype(np.int32), slot_N, neurons_S.astype(np.int64)))
     return tuple(stands)
+
+
+def _refuse_maps(group: Group, placement: Placement) -> None:
+    """Refuse channels, rows and pixels of an input that is known as a vector: it may have been a map before it was flattened."""
+    if group.shape_KPQ[1:] != (1, 1):
+        return
+    for place in placement.of(group.name):
+        if place.order != "chw" or place.channels is not None or place.rows is not None:
+            raise MappingError(
+                f"{place}: only linear layers hear the input, as a vector of {group.size}, and its map is not known; give neurons = "
+                '[first, last), counted channel by channel (order "chw")'
+            )
 
 
 # --- what a spike sets off --------------------------------------------------------------------------------------------
