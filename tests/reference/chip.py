@@ -181,6 +181,8 @@ class ChipRun:
             drive = drive + self.bias(source)
             if self.pixels(source):
                 drive = drive + self.sent(source, t)
+                if not self.delay:  # in the time of the recorder a pixel arrives like a spike
+                    hit = hit + self.reached(source, t)
             else:
                 arriving = arriving + self.sent(source, t - self.delay)
                 hit = hit + self.reached(source, t - self.delay)

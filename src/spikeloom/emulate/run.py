@@ -58,7 +58,7 @@ def emulate(
 
     A neuron has work (``updates``) in a step that finds its membrane, before the leak, or its synaptic current not 0, in which a
     spike arrives (also through a weight of 0, also where weights cancel), in which a bias or what pixels add up to is not 0, or in
-    which it fires.
+    which it fires. With a ``delay`` of 0 pixels arrive as spikes do, which is what ``snn.record`` says of them.
 
     Args:
         network: with weights, one Input, and every neuron behind a layer (a synapse, pool or Add) that has no other. Nodes: Input,
@@ -307,6 +307,8 @@ class _Cells:
         self.x_NM = np.zeros((run.num, M), dtype)
         self.hit_NM = np.zeros((run.num, M), np.uint8)
         self.feeders = [(source, unit) for source, unit in plan.feeders[name] if source not in still]
+        #: Where pixels arrive, which is work in the time of the recorder; in chip time they are biases.
+        self.pixels_NM = np.zeros((run.num, M), np.uint8)
         self.drive_BM = self._drive(dtype, [(source, unit) for source, unit in plan.feeders[name] if source in still])
         layer, tape = plan.neurons[name], run.tape
         self.busy, self.fired = tape.busy[layer], tape.fired.get(layer)
@@ -317,7 +319,9 @@ class _Cells:
         plan = self.run.plan
         drive_BM = np.zeros((self.run.num if pixels else 1, self.x_NM.shape[1]))
         for source, unit in pixels:
-            self.run.deliver(source, unit, drive_BM, np.zeros(drive_BM.shape, np.uint8))
+            self.run.deliver(source, unit, drive_BM, self.pixels_NM)
+        if plan.delay:
+            self.pixels_NM.fill(0)
         for source, _ in plan.feeders[self.name]:
             if source in plan.synapses:
                 drive_BM += plan.synapses[source].bias(plan.shapes[source])
@@ -326,7 +330,7 @@ class _Cells:
     def gather(self) -> None:
         """Collect what the sources deliver."""
         self.x_NM.fill(0)
-        self.hit_NM.fill(0)
+        self.hit_NM[...] = self.pixels_NM
         for source, unit in self.feeders:
             self.run.deliver(source, unit, self.x_NM, self.hit_NM)
 
