@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache, partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,8 @@ from spikeloom.studies.convert import (
     step_numbers,
     write_conversion,
 )
-from spikeloom.studies.experiment import Experiment, samples, train_config
+from spikeloom.studies.experiment import Experiment, samples, train_config, training_samples
+from spikeloom.studies.techniques import fine_tuned
 from spikeloom.transform.convert import Conversion, Converted, convert, spiking
 from tests.snn.toys import Pixels
 from tests.transform.test_convert import IMAGES, X, deep, exact_layer
@@ -118,6 +120,34 @@ def test_splits_never_mix() -> None:
     assert (len(short.calibration), len(short.choosing), len(short.test)) == (64, 7, 7)
     own = splits(replace(DIGITS, validation=0.3), 50)
     assert len(own.calibration) + len(own.choosing) == round(0.3 * len(everything))
+
+
+@pytest.mark.parametrize("split_seed", [None, 5])
+def test_nothing_is_chosen_on_what_was_trained_on(
+    split_seed: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither on what the training of the ANN has seen, nor on what fine-tuning shows it."""
+    experiment = replace(DIGITS, validation=0.2, split_seed=split_seed, train={**DIGITS.train, "seed": 3})
+    fit, _ = training_samples(experiment)
+    found = splits(experiment, 64)
+    chosen_on = set(found.calibration.ids.tolist()) | set(found.choosing.ids.tolist())
+    assert not chosen_on & set(fit.ids.tolist())
+
+    class Seen(Exception):
+        pass
+
+    def watched(network: Network, source: Any, *_: Any, **__: Any) -> None:
+        raise Seen(source.ids.tolist())
+
+    monkeypatch.setattr(import_module("spikeloom.snn.train"), "train", watched)
+    file = tmp_path / "tuned.npz"
+    for tune in (
+        lambda: fine_tune_qcfs(digits(), experiment, found, Execution(1), Conversion(), 8, 1, 1e-3, file),
+        lambda: fine_tuned(digits(), experiment, found, Execution(1), 1, file),
+    ):
+        with pytest.raises(Seen) as seen:
+            tune()
+        assert seen.value.args[0] == fit.ids.tolist()
 
 
 def test_too_few_samples_are_refused() -> None:

@@ -23,7 +23,7 @@ from spikeloom.files.atomic import replacing
 from spikeloom.files.network import write_network
 from spikeloom.lower import lower
 from spikeloom.studies.change import spikes_sent
-from spikeloom.studies.experiment import Experiment, augmentation, samples, split
+from spikeloom.studies.experiment import Experiment, augmentation, samples, training_samples
 
 if TYPE_CHECKING:
     from spikeloom.snn.execute import Execution, Progress
@@ -239,12 +239,18 @@ def for_steps(experiment: Experiment, num_steps: int) -> Experiment:
     return replace(experiment, data_options=options, train={**experiment.train, "num_steps": num_steps})
 
 
+def fit_and_held(experiment: Experiment, data_dir: Path | None = None) -> tuple[Samples, Samples]:
+    """The training set as the training split it: (trained on, held out); a tenth is held out where nothing was."""
+    fit, held = training_samples(replace(experiment, validation=experiment.validation or HELD_OUT), data_dir)
+    assert held is not None
+    return fit, held
+
+
 def splits(experiment: Experiment, calibration: int, limit: int | None = None, data_dir: Path | None = None) -> Splits:
     """Calibration samples and choosing samples from what the ANN was not trained on (a tenth of the training set if it was trained
     on all), and the test set; ``limit`` shortens choosing and test set."""
     seed = int(experiment.train.get("seed", 0))
-    _, held = split(samples(experiment, "train", data_dir), experiment.validation or HELD_OUT, seed)
-    assert held is not None
+    _, held = fit_and_held(experiment, data_dir)
     if len(held) < 2:
         raise ConfigError(f"experiment '{experiment.name}' holds out {len(held)} samples, conversion needs at least 2")
     number = min(calibration, len(held) // 2)
@@ -470,7 +476,7 @@ def fine_tune_qcfs(
     config = replace(
         train_config(experiment), num_steps=1, epochs=epochs, learning_rate=learning_rate, initial_rate=None
     )
-    fit, _ = split(samples(experiment, "train", data_dir), experiment.validation or HELD_OUT, config.seed)
+    fit, _ = fit_and_held(experiment, data_dir)
     trained = train(
         staircase(ready, thresholds, levels),
         fit,

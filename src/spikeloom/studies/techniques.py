@@ -22,8 +22,8 @@ from spikeloom.core.nodes import IF, LI, Firing, Synapse
 from spikeloom.core.signals import received_signals
 from spikeloom.errors import ConfigError
 from spikeloom.files.network import read_network, write_network
-from spikeloom.studies.convert import HELD_OUT, Splits
-from spikeloom.studies.experiment import Experiment, augmentation, samples, split, train_config
+from spikeloom.studies.convert import Splits, fit_and_held
+from spikeloom.studies.experiment import Experiment, augmentation, train_config
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -279,7 +279,7 @@ def fine_tuned(
     config = replace(
         train_config(experiment), num_steps=1, epochs=epochs, learning_rate=LEARNING_RATE, initial_rate=None
     )
-    fit, _ = split(samples(experiment, "train", data_dir), experiment.validation or HELD_OUT, config.seed)
+    fit, _ = fit_and_held(experiment, data_dir)
     checkpoint = file.with_suffix(".checkpoint.pt")
     trained = train(
         start,
