@@ -85,6 +85,13 @@ def load_machine(spec: str) -> tuple[str, AbstractArch]:
     return spec, machine_from({**raw, **keys}, ARCH_TYPES, PRESETS, spec)
 
 
+def machine_files(spec: str, arch: AbstractArch) -> tuple[str, ...]:
+    """Files that the machine of a spec is read from: its own, its placement and its tables."""
+    own = spec if os.path.exists(spec) else spec.partition(":")[0]
+    named = [getattr(arch, key, "") for key in ("placement", "table")]
+    return tuple(path for path in (own, *named) if isinstance(path, str) and os.path.isfile(path))
+
+
 def _split_outside_brackets(text: str) -> list[str]:
     """``a=1,b={c=2,d=3}`` -> ``a=1`` and ``b={c=2,d=3}``."""
     parts, depth = [""], 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,24 @@ def test_refusals(files: Path, tmp_path: Path) -> None:
     tight = spikeloom("map", trace, "loihi:in_axons=3", "--budget", 20, "--out", tmp_path / "p.toml")
     assert "no mapping was found that fits" in (tight.complaint or "")
     assert not (tmp_path / "p.toml").exists()
+
+
+def test_the_files_of_the_machine_are_kept(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine file, the placement and the table that it names, and a placement named behind a colon."""
+    monkeypatch.chdir(tmp_path)
+    trace = files / "trace.npz"
+    assert spikeloom("map", trace, "loihi", "--budget", 1).code == 0
+    machine, table = tmp_path / "machine.toml", tmp_path / "table.toml"
+    source = resources.files("spikeloom.components") / "tables" / "loihi-sanafe.toml"
+    table.write_text(source.read_text())
+    machine.write_text('model = "loihi"\nplacement = "placement.toml"\ntable = "table.toml"\n')
+    before = {path: path.read_text() for path in tmp_path.iterdir()}
+    runs = [spikeloom("map", trace, "machine.toml")]
+    runs += [spikeloom("map", trace, "machine.toml:cores=1", "--out", name) for name in ("machine.toml", "table.toml")]
+    runs.append(spikeloom("map", trace, "loihi:placement=placement.toml"))
+    for run in runs:
+        assert run.code == 1 and "is read here and would be replaced" in (run.complaint or ""), run
+    assert {path: path.read_text() for path in tmp_path.iterdir()} == before
 
 
 def test_interrupted_it_writes_the_best_so_far(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -184,6 +184,37 @@ def test_what_fits_nowhere_says_which_limit() -> None:
         map_network(workload(pooled(0)), LoihiArch(**SMALL, in_axons=20), budget=50)
 
 
+@pytest.mark.parametrize("fields", [{"compartments": 1, "cores": 1}, {"rows": 1, "columns": 1, "cores_per_tile": 1}])
+def test_a_layer_without_room_for_any_split_is_a_refusal(fields: dict[str, Any]) -> None:
+    """More cores than the other layers leave, or fewer cores than layers: which limit is broken where; or the given mapping where it may."""
+    work = workload(pooled(0))
+    names = ("conv1", "conv2", "fc")
+    shared = Placement(tuple(Place(name, 0, 0) for name in names))
+    arch = LoihiArch(**{**SMALL, **fields})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mapper, "decide", lambda work, arch: Mapping("loihi", placement=shared))
+        if "compartments" in fields:
+            with pytest.raises(
+                MappingError, match=r"fits; of the machine's own: layer '.*compartments .* a core has 1 "
+            ):
+                map_network(work, arch, budget=20)
+        found = map_network(work, replace(arch, limits="warn"), budget=20)
+    assert found.placement == shared and found.kept and found.compared == 0
+    assert not found.refusal and not found.interrupted
+
+
+def test_a_large_budget_ends_where_nothing_new_is_found() -> None:
+    generator = np.random.default_rng(0)
+    nodes: dict[str, Node] = {
+        "in": Input((3,)), "a": Linear(3, 6, weight=kernel(generator, 6, 3)), "if_a": IF(1.0),
+        "b": Linear(6, 2, weight=kernel(generator, 2, 6)), "if_b": IF(1.0), "out": Output((2,)),
+    }  # fmt: skip
+    work = workload(chain("tiny", nodes))
+    found = [map_network(work, LoihiArch(), budget=100_000_000, seed=4) for _ in range(2)]
+    assert 8 < found[0].compared <= 64  # 2 ** 5 ways to cut 6 neurons times 2 for the other layer
+    assert found[0].compared == found[1].compared and found[0].placement == found[1].placement
+
+
 def test_a_machine_that_warns_is_not_stretched_further() -> None:
     """No core of the result holds more than the fullest of the given mapping."""
     work = workload(pooled(0))

@@ -31,14 +31,14 @@ def map_network(
 ) -> None:
     """Place a network on the cores of a machine: cores and split of each layer, and where on the mesh they sit."""
     from spikeloom.codesign.mapper import map_network as search
-    from spikeloom.evaluate import load_machine, load_workload
+    from spikeloom.evaluate import load_machine, load_workload, machine_files
     from spikeloom.files.atomic import check_target, keep_sources
     from spikeloom.files.placement import write_placement
     from spikeloom.report.mapping import layer_table, mapping_table
 
     _, arch = load_machine(machine)
     check_target(out_file)
-    keep_sources(out_file, trace)
+    keep_sources(out_file, trace, *machine_files(machine, arch))
     workload = load_workload(trace)
     with bars() as progress:
         found = search(

@@ -203,6 +203,8 @@ class _Search:
         except KeyboardInterrupt:
             self.interrupted = True
             return []
+        if not all(choices):  # a layer has no room at all beside the others
+            return []
         starts = [given] if given is not None else []
         starts.append(smallest(self.problem, choices, self.limits))
         search_divisions(judge, starts, choices, self.generator)

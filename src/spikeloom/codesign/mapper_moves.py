@@ -33,6 +33,8 @@ Score = tuple[float, float, float]
 HOT, COLD = 0.03, 0.0003
 #: Times that the rest of the budget is annealed, each from the best mapping so far.
 ROUNDS = 3
+#: Annealing ends after so many looks at known mappings, and one for each that is known, without a new one between them.
+STALE = 1_000
 
 
 @dataclass(frozen=True)
@@ -117,9 +119,12 @@ def options(problem: Problem, group: int, limits: Limits) -> tuple[Division, ...
     """Splits of a group that are worth a look, by number of cores.
 
     Every kind on numbers of cores from few to all, evenly and balanced by load. Left out are those that do not fit by themselves,
-    unless none does, and those that another one beats in everything that a split costs by itself (`Problem.profile`).
+    unless none does, and those that another one beats in everything that a split costs by itself (`Problem.profile`). None where the
+    group needs more cores than the others leave it, even with one each.
     """
     every = every_option(problem, group, limits)
+    if not every:
+        return ()
     room = [own_missing(problem, limits, group, split) for split in every]
     fitting = [split for split, missing in zip(every, room, strict=True) if missing <= min(room)]
     profiles = np.array([problem.profile(group, split) for split in fitting])
@@ -171,7 +176,9 @@ def _splits(kind: Kind, shape: Shape, parts: int, generate_KPQ: np.ndarray, rece
 def search_divisions(
     judge: Judge, starts: Sequence[Divisions], choices: Sequence[tuple[Division, ...]], generator: np.random.Generator
 ) -> None:
-    """Look for better splits until the budget is spent; what was found is in ``judge``. Ctrl-C ends the search, not the caller.
+    """Look for better splits until the budget is spent or a round brings no new mapping; what was found is in ``judge``.
+
+    Ctrl-C ends the search, not the caller.
 
     starts: mappings to begin with, the last one small.
     """
@@ -182,8 +189,11 @@ def search_divisions(
         if len(starts) > 1:
             _descend(judge, judge.best(1)[0][0], choices)
         for left in range(ROUNDS, 0, -1):
+            before = len(judge.known)
             _anneal(judge, judge.best(1)[0][0], choices, generator, (judge.budget - len(judge.known)) // left)
             _descend(judge, judge.best(1)[0][0], choices)
+            if len(judge.known) == before:
+                break
     except Stopped:
         pass
     except KeyboardInterrupt:
@@ -237,12 +247,15 @@ def _descend(judge: Judge, start: Divisions, choices: Sequence[tuple[Division, .
 def _anneal(
     judge: Judge, start: Divisions, choices: Sequence[tuple[Division, ...]], generator: np.random.Generator, steps: int
 ) -> None:
-    """Random changes of one or two groups, worse ones accepted ever less, until ``steps`` more mappings are known."""
-    now, first, looked = start, len(judge.known), 0
+    """Random changes of one or two groups, worse ones accepted ever less, until ``steps`` more mappings are known or hardly any is new."""
+    now, first, looked, stale = start, len(judge.known), 0, 0
     # mappings that are known already cost nothing and end the search all the same
     while looked < 4 * steps and len(judge.known) - first < steps:
         looked += 1
         tried = _changed(judge.problem, now, choices, generator)
+        stale = stale + 1 if tried in judge.known else 0
+        if stale > STALE + len(judge.known):
+            break
         score, before = judge.score(tried), judge.score(now)
         heat = HOT * (COLD / HOT) ** ((len(judge.known) - first) / steps)
         worse = log(score[1] / before[1]) if 0 < score[1] < inf and 0 < before[1] < inf else inf
