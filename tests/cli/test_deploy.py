@@ -64,8 +64,12 @@ def test_tables_and_files(ann: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     )
     assert again.code == 0
     total = json.loads((tmp_path / "r.json").read_text())["machines"][0]["total"]["per_inference"]
-    assert total["energy_j"] == content["without_exit"]["energy_j"]
-    assert total["latency_s"] == content["without_exit"]["latency_s"]
+    assert total["energy_j"] == content["written"]["energy_j"]
+    assert total["latency_s"] == content["written"]["latency_s"]
+    named = said.split("together: ")[1].split(", at its smallest T")[0].split(", ")
+    assert named == content["techniques"] and set(named) <= set(KEPT)
+    assert ("together, no exit" in said) == ("early exit" in named) == (content["no_exit"] is not None)
+    assert f"on {content['held_samples']} held-out samples" in said and "placement.toml" in said
 
 
 def test_what_is_wrong_is_said_in_one_line(ann: Path, tmp_path: Path) -> None:

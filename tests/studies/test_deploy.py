@@ -44,7 +44,7 @@ from spikeloom.studies.deploy_bench import (
 )
 from spikeloom.studies.deploy_cores import place
 from spikeloom.studies.experiment import Experiment, samples, train_config
-from spikeloom.studies.techniques import RATE_PRICE, TECHNIQUES, Kit, RatePrice, Setting, aligned, fine_tuned
+from spikeloom.studies.techniques import RATE_PRICE, TECHNIQUES, Kit, RatePrice, Setting, aligned, fine_tuned, names_of
 from spikeloom.transform.convert import Conversion, activations, spiking
 from spikeloom.transform.input_neurons import with_input_neurons
 from spikeloom.transform.prepare import prepare
@@ -368,3 +368,11 @@ def test_neurons_stand_on_the_fewest_cores_that_fit() -> None:
     with pytest.raises(MappingError, match="no splits of the layers keep the limits"):
         place(workload, load_machine("loihi:in_axons=2")[1], "", "energy")
     assert place(workload, load_machine("spikex")[1], "mapped", "energy") is None
+
+
+def test_a_setting_says_which_techniques_it_is_made_of() -> None:
+    assert names_of(Setting()) == ()
+    for one in TECHNIQUES:
+        assert names_of(one.of(Setting())) == (one.name,)
+    mixed = replace(Setting(), v_init=0.5, method="mse", by_channel=True, exits=True, cores="mapped")
+    assert names_of(mixed) == ("v0 = theta/2", "MSE by channel", "early exit", "mapped cores")

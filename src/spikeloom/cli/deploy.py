@@ -75,8 +75,9 @@ def deploy(
         for line in verdict(done):
             out.print(line, markup=False, soft_wrap=True)
     caution([(machine, done.notes), *([] if done.rival is None else [(done.rival.machine, done.rival.notes)])])
+    files = ["network.npz", "trace.npz", "machine.toml", "placement.toml", "report.json", "deployment.json"]
     out.print(
-        f"wrote {folder}: network.npz, trace.npz, machine.toml, report.json, deployment.json",
+        f"wrote {folder}: {', '.join(name for name in files if (folder / name).exists())}",
         markup=False,
         soft_wrap=True,
     )

@@ -86,6 +86,8 @@ class Deployment:
     ann_accuracy, ann_held: fraction right of the ANN on test and held-out samples. objective: what was made small.
     rows: plain, the fewest steps, each technique alone. chosen: all together. tested: test samples. counted: of them, those priced.
     notes: of the machine's reports. rival, confirmed: None where none was asked for.
+    no_exit: what was chosen but for early exit, at its own smallest T; None where samples do not stop early. written: bill of the trace
+        that is written, which holds all steps. held_samples: on which settings were chosen. techniques: names of those chosen.
     """
 
     machine: str
@@ -100,6 +102,10 @@ class Deployment:
     rival: Rival | None = None
     notes: tuple[str, ...] = field(default_factory=tuple)
     confirmed: Confirmed | None = None
+    no_exit: Deployed | None = None
+    written: Bill | None = None
+    held_samples: int = 0
+    techniques: tuple[str, ...] = ()
 
     @property
     def plain(self) -> Deployed:

@@ -26,7 +26,7 @@ def spending_table(done: Deployment) -> Table:
     )
     for heading in ("right", "loss", "T", "latency", "power", "energy", "EDP", "gain"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for row in (*done.rows, done.chosen):
+    for row in (*done.rows, done.chosen, *_patient(done)):
         bill = row.bill
         table.add_row(
             _name(row),
@@ -78,6 +78,7 @@ def rival_table(done: Deployment) -> Table:
             (f"{done.rival.machine}, {words}", theirs),
             (f"plain, {words}", done.plain.bills[view]),
             (f"together, {words}", done.chosen.bills[view]),
+            *((f"{row.name}, {words}", row.bills[view]) for row in _patient(done)),
         ):
             table.add_row(
                 Text(name),
@@ -93,8 +94,8 @@ def rival_table(done: Deployment) -> Table:
                         _times(theirs.latency_s, bill.latency_s),
                     )
                 ),
-                end_section=name.startswith("together"),
             )
+        table.add_section()
     table.add_row("arXiv 2210.05006", "", "", "", f"{CLAIMS['power']:g}", f"{CLAIMS['energy']:g}", "")
     return table
 
@@ -126,10 +127,18 @@ def lines(done: Deployment) -> Iterator[str]:
     """What the tables do not say."""
     if any(not row.within for row in done.rows):
         yield f"* on held-out samples loses more than {done.max_loss:g} points at up to twice the T of plain, which is shown"
+    yield f"together: {', '.join(done.techniques) or 'plain'}, at its smallest T"
     yield (
-        f"together: the least {done.objective} within {done.max_loss:g} points on held-out samples (loses "
+        f"it is the least {done.objective} within {done.max_loss:g} points on {done.held_samples} held-out samples (loses "
         f"{100 * (done.ann_held - done.chosen.held):.2f} there, {done.loss(done.chosen):.2f} on the test set)"
     )
+    if done.loss(done.chosen) > done.max_loss:
+        yield f"caution: on these test samples it loses more than the {done.max_loss:g} points it was chosen for; give more samples with --limit"
+    if done.no_exit is not None and done.written is not None:
+        yield (
+            f"comparing the classes at every step and stopping the chip are not priced; the trace that is written holds all steps, so `eval` says "
+            f"{format_si(done.written.energy_j, 'J')} and {format_si(done.written.latency_s, 's')}"
+        )
     error = 100 * math.sqrt(done.chosen.accuracy * (1 - done.chosen.accuracy) / done.tested)
     yield (
         f"accuracy is that of {done.tested} test samples (one standard error: {error:.1f} points), spikes and bills are means over the "
@@ -146,6 +155,11 @@ def lines(done: Deployment) -> Iterator[str]:
             f"soft reset takes a second compartment of each neuron on Loihi, which no table prices: if it cost as much as the first, an "
             f"inference would take {format_si(done.chosen.extra_energy_j, 'J')} more"
         )
+
+
+def _patient(done: Deployment) -> tuple[Deployed, ...]:
+    """What was chosen but for early exit, where samples stop early."""
+    return () if done.no_exit is None else (done.no_exit,)
 
 
 def _table(title: str, caption: str | None) -> Table:

@@ -31,7 +31,7 @@ from spikeloom.lower import lower
 from spikeloom.studies.convert import ann_accuracy, for_steps, splits
 from spikeloom.studies.deploy_bench import FIRST_STEPS, VERSION, Bench, DeployOptions, Fit, standby
 from spikeloom.studies.experiment import Experiment, samples
-from spikeloom.studies.techniques import ALIGNED, TECHNIQUES, Kit, Setting, Technique, fine_tuned
+from spikeloom.studies.techniques import ALIGNED, TECHNIQUES, Kit, Setting, Technique, fine_tuned, names_of
 
 if TYPE_CHECKING:
     from spikeloom.snn.execute import Progress
@@ -78,6 +78,10 @@ def deploy(
     rows = list(alone(bench, progress))
     setting, fit = together(bench, progress)
     chosen = bench.row("together", setting, fit)
+    no_exit = None
+    if setting.exits:
+        patient = replace(setting, exits=False)
+        no_exit = bench.row("together, no exit", patient, bench.fit(patient, fit.made_for))
     report = write_chosen(bench, setting, fit, experiment)
     rival = None if against is None or rival_arch is None else rival_of(ann, bench, against, rival_arch, tested)
     confirmed = None
@@ -96,8 +100,12 @@ def deploy(
         rival,
         (*usable(bench)[1], *report.warnings),
         confirmed,
+        no_exit,
+        Bill(report.energy_per_inference_j, report.latency_per_inference_s),
+        len(parts.choosing),
+        names_of(setting),
     )
-    write_json(folder / "deployment.json", done, report)
+    write_json(folder / "deployment.json", done)
     return done
 
 
@@ -218,13 +226,12 @@ def rival_of(ann: Network, bench: Bench, machine: str, arch: AbstractArch, accur
     return Rival(machine, accuracy, {**bills, "board": bills["given"]}, report.warnings)
 
 
-def write_json(path: Path, done: Deployment, report: Report) -> None:
+def write_json(path: Path, done: Deployment) -> None:
     """Everything; quantities are SI."""
     content: dict[str, Any] = {"format": DEPLOYMENT_FORMAT, "version": VERSION, **asdict(done)}
-    for row in (*content["rows"], content["chosen"], *([content["rival"]] if done.rival else [])):
+    more = [content[key] for key in ("no_exit", "rival") if content[key] is not None]
+    for row in (*content["rows"], content["chosen"], *more):
         for bill in row["bills"].values():
             bill |= {"power_w": Bill(**bill).power_w, "edp_js": Bill(**bill).edp_js}
-    energy, latency = report.energy_per_inference_j, report.latency_per_inference_s
-    content["without_exit"] = {"energy_j": energy, "latency_s": latency}
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

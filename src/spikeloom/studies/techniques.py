@@ -105,6 +105,15 @@ TECHNIQUES: tuple[Technique, ...] = (
 )
 
 
+def names_of(setting: Setting) -> tuple[str, ...]:
+    """The techniques that a setting is made of: of each group the one with the most fields that it has."""
+    found: dict[str, Technique] = {}
+    for one in sorted(TECHNIQUES, key=lambda one: len(one.changes)):
+        if all(getattr(setting, key) == value for key, value in one.changes.items()):
+            found[one.group] = one
+    return tuple(one.name for one in TECHNIQUES if one in found.values())
+
+
 class Kit:
     """Networks of settings, from one ANN. Values of activations on the calibration samples are collected once for each ANN.
 
