@@ -267,6 +267,10 @@ def test_delays_that_chip_time_cannot_tell_apart_are_refused() -> None:
         ("analog", np.full((1, 2), 0.5), r"got values 0.5..0.5, expected whole numbers 0..255"),
         ("analog", np.zeros((0, 2)), r"got frames of shape \[0, 2\], expected \[N, 2\]"),
         ("levels", np.full((1, 2), 256), r"got values 256..256, expected whole numbers 0..255"),
+        ("analog", np.array([[np.nan, 1]]), r"got values nan..nan, expected whole numbers 0..255"),
+        ("analog", np.array([[np.inf, 1]]), r"got values 1.0..inf, expected whole numbers 0..255"),
+        ("analog", np.array([[1e300, -1]]), r"got values -1.0..1e\+300, expected whole numbers 0..255"),
+        ("analog", np.full((1, 2), 2**32 + 1), r"got values 4294967297..4294967297, expected whole numbers 0..255"),
     ],
 )
 def test_frames_that_do_not_fit_are_refused(encoding: Any, frames: np.ndarray, words: str) -> None:
@@ -274,10 +278,43 @@ def test_frames_that_do_not_fit_are_refused(encoding: Any, frames: np.ndarray, w
         emulate(small(LINEAR, IF(), encoding=encoding), frames, 4)
 
 
-@pytest.mark.parametrize("more", [{"delay": 2}, {"zero_weights": "lost"}, {"leak_grid": 0}, {"num_steps": 0}])
-def test_options_that_do_not_exist_are_refused(more: dict[str, Any]) -> None:
-    with pytest.raises(NetworkError, match="expected"):
-        emulate(small(LINEAR, IF()), np.zeros((4, 1, 2)), **{"num_steps": 4, **more})
+@pytest.mark.parametrize(
+    ("argument", "given", "words"),
+    [
+        *(("num_steps", given, "expected a whole number 1..16777216")
+          for given in (0, -1, 2.5, 4.0, "3", None, float("nan"), True, 2**40, [4], np.zeros(2))),
+        *(("delay", given, "expected 0 or 1") for given in (2, -1, True, False, 1.0, "1", None, np.zeros(2), np.True_)),
+        *(("leak_grid", given, "expected None or a whole number 1..") for given in (0, 1.5, 64.0, True, "64", 2**60)),
+        *(("zero_weights", given, "expected 'stored' or 'skipped'") for given in ("lost", None, 0, np.array(["stored"] * 2))),
+        *(("origin", given, "expected a string") for given in (3, None, b"here")),
+        ("network", "lenet", "got 'lenet', expected a Network"),
+        *(("labels", given, r"got shape .*, expected \[1\]") for given in ([1, 2], [[1]], 3)),
+        *(("labels", given, "got values of type .*, expected integers")
+          for given in ([], [0.5], [1.0], [np.nan], ["a"], [True], [None], [2**70])),
+        ("labels", [[1], [1, 2]], "got a list that is no array"),
+        *(("frames", given, "of input 'in' .spikes.: got values of type .*, expected whole numbers")
+          for given in ("x", b"x", None, np.zeros((4, 1, 2), object), np.zeros((4, 1, 2), complex),
+                        np.zeros((4, 1, 2), "datetime64[s]"), np.full((4, 1, 2), "1"))),
+        ("frames", [[1], [1, 2]], "of input 'in' .spikes.: got a list that is no array"),
+    ],
+)  # fmt: skip
+def test_arguments_that_do_not_fit_are_refused_by_name_in_one_line(argument: str, given: Any, words: str) -> None:
+    arguments = {"network": small(LINEAR, IF()), "frames": np.zeros((4, 1, 2)), "num_steps": 4, argument: given}
+    with pytest.raises(NetworkError, match=f"^{argument}:? .*{words}|^{argument}:? {words}") as caught:
+        emulate(**arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_whole_numbers_of_numpy_are_numbers() -> None:
+    network, frames = small(LINEAR, LIF(Leak(factor=0.5))), np.zeros((4, 1, 2), bool)
+    trace = emulate(
+        network, frames, np.int64(4), delay=np.int8(0), leak_grid=np.uint8(64), labels=np.array([3], np.uint8)
+    )  # type: ignore[arg-type]
+    assert (type(trace.num_steps), type(trace.delay), trace.delay) == (int, int, 0)
+    assert trace.labels is not None and trace.labels.tolist() == [3] and trace.labels.dtype == np.int64
+
+
+def test_a_grid_is_a_rule_of_lif_and_li() -> None:
     with pytest.raises(NetworkError, match=r"node 'cubalif' .CubaLIF.: leak_grid is a rule of LIF and LI"):
         emulate(small(LINEAR, CubaLIF(Leak(shift=1), Leak(shift=1))), np.zeros((4, 1, 2)), 4, leak_grid=64)
 

@@ -94,6 +94,25 @@ def test_a_layer_without_arrival_cannot_be_written(tmp_path: Path) -> None:
     assert "'fc2'" in text and "fc1" in text
 
 
+@pytest.mark.parametrize(
+    ("key", "given"),
+    [
+        *(("meta.delay", given) for given in (2, True, 1.0, "1", None)),
+        ("meta", np.int64(1)),
+        *(("meta.source", given) for given in (3, None)),
+        *(("labels", given) for given in (np.zeros(1, int), np.zeros((2, 2), int), np.array([0.5, 1]), np.array(["a", "b"]))),
+        ("predictions", np.zeros(3, int)),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_is_not_written(tmp_path: Path, key: str, given: Any) -> None:
+    network = chain("n", {"in": In((3,)), "fc": Linear(3, 2)})
+    field = "delay" if key == "meta" else key.removeprefix("meta.")
+    trace = SpikeTrace(T, N, {"fc": Spikes.pack(np.zeros((T, N, 3)))}, **{field: given})
+    text = complaint(tmp_path / "t.npz", lambda path: write_trace(path, network, trace), TraceError)
+    assert text.startswith(f": {key}: ") and "expected" in text
+    assert not (tmp_path / "t.npz").exists()
+
+
 # --- files written by hand ---------------------------------------------------------------------------------------
 
 

@@ -41,6 +41,10 @@ from spikeloom.errors import NetworkError
 
 #: Most neurons whose membranes are held at once, unless one sample has more.
 _NEURONS_AT_ONCE = 1 << 22
+#: Most steps, as in trace files.
+_MOST_STEPS = 1 << 24
+#: Finest grid of a leak; double precision has no finer one at 1.
+_FINEST_GRID = 1 << 52
 
 
 def emulate(
@@ -65,28 +69,27 @@ def emulate(
             Output, Conv1d, Conv2d, Linear, IF, LIF, CubaLIF, LI, the pools, Flatten, Delay, Add.
         frames: whole numbers; of an "analog" input pixels 0..255, (N, *shape), the same at every step (in a network of real weights
             p stands for p / 255); of a "spikes" input 0 and 1, (T, N, *shape); of a "levels" input either.
-        num_steps: T.
+        num_steps: T, a whole number 1..2**24.
         delay: 1 for chip time, 0 for that of ``snn.record`` (a spike acts through all layers in the step it is sent in).
         leak_grid: cut what a LIF or LI with real membranes keeps to multiples of 1 / leak_grid, towards zero, before anything is
             added; SANA-FE's ``loihi`` has 64. None: not at all.
         zero_weights: "skipped": a weight of 0 is no synapse, and nothing arrives through it.
         origin: what the trace says it comes from.
-        labels: class of every sample, kept in the trace; shape (N,).
+        labels: class of every sample, kept in the trace; integers, shape (N,).
 
     Raises:
-        NetworkError: what is not supported, by the name of its node; weights that are absent; frames that do not fit.
+        NetworkError: what is not supported, by the name of its node; weights that are absent; arguments that do not fit, by name.
     """
-    if delay not in (0, 1) or zero_weights not in ("stored", "skipped"):
-        raise NetworkError(
-            f"got delay {delay!r} and zero_weights {zero_weights!r}, expected 0 or 1 and stored or skipped"
-        )
-    if num_steps < 1 or (leak_grid is not None and leak_grid < 1):
-        raise NetworkError(f"got num_steps {num_steps} and leak_grid {leak_grid}, expected at least 1 (or no grid)")
+    _check_arguments(network, num_steps, delay, leak_grid, zero_weights, origin)
+    num_steps, delay = int(num_steps), int(delay)
     plan = Plan(network.checked(), delay, leak_grid, zero_weights)
     node = network.nodes[plan.input]
     assert isinstance(node, Input)
-    frames = _checked_frames(plan.input, node, np.asarray(frames), num_steps)
-    tape = _Tape(plan, num_steps, frames)
+    tape = _Tape(plan, num_steps, _checked_frames(plan.input, node, frames, num_steps))
+    if labels is not None:
+        labels = _array("labels", labels, "iu", "integers")
+        if labels.shape != (tape.num_samples,):
+            raise NetworkError(f"labels: got shape {list(labels.shape)}, expected [{tape.num_samples}], one a sample")
     at_once = max(1, _NEURONS_AT_ONCE // sum(int(np.prod(shape)) for shape in plan.shapes.values()))
     scores = []
     for first in range(0, tape.num_samples, at_once):
@@ -101,15 +104,55 @@ def emulate(
         {name: Spikes(tape.busy[name], num_steps) for name in network.layers() if name in tape.busy},
         network.dt_s,
         origin,
-        None if labels is None else np.asarray(labels).astype(np.int64),
+        None if labels is None else labels.astype(np.int64),
         None if found is None else found.argmax(1).astype(np.int64),
         {"meta": {"arithmetic": arithmetic_of(network)}},
         delay=delay,
     )
 
 
-def _checked_frames(name: str, node: Input, frames: np.ndarray, num_steps: int) -> np.ndarray:
+def _check_arguments(
+    network: object, num_steps: object, delay: object, leak_grid: object, zero_weights: object, origin: object
+) -> None:
+    """Raise NetworkError naming the first argument that is not of its kind; True is no number here, nor is 1.0."""
+
+    def whole(given: object, low: int, high: int) -> bool:
+        return isinstance(given, int | np.integer) and not isinstance(given, bool) and low <= int(given) <= high
+
+    for name, given, fits, expected in (
+        ("network", network, isinstance(network, Network), "a Network"),
+        ("num_steps", num_steps, whole(num_steps, 1, _MOST_STEPS), f"a whole number 1..{_MOST_STEPS}"),
+        ("delay", delay, whole(delay, 0, 1), "0 or 1"),
+        (
+            "leak_grid", leak_grid, leak_grid is None or whole(leak_grid, 1, _FINEST_GRID),
+            f"None or a whole number 1..{_FINEST_GRID}",
+        ),
+        (
+            "zero_weights", zero_weights, isinstance(zero_weights, str) and zero_weights in ("stored", "skipped"),
+            "'stored' or 'skipped'",
+        ),
+        ("origin", origin, isinstance(origin, str), "a string"),
+    ):  # fmt: skip
+        if not fits:
+            raise NetworkError(f"{name}: got {given!r:.60}, expected {expected}")
+
+
+def _array(what: str, given: object, kinds: str, expected: str) -> np.ndarray:
+    """An array whose dtype is of one of the NumPy ``kinds``; raises NetworkError."""
+    try:
+        array = np.asarray(given)
+    except (RuntimeError, TypeError, ValueError) as cause:
+        raise NetworkError(
+            f"{what}: got a {type(given).__name__} that is no array ({cause}), expected {expected}"
+        ) from None
+    if array.dtype.kind not in kinds:
+        raise NetworkError(f"{what}: got values of type {array.dtype}, expected {expected}")
+    return array
+
+
+def _checked_frames(name: str, node: Input, given: object, num_steps: int) -> np.ndarray:
     """Frames as int32, (N, *shape) where all steps are alike, or (T, N, *shape)."""
+    frames = _array(f"frames of input '{name}' ({node.encoding})", given, "biuf", "whole numbers")
     shapes = {"analog": ["N"], "spikes": [f"T={num_steps}", "N"], "levels": ["N"]}[node.encoding]
     timed = frames.ndim == len(node.shape) + 2
     fits = frames.shape[1 + timed :] == node.shape and (not timed or len(frames) == num_steps) and frames.size > 0
@@ -123,10 +166,10 @@ def _checked_frames(name: str, node: Input, frames: np.ndarray, num_steps: int) 
             f"[{', '.join([*shapes, *map(str, node.shape)])}]"
         )
     most = 1 if node.encoding == "spikes" else LEVEL_MAX
-    whole = frames.astype(np.int32)
-    if not (whole == frames).all() or whole.min() < 0 or whole.max() > most:
+    low, high = frames.min(), frames.max()  # NaN if there is one; looked at before a cast that would warn
+    if not (low >= 0 and high <= most) or not (frames == (whole := frames.astype(np.int32))).all():
         raise NetworkError(
-            f"input '{name}' ({node.encoding}) got values {frames.min()}..{frames.max()}, expected whole numbers 0..{most}"
+            f"input '{name}' ({node.encoding}) got values {low}..{high}, expected whole numbers 0..{most}"
         )
     return whole
 

@@ -60,12 +60,7 @@ def read_trace(path: str | Path) -> tuple[Network, SpikeTrace]:
     """
     with Archive(path, TraceError) as archive:
         raw = archive.meta(TRACE_FORMAT, TRACE_VERSION)
-        try:
-            # JSON mode: lists become tuples, but no number becomes another type
-            meta = TraceMeta.model_validate_json(json.dumps(raw))
-        except ValidationError as error:
-            key, text = first_problem(error)
-            raise archive.fail(f"meta.{key}", text) from None
+        meta = _checked_header(path, raw)
         names = [layer.name for layer in meta.layers]
         for k, name in enumerate(names):
             if name in names[:k]:
@@ -132,15 +127,31 @@ def _joined(entry: dict[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
     return {**extra, **entry, **both}
 
 
+def _checked_header(path: str | Path, raw: Mapping[str, Any]) -> TraceMeta:
+    """The header as a file may have it, read or to be written."""
+    try:
+        # JSON mode: lists become tuples, but no number becomes another type
+        return TraceMeta.model_validate_json(json.dumps(raw))
+    except ValidationError as error:
+        key, text = first_problem(error)
+        raise TraceError(f"{path}: meta.{key}: {text}") from None
+    except (RecursionError, TypeError, ValueError) as error:  # only to be written: what JSON does not know
+        raise TraceError(f"{path}: meta: {error}, expected plain Python values") from None
+
+
+def _checked_classes(path: str | Path, key: str, array: np.ndarray, samples: int) -> np.ndarray:
+    """Labels or predictions as a file may have them, read or to be written."""
+    if array.shape != (samples,) or array.dtype.kind not in "iu":
+        raise TraceError(
+            f"{path}: {key}: got {array.dtype} of shape {list(array.shape)}, expected integers of shape [{samples}]"
+        )
+    return array.astype(np.int64)
+
+
 def _read_classes(archive: Archive, key: str, samples: int) -> np.ndarray | None:
     if key not in archive.arrays.files:
         return None
-    array = archive.read(key)
-    if array.shape != (samples,) or array.dtype.kind not in "iu":
-        raise archive.fail(
-            key, f"got {array.dtype} of shape {list(array.shape)}, expected integers of shape [{samples}]"
-        )
-    return array.astype(np.int64)
+    return _checked_classes(archive.path, key, archive.read(key), samples)
 
 
 def _read_spikes(
@@ -379,7 +390,10 @@ def _trace_network(archive: Archive, meta: TraceMeta, arrays: Mapping[str, np.nd
 
 
 def write_trace(path: str | Path, network: Network, trace: SpikeTrace, *, weights: bool = False) -> None:
-    """Write a trace; weights and biases of the network go along on request. Raises TraceError, FileError."""
+    """Write a trace; weights and biases of the network go along on request.
+
+    Raises TraceError for a layer without arrival, and for a header, labels or predictions that `read_trace` would refuse; FileError.
+    """
     shapes = network.shapes()
     extra = trace.extra
     arrays: dict[str, np.ndarray] = dict(extra.get("arrays", {}))
@@ -412,13 +426,14 @@ def write_trace(path: str | Path, network: Network, trace: SpikeTrace, *, weight
         "num_samples": trace.num_samples,
         "dt_s": trace.dt_s,
         "source": trace.source,
-        **({"delay": trace.delay} if trace.delay else {}),
+        **({"delay": trace.delay} if trace.delay != 0 else {}),
         "layers": layers,
         **extra.get("meta", {}),
     }
     for key, array in (("labels", trace.labels), ("predictions", trace.predictions)):
         if array is not None:
-            arrays[key] = array
+            arrays[key] = _checked_classes(path, key, np.asarray(array), trace.num_samples)
+    _checked_header(path, meta)
     write_archive(path, meta, arrays)
 
 
