@@ -82,6 +82,37 @@ def residual(seed: int) -> Network:
     return Network(nodes, tuple(edges), "residual")
 
 
+def shared(seed: int) -> Network:
+    """Two layers without neurons hear the same source and reach the same neurons: the input, then a layer, then a vector."""
+    g = np.random.default_rng(seed)
+    nodes: dict[str, Node] = {
+        "in": Input((2, 4, 4)),
+        "a": Conv2d(2, 3, (3, 3), padding=(1, 1), weight=kernel(g, 3, 2, 3, 3)),
+        "b": Conv2d(2, 3, (1, 1), weight=kernel(g, 3, 2, 1, 1)),
+        "if1": IF(1.0),
+        "c": Conv2d(3, 3, (3, 3), padding=(1, 1), groups=3, weight=kernel(g, 3, 1, 3, 3)),
+        "d": Conv2d(3, 3, (1, 3), padding=(0, 1), weight=kernel(g, 3, 3, 1, 3)),
+        "if2": IF(1.0),
+        "flatten": Flatten(),
+        "e": Linear(48, 5, weight=kernel(g, 5, 48)),
+        "f": Linear(48, 5, weight=kernel(g, 5, 48)),
+        "if3": IF(0.8),
+        "out": Output((5,)),
+    }
+    edges = [
+        ("in", "a"),
+        ("in", "b"),
+        ("a", "if1"),
+        ("b", "if1"),
+        ("if1", "c"),
+        ("if1", "d"),
+        ("c", "if2"),
+        ("d", "if2"),
+    ]
+    edges += [("if2", "flatten"), ("flatten", "e"), ("flatten", "f"), ("e", "if3"), ("f", "if3"), ("if3", "out")]
+    return Network(nodes, tuple(edges), "shared")
+
+
 def workload(network: Network, *, samples: int = 2, steps: int = 9, delay: int = 1, rate: float = 0.3) -> Workload:
     shape = network.nodes["in"].shape  # type: ignore[union-attr]
     frames = np.random.default_rng(1).random((steps, samples, *shape)) < rate
@@ -89,7 +120,7 @@ def workload(network: Network, *, samples: int = 2, steps: int = 9, delay: int =
 
 
 @pytest.mark.parametrize("arch_name", ARCHES)
-@pytest.mark.parametrize("network", [pooled(0), residual(1)], ids=lambda network: network.name)
+@pytest.mark.parametrize("network", [pooled(0), residual(1), shared(2)], ids=lambda network: network.name)
 def test_costs_of_the_mapper_are_counts_of_the_machine(network: Network, arch_name: str) -> None:
     """For random splits on random cores: integers equal, energy to the last digits, and what fits fits."""
     fields = ARCHES[arch_name]

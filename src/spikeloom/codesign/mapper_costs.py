@@ -58,7 +58,9 @@ class Edge:
 
     fired_N: spikes of each source neuron over all steps; int64. cell_N: cell of each source neuron, -1 where it feeds nothing.
     events_TE: spikes of a cell in a step; float64, whole numbers. fan: owner map (K, P, Q) of the target -> `Fan` of the layer.
-    synapse_ticks: of one synapse event.
+    synapse_ticks: of one synapse event. twins: numbers of the edges in front of this one from the same source to the same target; a message
+    for any of them carries what this one needs as well. own_E: where there are twins a cell is one of each of them; this is the layer's own
+    one, -1 where it hears nothing.
     """
 
     layer: str
@@ -69,6 +71,13 @@ class Edge:
     events_TE: np.ndarray
     fan: Callable[[np.ndarray], Fan]
     synapse_ticks: int
+    twins: tuple[int, ...] = ()
+    own_E: np.ndarray | None = None
+
+    def by_cell(self, targets_MAHW: np.ndarray) -> np.ndarray:
+        """Synapses on each part of an input in each cell, from those of the layer's own input map; (M, E)."""
+        targets_ME = targets_MAHW.reshape(len(targets_MAHW), -1)
+        return targets_ME if self.own_E is None else np.where(self.own_E >= 0, targets_ME[:, self.own_E], 0)
 
 
 @dataclass(frozen=True)
@@ -216,7 +225,7 @@ class Problem:
             fans = {}
             for edge in self._into(group):
                 fans[edge.layer] = self._fan(edge, split)
-                inputs_M += fans[edge.layer].inputs_M
+                inputs_M += self._inputs_M(edge, split)
             return Needs(neurons_M, inputs_M, self.memory_bits(owner_KPQ, fans))
 
         return self._keep(("needs", group, split), count)
@@ -275,8 +284,8 @@ class Problem:
         """Ticks that each part spends on what arrives in each step; int64."""
         received = np.zeros((self.num_steps, split.num_cores))
         for edge in self._into(group):
-            targets_ME = self._fan(edge, split).targets_MAHW.reshape(split.num_cores, -1)
-            ticks_ME = targets_ME * float(edge.synapse_ticks) + (targets_ME > 0) * float(self.ticks.axon_in)
+            targets_ME = edge.by_cell(self._fan(edge, split).targets_MAHW)
+            ticks_ME = targets_ME * float(edge.synapse_ticks) + self._sent_ME(edge, split) * float(self.ticks.axon_in)
             received += edge.events_TE @ ticks_ME.T  # sums far below 2**53: exact
         return received.astype(np.int64)
 
@@ -307,7 +316,7 @@ class Problem:
 
     def _sent_T(self, edge: Edge, target: Division) -> np.ndarray:
         """Messages of an edge in each step; int64."""
-        reached_E = self._fan(edge, target).destinations_AHW.reshape(-1).astype(np.float64)
+        reached_E = self._destinations_E(edge, target).astype(np.float64)
         sent_T: np.ndarray = (edge.events_TE @ reached_E).astype(np.int64)
         return sent_T
 
@@ -327,7 +336,7 @@ class Problem:
         owner_N = np.zeros(len(edge.cell_N), np.int32)
         if edge.source != PORT:
             owner_N = self._owner(edge.source, source).reshape(-1)
-        reached_ME = self._fan(edge, target).targets_MAHW.reshape(target.num_cores, -1) > 0
+        reached_ME = self._sent_ME(edge, target)
         feeds = edge.cell_N >= 0
         place = owner_N[feeds].astype(np.int64) * reached_ME.shape[1] + edge.cell_N[feeds]
         fired = edge.fired_N[feeds].astype(np.float64)
@@ -338,7 +347,7 @@ class Problem:
         """Cores that a spike of each source neuron reaches; int64."""
 
         def count() -> np.ndarray:
-            reached_E = self._fan(edge, target).destinations_AHW.reshape(-1).astype(np.int64)
+            reached_E = self._destinations_E(edge, target).astype(np.int64)
             return np.where(edge.cell_N >= 0, reached_E[edge.cell_N], 0)
 
         return self._keep(("reached", self.edges.index(edge), target), count)
@@ -354,8 +363,30 @@ class Problem:
         pixels = np.repeat(np.arange(P * Q).reshape(1, P, Q), K, axis=0).astype(np.int32)
         found = edge.fan(pixels)
         received_PQ = np.zeros(P * Q)
-        received_PQ[found.cores_M] = found.targets_MAHW.reshape(len(found.cores_M), -1) @ per_E
+        received_PQ[found.cores_M] = edge.by_cell(found.targets_MAHW) @ per_E
         return np.tile(received_PQ / K, K)
+
+    def _sent_ME(self, edge: Edge, target: Division) -> np.ndarray:
+        """Whether an input in a cell costs a message to a part; not where one for a twin goes there anyway. Bool (M, E)."""
+        sent_ME: np.ndarray = edge.by_cell(self._fan(edge, target).targets_MAHW) > 0
+        for twin in (self.edges[number] for number in edge.twins):
+            sent_ME &= twin.by_cell(self._fan(twin, target).targets_MAHW) == 0
+        return sent_ME
+
+    def _destinations_E(self, edge: Edge, target: Division) -> np.ndarray:
+        """Messages that a spike in each cell costs."""
+        if edge.own_E is None:
+            return self._fan(edge, target).destinations_AHW.reshape(-1)
+        destinations_E: np.ndarray = np.count_nonzero(self._sent_ME(edge, target), axis=0)
+        return destinations_E
+
+    def _inputs_M(self, edge: Edge, target: Division) -> np.ndarray:
+        """Source neurons with a synapse on each part and none of a twin; int64."""
+        if edge.own_E is None:
+            return self._fan(edge, target).inputs_M
+        neurons_E = np.bincount(edge.cell_N[edge.cell_N >= 0], minlength=len(edge.own_E))
+        inputs_M: np.ndarray = self._sent_ME(edge, target) @ neurons_E
+        return inputs_M
 
     def _fan(self, edge: Edge, target: Division) -> Fan:
         return self._keep(("fan", self.edges.index(edge), target), lambda: edge.fan(self._owner(edge.target, target)))

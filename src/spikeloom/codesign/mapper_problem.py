@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -14,7 +15,6 @@ from spikeloom.core.placement import Placement
 from spikeloom.core.report import Report
 from spikeloom.core.workload import Layer, Workload
 from spikeloom.cost import standing, unit_prices
-from spikeloom.errors import MappingError
 from spikeloom.hw import fit
 from spikeloom.hw.fan import Fan, fan, source_owners
 from spikeloom.hw.loihi_arch import LoihiArch
@@ -32,30 +32,19 @@ def problem_of(workload: Workload, arch: LoihiArch, placement: Placement, *, res
     placement: any one of the workload. rest: a report under any mapping, for the energy that no mapping changes.
 
     Raises:
-        MappingError: as the machine; or two layers of one group that hear the same neurons, which the mapper does not know.
+        MappingError: as the machine.
     """
     chart = chart_of(run_of(workload, arch), arch)
     number = {}  # of a chart's group among those with neurons
     for g, group in enumerate(chart.groups):
         number[g] = PORT if group.port else len([x for x in chart.groups[:g] if not x.port])
     layers = {layer.name: layer for layer in chart.workload.layers}
-    edges = []
-    for source, name in chart.edges:
-        target = number[chart.group_of[name]]
-        edges.append(_edge(chart, source, number[source], target, layers[name], arch))
-    pairs = [(edge.source, edge.target) for edge in edges if edge.source != PORT]
-    if len(set(pairs)) < len(pairs):
-        twice = next(pair for pair in pairs if pairs.count(pair) > 1)
-        names = [group.name for group in chart.groups if not group.port]
-        raise MappingError(
-            f"layer '{names[twice[1]]}': hears {names[twice[0]]} through two layers whose messages are shared; the mapper does not "
-            "count that, place it by hand"
-        )
+    edges = _edges(chart, number, layers, arch)
     counter = Counter(chart, plan_of(chart, placement, arch), arch)
     groups = tuple(_group(chart, g, counter) for g, group in enumerate(chart.groups) if not group.port)
     steps = chart.num_steps * workload.num_samples
     memory = partial(_memory_bits, layers, core_limits(arch))
-    return Problem(groups, tuple(edges), steps, _ticks(arch), _prices(arch, rest), arch.mesh, memory)
+    return Problem(groups, edges, steps, _ticks(arch), _prices(arch, rest), arch.mesh, memory)
 
 
 def _group(chart: Chart, number: int, counter: Counter) -> Group:
@@ -75,6 +64,34 @@ def _spikes(chart: Chart, number: int) -> tuple[np.ndarray, np.ndarray]:
     chip_step = sample * chart.num_steps + step + group.depth
     order = np.argsort(chip_step, kind="stable")
     return chip_step[order].astype(np.int64), neuron[order].astype(np.int64)
+
+
+def _edges(chart: Chart, number: Mapping[int, int], layers: Mapping[str, Layer], arch: LoihiArch) -> tuple[Edge, ...]:
+    """All edges of a chart; those of one group that hear the same neurons, or the same port, know each other. number: of a chart's group."""
+    edges: list[Edge] = []
+    together: dict[tuple[int, int], list[int]] = {}
+    for source, name in chart.edges:
+        target = chart.group_of[name]
+        together.setdefault((source, target), []).append(len(edges))
+        edges.append(_edge(chart, source, number[source], number[target], layers[name], arch))
+    for (source, _), twins in together.items():
+        if len(twins) > 1:
+            for e, edge in zip(twins, _twins(chart, source, twins, [edges[e] for e in twins]), strict=True):
+                edges[e] = edge
+    return tuple(edges)
+
+
+def _twins(chart: Chart, source: int, numbers: Sequence[int], edges: Sequence[Edge]) -> list[Edge]:
+    """Edges between the same two groups with cells in common: each is one combination of cells of their layers."""
+    own_EF, cell_N = np.unique(np.stack([edge.cell_N for edge in edges], axis=1), axis=0, return_inverse=True)
+    cell_N = cell_N.reshape(-1)
+    step_S, neuron_S = _spikes(chart, source)
+    events_TE = np.zeros((len(edges[0].events_TE), len(own_EF)))
+    np.add.at(events_TE, (step_S, cell_N[neuron_S]), 1.0)
+    return [
+        replace(edge, cell_N=cell_N, events_TE=events_TE, twins=tuple(numbers[:f]), own_E=own_EF[:, f])
+        for f, edge in enumerate(edges)
+    ]
 
 
 def _edge(chart: Chart, source: int, number: int, target: int, layer: Layer, arch: LoihiArch) -> Edge:
