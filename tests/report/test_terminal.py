@@ -13,6 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from spikeloom.core.report import LayerReport, Report
+from spikeloom.core.workload import RateLayer, RateWorkload
+from spikeloom.evaluate import evaluate, load_machine
+from spikeloom.lower import draw
 from spikeloom.report import breakdown_table, comparison_table, labels, summary_sentence
 
 
@@ -147,3 +150,17 @@ def test_what_another_tool_would_print_is_marked_wherever_it_is_named() -> None:
     assert _row(_text(comparison_table([tool, ours])), "theirs")[0] == "theirs (tool)"
     assert "theirs (tool)" in _text(breakdown_table([tool, ours]))
     assert summary_sentence([tool, ours]).startswith("theirs (tool) has the lowest EDP")
+
+
+def test_counted_work_is_not_held_against_a_whole_device_in_silence() -> None:
+    rates = RateWorkload((RateLayer("fc", "linear", (20,), 10, 0.3),), 4)
+    work = draw(rates)
+    board = "loihi:static=blouw2018,host=blouw2018"
+
+    def said(*specs: str) -> str:
+        return summary_sentence([evaluate(work, load_machine(spec)[1], label=spec) for spec in specs])
+
+    assert "ncs2: a whole device as measured, the others: their counted work alone" in said("loihi", "ncs2")
+    assert "(loihi as a board: static=blouw2018,host=blouw2018)" in said("loihi", "spikex", "ncs2")
+    assert "as a board" not in said("spikex", "ncs2") and "whole device" in said("spikex", "ncs2")
+    assert "whole device" not in said(board, "ncs2") and "whole device" not in said("loihi", "spikex")

@@ -13,6 +13,10 @@ from rich.text import Text
 from spikeloom.core.report import Report
 from spikeloom.units import format_si, from_si
 
+#: Model of devices of which only measurements exist.
+MEASURED = "edge"
+#: Fields of a chip that add the power of its board, and the value with which they do as measured.
+_SWITCHES, BOARD = ("static", "host"), "blouw2018"
 #: Utilisation names -> heading of the comparison; a machine's other ratios are in its JSON report.
 _USES = {"column_sharing": "sharing", "spike_slot_use": "slots", "pe_use": "PEs"}
 
@@ -139,9 +143,22 @@ def _some(reports: Sequence[Report]) -> None:
 def _caveat(reports: Sequence[Report]) -> str:
     if len({report.workload_id for report in reports}) > 1:
         return "these machines did not run the same workload"
+    whole = [report.model == MEASURED or _as_board(report) for report in reports]
+    if any(report.model == MEASURED for report in reports) and not all(whole):
+        told = [name for name, report in zip(labels(reports), reports, strict=True) if report.model == MEASURED]
+        bare = [report for report, all_of_it in zip(reports, whole, strict=True) if not all_of_it]
+        words = f"{_listed(told)}: a whole device as measured, the others: their counted work alone"
+        chips = [report.model for report in bare if all(key in report.arch for key in _SWITCHES)]
+        board = ",".join(f"{key}={BOARD}" for key in _SWITCHES)
+        return f"{words} ({chips[0]} as a board: {board})" if chips else words
     if len({str(report.arch.get("table")) for report in reports}) > 1:
         return "these machines are priced from different tables"
     return ""
+
+
+def _as_board(report: Report) -> bool:
+    """Whether a bill holds what idle chips and the host draw."""
+    return all(report.arch.get(key, "none") != "none" for key in _SWITCHES)
 
 
 def _synops(reports: Sequence[Report]) -> str | None:
