@@ -45,14 +45,14 @@ def words(run: Run) -> str:
 def test_tables_and_files(ann: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study, "TECHNIQUES", tuple(one for one in TECHNIQUES if one.name in KEPT))
     command = ("deploy", ann, "--against", "ncs2", "--tune", 0, "--confirm", "--out", tmp_path / "out", *FEW)
-    run = spikeloom(*command, "--json", tmp_path / "all.json")
+    run = spikeloom(*command, "--json", tmp_path / "made" / "all.json")
     assert run.code == 0, run.complaint
     said = words(run)
     for part in ("plain", "fewest steps", *KEPT, "together", "One inference on loihi", "Against ncs2", "whole boards:"):
         assert part in said
     assert "times less power" in said and "arXiv 2210.05006" in said
     assert "ternary weights *" in said and "up to twice the T of plain" in said
-    content = json.loads((tmp_path / "all.json").read_text())
+    content = json.loads((tmp_path / "made" / "all.json").read_text())
     assert (
         content["confirmed"]["tested"] > 40
         and f"on all {content['confirmed']['tested']} test samples together gets" in said
@@ -70,6 +70,41 @@ def test_tables_and_files(ann: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert named == content["techniques"] and set(named) <= set(KEPT)
     assert ("together, no exit" in said) == ("early exit" in named) == (content["no_exit"] is not None)
     assert f"on {content['held_samples']} held-out samples" in said and "placement.toml" in said
+
+
+def test_nothing_that_is_read_is_replaced(ann: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found out before the work, as is what cannot be written."""
+
+    def never(*_: Any, **__: Any) -> Any:
+        raise AssertionError("worked")
+
+    monkeypatch.setattr(study, "splits", never)
+    own, out = ann.with_name("digits-ann.toml"), tmp_path / "out"
+    out.mkdir()
+    machine = out / "machine.toml"
+    machine.write_text('model = "loihi"\nplacement = "placement.toml"\n')
+    (out / "placement.toml").write_text('[[place]]\nlayer = "fc1"\ntile = 0\ncore = 0\nneurons = [0, 6]\n')
+    before = {path: path.read_bytes() for path in (ann, own, machine)}
+    replaced = "is read here and would be replaced"
+    itself = "the study itself writes there; name another file with --json"
+    (tmp_path / "file").write_text("")
+    (tmp_path / "odd" / "trace.npz").mkdir(parents=True)
+    for words, complaint in (
+        (("--out", ann.parent), replaced),
+        (("--json", ann, "--out", tmp_path / "new"), replaced),
+        (("--json", own, "--experiment", own, "--out", tmp_path / "new"), replaced),
+        (("--machine", machine, "--out", out), replaced),
+        (("--machine", machine, "--json", out / "placement.toml", "--out", tmp_path / "new"), replaced),
+        (("--against", machine, "--json", machine, "--out", tmp_path / "new"), replaced),
+        (("--json", tmp_path, "--out", tmp_path / "new"), "is a folder, expected a file to write"),
+        (("--json", tmp_path / "file" / "a.json"), "cannot be written"),
+        (("--json", tmp_path / "new" / "deployment.json", "--out", tmp_path / "new"), itself),
+        (("--json", tmp_path / "new", "--out", tmp_path / "new"), itself),
+        (("--json", tmp_path / "new" / "rows" / "a.json", "--out", tmp_path / "new"), itself),
+        (("--out", tmp_path / "odd"), "is a folder, expected a file to write"),
+    ):
+        assert complaint in str(spikeloom("deploy", ann, *FEW, *words).complaint), words
+    assert before == {path: path.read_bytes() for path in before}
 
 
 def test_what_is_wrong_is_said_in_one_line(ann: Path, tmp_path: Path) -> None:

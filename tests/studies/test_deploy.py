@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 from functools import cache
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,8 @@ import torch
 
 from spikeloom.core.arch import Mapping
 from spikeloom.core.deployment import Bill
-from spikeloom.core.network import Network
-from spikeloom.core.nodes import IF, LI, Linear
+from spikeloom.core.network import Network, chain
+from spikeloom.core.nodes import IF, LI, Add, Flatten, Input, Linear, Output, ReLU
 from spikeloom.core.signals import received_signals
 from spikeloom.core.trace import Levels, Spikes
 from spikeloom.emulate import emulate
@@ -27,6 +29,7 @@ from spikeloom.nets import create
 from spikeloom.snn.build import input_frames
 from spikeloom.snn.execute import Execution, encoded_batches, runnable
 from spikeloom.snn.train import train
+from spikeloom.studies import convert as convert_module
 from spikeloom.studies import deploy as study
 from spikeloom.studies import deploy_bench as bench_module
 from spikeloom.studies.convert import Splits, ann_accuracy, splits
@@ -301,6 +304,9 @@ def test_refusals_in_one_line(tmp_path: Path) -> None:
         deploy(ann(), replace(DIGITS, train={**DIGITS.train, "encoding": "events"}), FAST, tmp_path)
     with pytest.raises(ConfigError, match="--max-loss: got -1"):
         DeployOptions(max_loss=-1)
+    for loss in (float("inf"), float("nan")):
+        with pytest.raises(ConfigError, match=f"--max-loss: got {loss}, expected 0 or more percentage points"):
+            DeployOptions(max_loss=loss)
     with pytest.raises(ConfigError, match="--counted: got 0"):
         DeployOptions(counted=0)
     with pytest.raises(ConfigError, match="give the number of epochs with --tune"):
@@ -330,10 +336,108 @@ def test_fine_tuning_is_kept_and_lowers_rates(tmp_path: Path) -> None:
     assert fine_tuned(ann(), DIGITS, parts(), Execution(1), 1, file).id == tuned.id
     assert tuned.id != ann().id and not file.with_suffix(".checkpoint.pt").exists()
     assert fine_tuned(ann(), DIGITS, parts(), Execution(1), 2, file).id != tuned.id
+    file.write_text("torn")
+    assert fine_tuned(ann(), DIGITS, parts(), Execution(1), 1, file).id == tuned.id
 
 
-def test_a_rival_runs_the_ann_once(tmp_path: Path) -> None:
-    rival = rival_of(ann(), bench(tmp_path), "ncs2", load_machine("ncs2")[1], 0.9)
+@pytest.mark.parametrize("what", ["calibration", "seed", "rate", "shift", "data"])
+def test_fine_tuning_starts_anew_when_what_it_depends_on_changed(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, now, experiment = tmp_path / "tuned.npz", parts(), DIGITS
+    started = []
+    module = import_module("spikeloom.snn.train")
+
+    def counted(network: Network, *_: Any, checkpoint: Path, **__: Any) -> Any:
+        started.append(checkpoint)
+        return SimpleNamespace(network=network)
+
+    monkeypatch.setattr(module, "train", counted)
+    for _ in range(2):  # the second is kept
+        fine_tuned(ann(), DIGITS, now, Execution(1), 1, file)
+    assert len(started) == 1
+    if what == "calibration":
+        now = replace(now, calibration=now.calibration.take(np.arange(20)))
+    elif what == "data":
+        real = convert_module.training_samples
+
+        def other(*args: Any) -> Any:
+            fit, held = real(*args)
+            return replace(fit, labels=fit.labels[::-1]), held  # type: ignore[type-var]
+
+        monkeypatch.setattr(convert_module, "training_samples", other)
+    elif what == "shift":
+        experiment = replace(experiment, shift=1)
+    else:
+        experiment = replace(
+            experiment, train={**DIGITS.train, **({"seed": 4} if what == "seed" else {"batch_size": 32})}
+        )
+    fine_tuned(ann(), experiment, now, Execution(1), 1, file)
+    assert len(started) == 2 and started[0] != started[1]
+
+
+@pytest.mark.parametrize("part", ["choosing", "test"])
+@pytest.mark.parametrize("field", ["pixels", "labels"])
+def test_rows_of_other_data_with_the_same_numbers_are_no_rows(part: str, field: str, tmp_path: Path) -> None:
+    one = bench(tmp_path)
+    source: Any = getattr(one.parts, part)
+    other = replace(one.parts, **{part: replace(source, **{field: np.roll(getattr(source, field), 1, axis=0)})})
+    another = Bench(one.kit, other, one.arch, one.options, one.folder, one.held)
+    assert one._key("fit", V0) != another._key("fit", V0)
+    assert one._key("fit", V0) == bench(tmp_path)._key("fit", V0)
+
+
+def test_mapped_cores_are_kept_for_their_objective(tmp_path: Path) -> None:
+    one, other = (bench(tmp_path, replace(FAST, objective=aim)) for aim in ("energy", "latency"))  # type: ignore[arg-type]
+    assert one._key("cores", V0) == other._key("cores", V0)
+    mapped = replace(V0, cores="mapped")
+    assert one._key("cores", mapped) != other._key("cores", mapped)
+
+
+@pytest.mark.parametrize("damage", [{}, {"found": {"x": 1}}, {"found": None}, {"found": []}])
+def test_damaged_rows_are_computed_again(damage: dict[str, Any], tmp_path: Path) -> None:
+    one = bench(tmp_path)
+    fit = one.fit(V0)
+    one.row("v0", V0, fit)
+    for kept in (tmp_path / "rows").iterdir():
+        content = json.loads(kept.read_text())
+        del content["found"]
+        kept.write_text(json.dumps({**content, **damage}))
+    assert one.fit(V0) == fit
+    one.row("v0", V0, fit)
+
+
+def test_what_cannot_be_deployed_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: Any, **__: Any) -> Any:
+        raise AssertionError("worked")
+
+    monkeypatch.setattr(study, "fine_tuned", never)
+    monkeypatch.setattr(study, "Bench", never)
+    rng = np.random.default_rng(3)
+
+    def linear(inputs: int, outputs: int) -> Linear:
+        return Linear(inputs, outputs, weight=rng.normal(size=(outputs, inputs)).astype(np.float32), has_bias=False)
+
+    tuned = replace(FAST, tune=1)
+    pixels = samples(DIGITS, "test").in_shape
+    front = {"in": Input(pixels, "analog"), "flat": Flatten(), "l0": linear(64, 8), "r0": ReLU()}
+    single = chain("single", {**front, "l": linear(8, 1), "out": Output((1,))})
+    with pytest.raises(ConfigError, match="network 'single' has 1 output, expected one for each of two or more"):
+        deploy(single, DIGITS, tuned, tmp_path)
+    nodes = {**front, "l1": linear(8, 8), "add": Add(), "r1": ReLU(), "l": linear(8, 10), "out": Output((10,))}
+    names = list(nodes)
+    residual = Network(nodes, (*zip(names, names[1:], strict=False), ("r0", "add")), "residual")
+    with pytest.raises(NetworkError, match=r"node 'add' \(Add\) gets real values"):
+        deploy(residual, DIGITS, tuned, tmp_path)
+    for machine in ("ncs2", "ncs", "systolic", "sata-training"):
+        with pytest.raises(ConfigError, match=f"^{machine} .*; expected a machine of spiking neurons such as loihi"):
+            deploy(ann(), DIGITS, replace(tuned, machine=machine), tmp_path)
+    with pytest.raises(MappingError):
+        deploy(ann(), DIGITS, tuned, tmp_path, against="loihi:in_axons=2")
+
+
+def test_a_rival_runs_the_ann_once() -> None:
+    rival = rival_of(ann(), parts(), 6, "ncs2", load_machine("ncs2")[1], 0.9)
     given, dynamic = rival.bills["given"], rival.bills["dynamic"]
     assert given.latency_s == dynamic.latency_s and 0 < dynamic.energy_j < given.energy_j
     assert Bill(2.0, 4.0).power_w == 0.5 and Bill(2.0, 4.0).edp_js == 8.0 and Bill(1.0, 0.0).power_w == 0.0

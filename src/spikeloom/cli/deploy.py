@@ -11,6 +11,8 @@ import typer
 
 from spikeloom.cli.console import caution, err, out
 from spikeloom.cli.progress import bars
+from spikeloom.errors import FileError
+from spikeloom.files.atomic import check_target, keep_sources, replacing
 from spikeloom.files.network import read_network
 
 
@@ -64,6 +66,7 @@ def deploy(
         confirm=confirm,
     )
     folder = out_dir or network.with_name("deploy")
+    check_files(folder, json, network, *named_files(experiment, machine, against))
     with bars() as progress:
         done = run(loaded, chosen, options, folder, against=against, data_dir=data_dir, progress=progress)
     out.print(spending_table(done))
@@ -82,5 +85,42 @@ def deploy(
         soft_wrap=True,
     )
     if json is not None:
-        shutil.copyfile(folder / "deployment.json", json)
+        with replacing(json) as temporary:
+            shutil.copyfile(folder / "deployment.json", temporary)
         err.print(f"wrote {json}", markup=False, soft_wrap=True)
+
+
+def check_files(folder: Path, json: Path | None, *sources: str | Path) -> None:
+    """Find out before the work whether all can be written, and that nothing which is read is replaced.
+
+    Raises:
+        FileError: it cannot, or would be.
+    """
+    from spikeloom.studies.deploy import WRITTEN
+    from spikeloom.studies.deploy_bench import ROWS
+
+    own = [folder / name for name in WRITTEN]
+    for target in own:
+        if target.name != ROWS:
+            check_target(target)
+        keep_sources(target, *sources)
+    if json is None:
+        return
+    check_target(json)
+    keep_sources(json, *sources)
+    place = json.resolve()
+    taken = [path.resolve() for path in own]
+    if any(path == place or path in place.parents or place in path.parents for path in taken):
+        raise FileError(f"{json}: the study itself writes there; name another file with --json")
+
+
+def named_files(experiment: str | None, *machines: str | None) -> list[str | Path]:
+    """Files that an experiment and machines name on the command line, and those that are read with them."""
+    from spikeloom.evaluate import load_machine
+
+    files: list[str | Path] = [experiment] if experiment else []
+    for spec in filter(None, machines):
+        arch = load_machine(spec)[1]
+        named = (spec, spec.partition(":")[0], arch.table, getattr(arch, "placement", ""))
+        files += [name for name in named if name]
+    return [file for file in files if Path(file).is_file()]

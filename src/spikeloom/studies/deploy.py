@@ -28,8 +28,8 @@ from spikeloom.files.placement import write_placement
 from spikeloom.files.results import write_reports
 from spikeloom.files.store import write_trace
 from spikeloom.lower import lower
-from spikeloom.studies.convert import ann_accuracy, for_steps, splits
-from spikeloom.studies.deploy_bench import FIRST_STEPS, VERSION, Bench, DeployOptions, Fit, standby
+from spikeloom.studies.convert import Splits, ann_accuracy, for_steps, splits
+from spikeloom.studies.deploy_bench import FIRST_STEPS, ROWS, VERSION, Bench, DeployOptions, Fit, read_out, standby
 from spikeloom.studies.experiment import Experiment, samples
 from spikeloom.studies.techniques import ALIGNED, TECHNIQUES, Kit, Setting, Technique, fine_tuned, names_of
 
@@ -38,6 +38,16 @@ if TYPE_CHECKING:
 
 DEPLOYMENT_FORMAT = "spikeloom-deployment"
 PLACEMENT = "placement.toml"
+#: What a study writes into its folder.
+WRITTEN = (
+    "network.npz", "trace.npz", "machine.toml", PLACEMENT, "report.json", "deployment.json", "tuned.npz", ROWS,
+)  # fmt: skip
+#: Models of machines on which no spiking network runs as such: what they do instead.
+NOT_SPIKING = {
+    "edge": "runs the ANN, whatever the spikes",
+    "systolic": "computes every product, whatever the spikes",
+    "sata-training": "prices training steps",
+}
 #: Times that every group of techniques is gone through.
 SWEEPS = 2
 
@@ -55,7 +65,8 @@ def deploy(
     """The study. Writes the chosen network, its trace, machine and bill, and keeps every row in ``folder``, where it goes on.
 
     Raises:
-        ConfigError: no setting is good enough; recordings.
+        ConfigError: no setting is good enough; recordings; a machine or a network that this study is not for.
+        MappingError: ``against`` cannot run the ANN.
     """
     from spikeloom.snn.execute import Execution
 
@@ -64,16 +75,25 @@ def deploy(
             f"experiment '{experiment.name}' shows '{experiment.encoding}', expected images as the input of an ANN"
         )
     _, arch = load_machine(options.machine)
+    if arch.model in NOT_SPIKING:
+        raise ConfigError(
+            f"{options.machine} {NOT_SPIKING[arch.model]}; expected a machine of spiking neurons such as loihi "
+            "(--against takes others)"
+        )
     rival_arch = None if against is None else load_machine(against)[1]
-    make_folder(folder)
+    make_folder(folder / ROWS)
     parts = splits(experiment, options.samples, options.limit, data_dir)
     execution = Execution(1, experiment.encoding)
-    tuned = None
+    kit = Kit(ann, None, parts, execution)
+    check_network(kit)
+    held, tested = (ann_accuracy(ann, source, execution) for source in (parts.choosing, parts.test))
+    rival = None  # before the work: what it cannot run is found out now
+    if against is not None and rival_arch is not None:
+        rival = rival_of(ann, parts, options.counted, against, rival_arch, tested)
     if options.tune:
         file = folder / "tuned.npz"
         tuned = fine_tuned(ann, experiment, parts, execution, options.tune, file, data_dir=data_dir, progress=progress)
-    kit = Kit(ann, tuned, parts, execution)
-    held, tested = (ann_accuracy(ann, source, execution) for source in (parts.choosing, parts.test))
+        kit = Kit(ann, tuned, parts, execution)
     bench = Bench(kit, parts, arch, options, folder, held, progress)
     rows = list(alone(bench, progress))
     setting, fit = together(bench, progress)
@@ -83,7 +103,6 @@ def deploy(
         patient = replace(setting, exits=False)
         no_exit = bench.row("together, no exit", patient, bench.fit(patient, fit.made_for))
     report = write_chosen(bench, setting, fit, experiment)
-    rival = None if against is None or rival_arch is None else rival_of(ann, bench, against, rival_arch, tested)
     confirmed = None
     if options.confirm:
         confirmed = bench.confirm(setting, fit, samples(experiment, "test", data_dir), ann)
@@ -107,6 +126,21 @@ def deploy(
     )
     write_json(folder / "deployment.json", done)
     return done
+
+
+def check_network(kit: Kit) -> None:
+    """Find out before the work whether the ANN, converted, runs as the study needs it.
+
+    Raises:
+        ConfigError: one class; no fully connected read-out.
+        NetworkError: nodes that get what no machine of spiking neurons sends, as the sum of a residual network.
+    """
+    network = kit.network(Setting(), FIRST_STEPS)
+    (classes,) = read_out(network, kit.parts.choosing.take(np.arange(1)), 1, 0).shape[2:]
+    if classes < 2:
+        raise ConfigError(
+            f"network '{network.name}' has {classes} output, expected one for each of two or more classes"
+        )
 
 
 def alone(bench: Bench, progress: Progress | None = None) -> Iterator[Deployed]:
@@ -209,18 +243,19 @@ def write_chosen(bench: Bench, setting: Setting, fit: Fit, experiment: Experimen
     return report
 
 
-def rival_of(ann: Network, bench: Bench, machine: str, arch: AbstractArch, accuracy: float) -> Rival:
+def rival_of(ann: Network, parts: Splits, counted: int, machine: str, arch: AbstractArch, accuracy: float) -> Rival:
     """The ANN on another machine, one pass an inference, activations of 8 bits (of which a measured device takes no notice)."""
+    from spikeloom.snn.execute import Execution
     from spikeloom.snn.record import record
     from spikeloom.transform.prepare import prepare
     from spikeloom.transform.qcfs import staircase
     from spikeloom.transform.thresholds import choose, collect
 
-    ready, execution = prepare(ann), bench.kit.execution
-    values = collect(ready, bench.parts.calibration, execution, np.random.default_rng(0))
+    ready, execution = prepare(ann), Execution(1)
+    values = collect(ready, parts.calibration, execution, np.random.default_rng(0))
     rounded = staircase(ready, choose(ready, values, "max"), 255)
-    counted = bench.parts.test.take(np.arange(min(bench.options.counted, len(bench.parts.test))))
-    report = evaluate(lower(rounded, record(rounded, counted, execution)), arch, label=machine)
+    shown = parts.test.take(np.arange(min(counted, len(parts.test))))
+    report = evaluate(lower(rounded, record(rounded, shown, execution)), arch, label=machine)
     energy, latency = report.energy_per_inference_j, report.latency_per_inference_s
     bills = {"given": Bill(energy, latency), "dynamic": Bill(energy - standby(report) / report.num_samples, latency)}
     return Rival(machine, accuracy, {**bills, "board": bills["given"]}, report.warnings)

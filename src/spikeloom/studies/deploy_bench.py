@@ -12,11 +12,13 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from spikeloom.components import load_table
 from spikeloom.core.arch import AbstractArch
 from spikeloom.core.arch import Mapping as MachineMapping
 from spikeloom.core.deployment import Bill, Confirmed, Deployed
@@ -32,11 +34,12 @@ from spikeloom.errors import ConfigError
 from spikeloom.evaluate import evaluate
 from spikeloom.files.atomic import make_folder, replacing
 from spikeloom.files.config import machine_keys
+from spikeloom.files.placement import read_placement
 from spikeloom.lower import lower
 from spikeloom.studies.ann import taken
 from spikeloom.studies.convert import Splits, ann_accuracy
 from spikeloom.studies.deploy_cores import place
-from spikeloom.studies.techniques import Kit, Setting
+from spikeloom.studies.techniques import Kit, Setting, contents
 from spikeloom.studies.thinning import first_steps
 
 if TYPE_CHECKING:
@@ -45,6 +48,8 @@ if TYPE_CHECKING:
 Objective = Literal["energy", "edp", "power", "latency"]
 #: Changes of this file that make kept rows worthless.
 VERSION = 1
+#: Folder of kept rows.
+ROWS = "rows"
 #: T that is tried first, and then doubled.
 FIRST_STEPS = 8
 #: Margins that are tried for early exit, and different last steps of a bill, each rounded up.
@@ -82,7 +87,7 @@ class DeployOptions:
     confirm: bool = False
 
     def __post_init__(self) -> None:
-        if not self.max_loss >= 0:
+        if not 0 <= self.max_loss < math.inf:
             raise ConfigError(f"--max-loss: got {self.max_loss}, expected 0 or more percentage points")
         for name in ("samples", "limit", "counted", "most_steps"):
             if getattr(self, name) < 1:
@@ -236,7 +241,7 @@ class Bench:
 
     def confirm(self, setting: Setting, fit: Fit, source: Samples, ann: Network) -> Confirmed:
         """The chosen network and the ANN on all of ``source``."""
-        key = self._key("confirm", setting, fit=[fit.made_for, fit.num_steps, fit.margin], ids=source.ids.tolist())
+        key = self._key("confirm", setting, fit=[fit.made_for, fit.num_steps, fit.margin], source=contents(source))
         kept = self._kept(key)
         if kept is not None:
             return Confirmed(**kept)
@@ -292,24 +297,44 @@ class Bench:
         """A hash of everything that a figure depends on."""
         options = asdict(self.options)
         for name in ("machine", "objective", "alone", "confirm"):
-            del options[name]
-        counted = [machine_keys(arch) for arch in views(self.arch).values()]
-        ids = [source.ids.tolist() for source in (self.parts.calibration, self.parts.choosing, self.parts.test)]
-        content = [VERSION, kind, asdict(setting), self.kit.ann_of(setting).id, options, counted, ids, self.held, more]
+            if name != "objective" or not setting.cores:  # the mapper makes it small
+                del options[name]
+        counted, files = self._sources
+        ann = self.kit.ann_of(setting).id
+        content = [VERSION, kind, asdict(setting), ann, options, counted, files, self.held, more]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
+    @cached_property
+    def _sources(self) -> tuple[list[Any], list[str]]:
+        """The machine's fields in all views, and the contents of its table and placement, and of the samples."""
+        placement = getattr(self.arch, "placement", "")
+        files = [repr(load_table(self.arch.table)), repr(read_placement(placement)) if placement else ""]
+        files += [contents(source) for source in (self.parts.calibration, self.parts.choosing, self.parts.test)]
+        return [machine_keys(arch) for arch in views(self.arch).values()], files
+
     def _kept(self, key: str) -> dict[str, Any] | None:
-        path = self.folder / "rows" / f"{key[:24]}.json"
+        path = self.folder / ROWS / f"{key[:24]}.json"
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return content["found"] if isinstance(content, dict) and content.get("key") == key else None
+        if (
+            not isinstance(content, dict)
+            or content.get("key") != key
+            or content.get("sum") != _sum(content.get("found"))
+        ):
+            return None  # damaged, or of another row
+        found: dict[str, Any] = content["found"]
+        return found
 
     def _keep(self, key: str, found: Mapping[str, Any]) -> None:
-        make_folder(self.folder / "rows")
-        with replacing(self.folder / "rows" / f"{key[:24]}.json") as temporary:
-            temporary.write_text(json.dumps({"key": key, "found": found}) + "\n", encoding="utf-8")
+        make_folder(self.folder / ROWS)
+        with replacing(self.folder / ROWS / f"{key[:24]}.json") as temporary:
+            temporary.write_text(json.dumps({"key": key, "sum": _sum(found), "found": found}) + "\n", encoding="utf-8")
+
+
+def _sum(found: object) -> str:
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
 
 
 def read_out(network: Network, source: Samples, steps: int, delay: int, progress: Progress | None = None) -> np.ndarray:

@@ -9,6 +9,8 @@ of 8 times the input, is one of the techniques. Letters: T time steps, C channel
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -20,7 +22,8 @@ import numpy as np
 from spikeloom.core.network import Network
 from spikeloom.core.nodes import IF, LI, Firing, Synapse
 from spikeloom.core.signals import received_signals
-from spikeloom.errors import ConfigError
+from spikeloom.data import Samples
+from spikeloom.errors import ConfigError, FileError
 from spikeloom.files.network import read_network, write_network
 from spikeloom.studies.convert import Splits, fit_and_held
 from spikeloom.studies.experiment import Experiment, augmentation, train_config
@@ -264,7 +267,8 @@ def fine_tuned(
     data_dir: Path | None = None,
     progress: Progress | None = None,
 ) -> Network:
-    """``ann`` trained for some epochs with QCFS staircases and a price on its rates; kept in ``file``, an interrupted run goes on.
+    """``ann`` trained for some epochs with QCFS staircases and a price on its rates; kept in ``file`` with all that it depends on, an
+    interrupted run goes on.
 
     Staircases (Bu et al., ICLR 2022) make rates of few steps exact, the price makes them small. One ceiling for each layer.
     """
@@ -277,19 +281,23 @@ def fine_tuned(
         raise ConfigError(
             f"fine-tuning trains an ANN on images; experiment '{experiment.name}' shows '{experiment.encoding}'"
         )
-    made = {"ann": ann.id, "epochs": epochs, "levels": LEVELS, "price": RATE_PRICE, "learning_rate": LEARNING_RATE}
-    if file.exists():
-        kept = read_network(file)
-        if kept.metadata.get("tuned") == made:
-            return kept
-    ready = prepare(ann)
-    values = collect(ready, parts.calibration, execution, np.random.default_rng(0))
-    start = staircase(ready, choose(ready, values, "mse", num_steps=LEVELS), LEVELS)
     config = replace(
         train_config(experiment), num_steps=1, epochs=epochs, learning_rate=LEARNING_RATE, initial_rate=None
     )
     fit, _ = fit_and_held(experiment, data_dir)
-    checkpoint = file.with_suffix(".checkpoint.pt")
+    depends = {
+        "ann": ann.id, "levels": LEVELS, "price": RATE_PRICE, "train": asdict(config), "shift": experiment.shift,
+        "flip": experiment.flip, "trained_on": contents(fit), "calibrated_on": contents(parts.calibration),
+    }  # fmt: skip
+    made = json.loads(json.dumps(depends))  # as a file gives it back
+    kept = _kept(file)
+    if kept is not None and kept.metadata.get("tuned") == made:
+        return kept
+    ready = prepare(ann)
+    values = collect(ready, parts.calibration, execution, np.random.default_rng(0))
+    start = staircase(ready, choose(ready, values, "mse", num_steps=LEVELS), LEVELS)
+    key = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
+    checkpoint = file.with_suffix(f".{key[:12]}.checkpoint.pt")  # one of other data is not gone on with
     trained = train(
         start,
         fit,
@@ -303,3 +311,21 @@ def fine_tuned(
     write_network(file, tuned)
     checkpoint.unlink(missing_ok=True)
     return tuned
+
+
+def _kept(file: Path) -> Network | None:
+    """The network in ``file``, or None where there is none that can be read."""
+    try:
+        return read_network(file) if file.exists() else None
+    except FileError:
+        return None
+
+
+def contents(source: Samples) -> str:
+    """Content id of samples: of every pixel or event, label and number."""
+    digest = hashlib.sha256(repr((len(source), source.in_shape, source.num_classes)).encode())
+    for values in (source.labels, source.ids):
+        digest.update(np.ascontiguousarray(values).tobytes())
+    for start in range(0, len(source), 1024):
+        digest.update(source.batch(np.arange(start, min(start + 1024, len(source)))).tobytes())
+    return digest.hexdigest()
