@@ -77,7 +77,7 @@ def price(
                 utilisation=dict((utilisation or {}).get(name, {})),
             )
         )
-    said = [*counts.warnings, *warnings, *arch.notes(), *_own_table(arch, table), *not_leaking, *without_area]
+    said = [*counts.warnings, *warnings, *arch.notes(), *_own_table(counts, arch, table), *not_leaking, *without_area]
     if counts.expected:
         said.append("the counts are expected values of a rate-driven or tool-faithful model, not events of a trace")
     return Report(
@@ -95,10 +95,13 @@ def price(
     )
 
 
-def _own_table(arch: AbstractArch, table: Table) -> Iterable[str]:
-    """Name a table that is not shipped, and the sources that it gives."""
+def _own_table(counts: Counts, arch: AbstractArch, table: Table) -> Iterable[str]:
+    """Name a table that is not shipped, and the sources that it gives for what is priced."""
     if arch.table.endswith(".toml"):
-        sources = dict.fromkeys(entry.source for entry in table.entries)
+        counted = dict.fromkeys((instance, action) for _, instance, action in counts.actions)
+        kinds = {charge.component.kind for key in counted for charge in arch.charges()[key]}
+        kinds |= {part.component.kind for part in arch.inventory()}
+        sources = dict.fromkeys(entry.source for entry in table.entries if entry.kind in kinds)
         yield f"prices are those of {arch.table}, a table of your own, which names as its sources: {'; '.join(sources)}"
 
 

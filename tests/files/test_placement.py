@@ -97,6 +97,8 @@ order = "hwc"
     owner_KPQ = read_placement(path).owners("conv", (4, 5, 2), 4)
     assert (owner_KPQ[:2] == 1).all() and (owner_KPQ[2:, :3] == 12).all() and (owner_KPQ[2:, 3:] == 13).all()
     assert describe_file(path) == "placement of 2 layers in 4 places on 3 cores of 2 tiles"
+    write_placement(path, Placement((Place("a", 0, 0),)))
+    assert describe_file(path) == "placement of 1 layer in 1 place on 1 core of 1 tile"
 
 
 GOOD = "[[place]]\nlayer = 'a'\ntile = 0\ncore = 0\n"

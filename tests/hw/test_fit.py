@@ -270,6 +270,15 @@ def test_layers_on_one_core_are_told_together() -> None:
     assert "a core has 1 compartment; 1 of 1 core over" in str(finding)
 
 
+def test_the_advice_knows_the_whole_map_that_a_folded_pool_leaves_a_part_of() -> None:
+    """in (1 x 3 x 6) -> flat, and cropped to 1 x 2 x 6 -> part; their sums reach the same neurons."""
+    flat, part = a_layer("flat", C=18, K=6), a_layer("part", C=1, K=6, H=2, W=6, R=2, S=6)
+    wiring = Wiring(dict.fromkeys(("flat", "part"), (INPUT,)), dict.fromkeys(("flat", "part"), "n"))
+    owners = {"n": np.zeros((6, 1, 1), np.int32), INPUT: np.ones((1, 3, 6), np.int32)}
+    finding, _ = check_fit([flat, part], owners, replace(ROOMY, compartments=3), wiring=wiring)
+    assert finding.layer == "n" and str(finding).endswith("smallest split by neurons that fits: 2 cores")
+
+
 def test_a_layer_without_cores_is_named() -> None:
     with pytest.raises(MappingError, match="no neuron of layer 'b' is on a core; place b"):
         check_fit([a_layer("b", "linear", C=1, K=1)], {}, Limits())

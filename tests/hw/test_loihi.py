@@ -824,8 +824,8 @@ def test_an_input_that_is_known_as_a_vector_has_no_channels() -> None:
     ):  # fmt: skip
         with pytest.raises(MappingError, match="on tile 0 core 0: only linear layers hear the input, as a vector of 3"):
             counted(two_layers(), Placement((place, *rest)), **work_on_chip)
-    for split in ("channels", "neurons"):  # those of a vector are the same
-        assert counted(two_layers(), split=split, cores=2, **work_on_chip).statistics["input", "cores"] == 2
+    for split, cores in (("channels", 2), ("neurons", 2), ("rows", 1)):  # channels of a vector are its neurons
+        assert counted(two_layers(), split=split, cores=cores, **work_on_chip).statistics["input", "cores"] == cores
     known = parted((25,), Spikes.pack(np.ones((2, 1, 25), bool)))
     by_rows = (Place("input", 0, 0, rows=(0, 4)), Place("input", 4, 0, rows=(4, 5)), lone("b", 0, 0), lone("d", 0, 0))
     total(counted(known, Placement(by_rows), **work_on_chip), axon_out=2 * 25, router_hop_x=2 * 5)

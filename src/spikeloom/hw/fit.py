@@ -10,7 +10,7 @@ Letters: L layers, M cores, I the limits in the order of `LIMITS`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -96,7 +96,7 @@ class Wiring:
 
     sources: by layer, under which names the neurons that send to it are owned. A name without owners is off the machine; a layer without
     sources (its input is a bias) has no synapse. neurons: by layer, under which name the neurons that its sums reach are owned.
-    maps: (K, P, Q) of sources off the machine; without it the largest map that a layer hears from there.
+    maps: (K, P, Q) of sources without owners; without it the largest map that a layer hears from there.
     """
 
     sources: Mapping[str, tuple[str, ...]]
@@ -199,11 +199,12 @@ def check_fit(
     held = needs(layers, owners, limits, fans, wiring)
     findings = list(_too_many_cores(held, limits))
     advices = {}
+    known = replace(wiring, maps={**wiring.maps, **{name: owner.shape for name, owner in owners.items()}})
     for name in held.layers:
         members = tuple(layer for layer in layers if wiring.neurons[layer.name] == name)
         others = [layer for layer in wiring.heard(layers).get(name, ()) if layer not in members]
         sent_KPQ = _shared_axons(others, fans, owners[name].shape)[1] if others else None
-        advices[name] = _Advice(name, members, owners[name].shape, limits, sent_KPQ, wiring)
+        advices[name] = _Advice(name, members, owners[name].shape, limits, sent_KPQ, known)
     over_IM = held.needs_IM > limits.array_I[:, None]
     for i, limit in enumerate(LIMITS):
         blamed_M = held.shares_ILM[i].argmax(axis=0)

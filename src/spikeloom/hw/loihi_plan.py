@@ -99,7 +99,8 @@ def fill_in_order(chart: Chart, arch: LoihiArch) -> Placement:
         for first, last in even_split(count, parts):
             tile, within = divmod(core, arch.cores_per_tile)
             whole = Place(group.name, tile, within)
-            places.append(replace(whole, **{split: (first, last)}))  # type: ignore[arg-type]
+            one_row = split == "rows" and count == 1  # also of a vector
+            places.append(whole if one_row else replace(whole, **{split: (first, last)}))  # type: ignore[arg-type]
             core += 1
     _check_cores(core, f"{_many(core, 'core')} in the order of layers", arch.mesh)
     return Placement(tuple(places))

@@ -133,8 +133,14 @@ def _toml(path: Path) -> str:
     if "place" in raw:
         placement = read_placement(path)
         cores = {(place.tile, place.core) for place in placement.places}
-        tiles = len({tile for tile, _ in cores})
-        return f"placement of {len(placement.layers)} layers in {len(placement.places)} places on {len(cores)} cores of {tiles} tiles"
+        numbers = {
+            "layer": len(placement.layers),
+            "place": len(placement.places),
+            "core": len(cores),
+            "tile": len({tile for tile, _ in cores}),
+        }
+        layers, places, on, of = (f"{number} {what}{'s' * (number != 1)}" for what, number in numbers.items())
+        return f"placement of {layers} in {places} on {on} of {of}"
     if "layer" not in raw:
         raise ConfigError(
             f"{path}: cannot tell what this is from its keys {list(raw)}; expected 'model' (a machine), 'layer' (a "
