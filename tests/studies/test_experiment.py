@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -52,3 +53,10 @@ def test_a_good_one_comes_back() -> None:
     assert experiment_of(remembering(GOOD), "n.npz").num_steps == 3
     with pytest.raises(ConfigError, match="does not say what it was trained on"):
         experiment_of(remembering("digits"), "n.npz")
+
+
+@pytest.mark.parametrize("module", ["prune", "quantize", "crossbar", "convert", "techniques"])
+def test_every_study_fine_tunes_on_what_the_experiment_trained_on(module: str) -> None:
+    """`split` knows no split_seed; `training_samples` does."""
+    source = importlib.import_module(f"spikeloom.studies.{module}")
+    assert not hasattr(source, "split")

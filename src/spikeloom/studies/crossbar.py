@@ -21,7 +21,7 @@ from spikeloom.snn.build import SpikingModule, input_frames
 from spikeloom.snn.encode import encode
 from spikeloom.snn.execute import predict, runnable
 from spikeloom.snn.train import train
-from spikeloom.studies.experiment import Experiment, augmentation, execution_of, samples, split, train_config
+from spikeloom.studies.experiment import Experiment, augmentation, execution_of, samples, train_config, training_samples
 from spikeloom.studies.quantize import GENTLE
 from spikeloom.transform.crossbar import LSB_OHM, Crossbars, crossbar, in_floats, number_of_crossbars, only, present
 from spikeloom.transform.quantize import Widths, on_grid
@@ -120,8 +120,7 @@ class CrossbarBench:
         self.experiment, self.study, self.progress = experiment, study, progress
         test = samples(experiment, "test", data_dir)
         self.test = test if study.limit is None else _first(test, study.limit)
-        config = train_config(experiment)
-        self.fit, _ = split(samples(experiment, "train", data_dir), experiment.validation, config.seed)
+        self.fit, _ = training_samples(experiment, data_dir)
         self.execution = execution_of(experiment)
 
     def accuracy(self, module: SpikingModule) -> float:

@@ -23,7 +23,7 @@ from spikeloom.files.atomic import check_target, make_folder
 from spikeloom.files.network import read_network, write_network
 from spikeloom.hw.memory import PRUNED, code_bits
 from spikeloom.studies.change import figures
-from spikeloom.studies.experiment import Experiment, augmentation, samples, split, train_config
+from spikeloom.studies.experiment import Experiment, augmentation, samples, train_config, training_samples
 from spikeloom.transform.fold import fold
 from spikeloom.transform.prune import Criterion, Scope, mask_rule, prune_channels, prune_magnitude
 
@@ -264,7 +264,7 @@ def prune_network(
     if plan.epochs:
         assert experiment is not None
         config = train_config(experiment)
-        fit, _ = split(samples(experiment, "train", data_dir), experiment.validation, config.seed)
+        fit, _ = training_samples(experiment, data_dir)
         rate = GENTLE * config.learning_rate if learning_rate is None else learning_rate
         config = replace(config, learning_rate=rate)
         augment = augmentation(experiment)

@@ -18,7 +18,7 @@ from spikeloom.errors import ConfigError
 from spikeloom.files.atomic import check_target, make_folder
 from spikeloom.files.network import write_network
 from spikeloom.studies.change import COUNTED_SAMPLES, figures
-from spikeloom.studies.experiment import Experiment, augmentation, samples, split, train_config
+from spikeloom.studies.experiment import Experiment, augmentation, samples, train_config, training_samples
 from spikeloom.transform.quantize import Widths, on_grid, overflows, quantize
 
 if TYPE_CHECKING:
@@ -118,9 +118,7 @@ class Bench:
             )
         config = train_config(self.experiment)
         if self._fit is None:
-            self._fit, _ = split(
-                samples(self.experiment, "train", self.data_dir), self.experiment.validation, config.seed
-            )
+            self._fit, _ = training_samples(self.experiment, self.data_dir)
         start, rule = on_grid(network, widths)
         config = replace(
             config,
