@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import resources
+from importlib import import_module, resources
 from pathlib import Path
 
 import pytest
@@ -71,3 +71,20 @@ def test_interrupted_it_writes_the_best_so_far(files: Path, tmp_path: Path, monk
     assert run.code == 130
     assert "interrupted; the best mapping so far is written" in run.err
     assert len(read_placement(target).layers) == 2
+
+
+@pytest.mark.parametrize("inside", ["load", "count"])
+def test_interrupted_before_any_mapping_it_writes_nothing(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: str
+) -> None:
+    def interrupted(*given: object, **more: object) -> None:
+        raise KeyboardInterrupt
+
+    if inside == "load":
+        monkeypatch.setattr(import_module("spikeloom.evaluate"), "load_workload", interrupted)
+    else:
+        monkeypatch.setattr(mapper, "evaluate", interrupted)
+    target = tmp_path / "p.toml"
+    run = spikeloom("map", files / "trace.npz", "loihi", "--out", target)
+    assert run.code == 130 and not target.exists()
+    assert run.err == "error: interrupted before a mapping that fits was found; nothing is written\n"

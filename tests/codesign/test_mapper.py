@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
@@ -291,6 +292,68 @@ def test_an_interrupted_mapping_is_the_best_so_far(stage: str) -> None:
     assert found.interrupted
     assert found.report.edp_js <= found.given.edp_js
     assert found.kept == (stage == "layers")
+
+
+@pytest.mark.parametrize("fits_as_given", [True, False])
+@pytest.mark.parametrize(
+    "inside",
+    [
+        "problem_of", "mapper_costs.Problem.cost", "mapper_positions._anneal", "mapper_positions.energy", "_promising",
+        "evaluate 1", "evaluate 2", "confirm 1", "confirm 2", "layers",
+    ],
+)  # fmt: skip
+def test_wherever_ctrl_c_comes_the_best_so_far_is_kept(inside: str, fits_as_given: bool) -> None:
+    """Not only where progress is told: in a kernel, between the stages, in the counts of the machine."""
+    work = workload(pooled(2), samples=3)
+    arch = LoihiArch(**SMALL) if fits_as_given else LoihiArch(**SMALL, compartments=200, cores=1)
+    calls = {"evaluate": 0, "confirm": 0, "problem_of": 0, "once": 0}
+
+    def counted(passed: Workload, *rest: Any, **more: Any) -> Report:
+        stage = "evaluate" if passed.num_samples < 3 else "confirm"
+        calls[stage] += 1
+        before = 2 if stage == "evaluate" else 0  # the given mapping as it is, and whether it fits
+        if inside == f"{stage} {calls[stage] - before}":
+            raise KeyboardInterrupt
+        return evaluate(passed, *rest, **more)
+
+    def problem(*given: Any, **more: Any) -> Any:
+        calls["problem_of"] += 1
+        if (inside, calls["problem_of"]) in (("problem_of", 1), ("layers", 2)):
+            raise KeyboardInterrupt
+        return problem_of(*given, **more)
+
+    def once(function: Any) -> Any:
+        def called(*given: Any, **more: Any) -> Any:
+            calls["once"] += 1
+            if calls["once"] == 5 or (inside == "_promising" and calls["once"] == 1):
+                raise KeyboardInterrupt
+            return function(*given, **more)
+
+        return called
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mapper, "evaluate", counted)
+        patch.setattr(mapper, "problem_of", problem)
+        if inside == "_promising":
+            patch.setattr(mapper._Search, inside, once(mapper._Search._promising))
+        elif "." in inside:
+            where = f"spikeloom.codesign.{inside}"
+            patch.setattr(where, once(resolve_name(where)))
+        if inside == "problem_of" and not fits_as_given:
+            with pytest.raises(KeyboardInterrupt, match="before a mapping that fits was found"):
+                map_network(work, arch, budget=300, samples=2)
+            return
+        found = map_network(work, arch, budget=300, samples=2)
+    assert found.interrupted
+    again = evaluate(work, arch, mapping=Mapping("loihi", placement=found.placement))  # fits
+    late = inside.startswith("confirm")
+    assert found.confirmed != late and bool(found.layers) == (not late and inside != "layers")
+    assert found.report.num_samples == found.given.num_samples == (2 if late else 3)
+    assert late or found.report.edp_js == again.edp_js
+    assert found.kept == (inside == "problem_of")
+    assert not fits_as_given or found.report.edp_js <= found.given.edp_js
+    said = " ".join(found.lines())
+    assert ("confirmed on all" in said) != late and "on 2 of 3 samples" in said
 
 
 def test_with_contention_the_count_of_the_machine_chooses() -> None:

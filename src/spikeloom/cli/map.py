@@ -11,6 +11,8 @@ import typer
 from spikeloom.cli.console import caution, complain, err, out
 from spikeloom.cli.progress import bars
 
+INTERRUPTED = "interrupted before a mapping that fits was found; nothing is written"
+
 
 class Objective(StrEnum):
     """What is to be least."""
@@ -30,29 +32,34 @@ def map_network(
     out_file: Annotated[Path, typer.Option("--out", help="placement file to write")] = Path("placement.toml"),
 ) -> None:
     """Place a network on the cores of a machine: cores and split of each layer, and where on the mesh they sit."""
-    from spikeloom.codesign.mapper import map_network as search
-    from spikeloom.evaluate import load_machine, load_workload, machine_files
-    from spikeloom.files.atomic import check_target, keep_sources
-    from spikeloom.files.placement import write_placement
-    from spikeloom.report.mapping import layer_table, mapping_table
+    try:
+        from spikeloom.codesign.mapper import map_network as search
+        from spikeloom.evaluate import load_machine, load_workload, machine_files
+        from spikeloom.files.atomic import check_target, keep_sources
+        from spikeloom.files.placement import write_placement
+        from spikeloom.report.mapping import layer_table, mapping_table
 
-    _, arch = load_machine(machine)
-    check_target(out_file)
-    keep_sources(out_file, trace, *machine_files(machine, arch))
-    workload = load_workload(trace)
-    with bars() as progress:
-        found = search(
-            workload,
-            arch,
-            objective=objective.value,
-            seed=seed,
-            budget=budget,
-            samples=samples,
-            progress=progress,
-        )
+        _, arch = load_machine(machine)
+        check_target(out_file)
+        keep_sources(out_file, trace, *machine_files(machine, arch))
+        workload = load_workload(trace)
+        with bars(INTERRUPTED) as progress:
+            found = search(
+                workload,
+                arch,
+                objective=objective.value,
+                seed=seed,
+                budget=budget,
+                samples=samples,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        complain(INTERRUPTED)
+        raise typer.Exit(130) from None
     write_placement(out_file, found.placement)
     out.print(mapping_table(found.given, found.report, found.used, fits=not found.refusal, objective=objective.value))
-    out.print(layer_table(found.layers))
+    if found.layers:
+        out.print(layer_table(found.layers))
     for line in found.lines():
         out.print(line, markup=False, soft_wrap=True)
     caution([(machine, found.report.warnings)])

@@ -19,8 +19,10 @@ class Told(Protocol):
 
 
 @contextmanager
-def bars() -> Iterator[Told]:
-    """A callable that shows one bar per stage: (stage, done, total, figures)."""
+def bars(
+    interrupted: str = "interrupted; what was finished is kept, run the same command again to go on",
+) -> Iterator[Told]:
+    """A callable that shows one bar per stage: (stage, done, total, figures). interrupted: said where Ctrl-C ends the work."""
     columns = (
         TextColumn("{task.description:>10}"),
         BarColumn(),
@@ -45,7 +47,7 @@ def bars() -> Iterator[Told]:
     except KeyboardInterrupt:
         if shown:
             progress.stop()
-        complain("interrupted; what was finished is kept, run the same command again to go on")
+        complain(interrupted)
         raise typer.Exit(130) from None
     finally:
         if shown:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from math import inf
 from typing import get_args
 
@@ -33,17 +34,20 @@ from spikeloom.hw.loihi_arch import LoihiArch
 
 #: Mappings of the first search whose positions are searched (of more where its timing is not the machine's), and moves of each.
 SETTLED, MORE_SETTLED, MOVES = 3, 8, 400_000
+#: Said where Ctrl-C comes too early.
+NONE_YET = "interrupted before a mapping that fits was found"
 #: (stage, done, total, figures)
 Told = Callable[[str, int, int, Mapping[str, float]], None]
 
 
 @dataclass(frozen=True, eq=False)
 class NetworkMapping:
-    """A placement and what it spends beside the given mapping, over all samples of the trace.
+    """A placement and what it spends beside the given mapping, over all samples of the trace, or those of the search if not ``confirmed``.
 
     given: the machine's own mapping, counted even where it does not fit; refusal: why it does not, else empty. used: cores and tiles of
     the given mapping and of the placement. kept: nothing better was found, or (worse_on_all) what was better on the samples of the search was
-    worse on all: the placement is the given mapping. compared: mappings whose objective was found, on num_samples samples.
+    worse on all: the placement is the given mapping. compared: mappings whose objective was found, on num_samples of all_samples samples.
+    layers: empty where Ctrl-C came before they were counted.
     """
 
     placement: Placement
@@ -57,12 +61,19 @@ class NetworkMapping:
     worse_on_all: bool
     compared: int
     num_samples: int
+    all_samples: int
+    confirmed: bool
     interrupted: bool
 
     def lines(self) -> list[str]:
         """What a reader must know about the tables."""
         said = [
-            f"{self.compared:,} mappings compared on {self.num_samples} of {self.report.num_samples} samples, the chosen one confirmed on all"
+            f"{self.compared:,} mappings compared on {self.num_samples} of {self.all_samples} samples, "
+            + (
+                "the chosen one confirmed on all"
+                if self.confirmed
+                else "to which the figures belong: interrupted before all were counted"
+            )
         ]
         name = "EDP" if self.objective == "edp" else self.objective
         before, after = (value_of(report, self.objective) for report in (self.given, self.report))
@@ -92,7 +103,7 @@ def map_network(
 ) -> NetworkMapping:
     """The best placement found for the spikes of a workload; never worse than the given mapping.
 
-    Ctrl-C ends the search: the best so far is confirmed and returned, ``interrupted`` says so. With ``timing = "contention"`` the search
+    Ctrl-C ends the search: the best so far is confirmed and returned, ``interrupted`` says so; once more ends the confirmation. With ``timing = "contention"`` the search
     judges by simple timing, and the machine's own count chooses among the best.
 
     Args:
@@ -107,6 +118,7 @@ def map_network(
         MappingError: the machine cannot run a layer, or no mapping fits: says which limit of which layer.
         ConfigError: an unknown objective.
         CostError: a counted action has no sourced price.
+        KeyboardInterrupt: Ctrl-C before the given mapping was counted, or before one was found where that does not fit.
     """
     if objective not in get_args(Objective):
         raise ConfigError(f"objective: got {objective!r}, expected one of {', '.join(get_args(Objective))}")
@@ -114,45 +126,121 @@ def map_network(
         raise MappingError(
             f"machine '{arch.model}': has no cores to place neurons on; expected one of model '{LoihiArch.model}'"
         )
-    free = replace(arch, limits="warn")
-    chosen = some_samples(workload, samples)
-    given = decide(chosen, free)
-    before = evaluate(chosen, free, mapping=given)
-    refusal = _refusal(chosen, arch, given)
-    assert given.placement is not None
-    problem = problem_of(chosen, arch, given.placement, rest=before)
-    start = _divisions_of(given.placement, problem)
-    settled = MORE_SETTLED if arch.timing == "contention" else SETTLED
-    search = _Search(problem, room_of(problem, arch, start), objective, seed, budget, settled, progress)
-    best, best_value = given, inf if refusal else value_of(before, objective)
-    for placement in search.run(start):
-        mapping = replace(given, placement=placement)
-        value = value_of(evaluate(chosen, arch, mapping=mapping), objective)
-        if value < best_value:
-            best, best_value = mapping, value
-    if best is given and refusal:
-        raise MappingError(f"no mapping was found that fits; of the machine's own: {refusal}")
-    report_given = evaluate(workload, free, mapping=given)
-    report = report_given if best is given else evaluate(workload, arch, mapping=best)
-    worse = not refusal and value_of(report, objective) > value_of(report_given, objective)
-    if worse:
-        best, report = given, report_given
-    whole = problem if chosen is workload else problem_of(workload, arch, given.placement)
-    assert best.placement is not None
-    return NetworkMapping(
-        placement=best.placement,
-        given=report_given,
-        report=report,
-        refusal=refusal,
-        used=(_used(given.placement), _used(best.placement)),
-        layers=_layers(whole, best.placement),
-        objective=objective,
-        kept=best is given,
-        worse_on_all=worse,
-        compared=search.compared,
-        num_samples=chosen.num_samples,
-        interrupted=search.interrupted,
-    )
+    try:
+        run = _Run(workload, samples, arch, objective)
+        for stage in (partial(run.search, seed, budget, progress), run.compare, run.confirm, run.count_layers):
+            try:
+                stage()
+            except KeyboardInterrupt:
+                run.interrupted = True
+        return run.result()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(NONE_YET) from None
+
+
+class _Run:
+    """One search from the given mapping to the table of layers; each stage leaves the best so far behind, also where Ctrl-C ends it.
+
+    chosen: samples of the search. before: the given mapping on them. best, value, counted: the best mapping so far, its objective and
+    its report on them. reports: of the given mapping and the best, on all samples where ``confirmed``.
+    """
+
+    def __init__(self, workload: Workload, samples: int, arch: LoihiArch, objective: Objective) -> None:
+        self.workload, self.arch, self.objective = workload, arch, objective
+        self.free = replace(arch, limits="warn")
+        self.chosen = some_samples(workload, samples)
+        self.given = decide(self.chosen, self.free)
+        self.before = evaluate(self.chosen, self.free, mapping=self.given)
+        self.refusal = _refusal(self.chosen, arch, self.given)
+        self.best, self.counted = self.given, self.before
+        self.value = inf if self.refusal else value_of(self.before, objective)
+        self.reports = self.before, self.before
+        self.searched: _Search | None = None
+        self.layers: tuple[MappedLayer, ...] = ()
+        self.confirmed = self.worse = self.interrupted = False
+
+    @property
+    def given_placement(self) -> Placement:
+        """Places of the given mapping."""
+        assert self.given.placement is not None
+        return self.given.placement
+
+    @property
+    def nothing_fits(self) -> bool:
+        """Whether the given mapping does not fit, and none was found that does."""
+        return self.best is self.given and bool(self.refusal)
+
+    def search(self, seed: int, budget: int, progress: Told) -> None:
+        """Splits and positions."""
+        problem = problem_of(self.chosen, self.arch, self.given_placement, rest=self.before)
+        start = _divisions_of(self.given_placement, problem)
+        room = room_of(problem, self.arch, start)
+        settled = MORE_SETTLED if self.arch.timing == "contention" else SETTLED
+        self.searched = _Search(problem, room, self.objective, seed, budget, settled, progress)
+        self.searched.run(start)
+
+    def compare(self) -> None:
+        """Count what was found on the samples of the search. Ctrl-C passes over a mapping, and over all once a better one is known."""
+        stopped = False
+        for placement in self.searched.found() if self.searched else ():
+            try:
+                if stopped and self.best is not self.given:
+                    return
+                mapping = replace(self.given, placement=placement)
+                report = evaluate(self.chosen, self.arch, mapping=mapping)
+                if value_of(report, self.objective) < self.value:
+                    found = mapping, value_of(report, self.objective), report
+                    self.best, self.value, self.counted = found
+            except KeyboardInterrupt:
+                stopped = self.interrupted = True
+
+    def confirm(self) -> None:
+        """Count the given mapping and the best on all samples, and take the better one."""
+        if self.nothing_fits:
+            return
+        self.reports = self.before, self.counted
+        if self.chosen is not self.workload:
+            given = evaluate(self.workload, self.free, mapping=self.given)
+            kept = self.best is self.given
+            report = given if kept else evaluate(self.workload, self.arch, mapping=self.best)
+            self.reports = given, report
+        self.confirmed = True
+        values = [value_of(report, self.objective) for report in self.reports]
+        if not self.refusal and values[1] > values[0]:
+            self.worse, self.best, self.reports = True, self.given, (self.reports[0], self.reports[0])
+
+    def count_layers(self) -> None:
+        """The table by layer, of all samples."""
+        if self.confirmed:
+            assert self.best.placement is not None
+            whole = problem_of(self.workload, self.arch, self.given_placement)
+            self.layers = _layers(whole, self.best.placement)
+
+    def result(self) -> NetworkMapping:
+        """What was found. Raises KeyboardInterrupt or MappingError where nothing was that fits."""
+        interrupted = self.interrupted or (self.searched is not None and self.searched.interrupted)
+        if self.nothing_fits and interrupted:
+            raise KeyboardInterrupt
+        if self.nothing_fits:
+            raise MappingError(f"no mapping was found that fits; of the machine's own: {self.refusal}")
+        given, report = self.reports if self.confirmed else (self.before, self.counted)
+        assert self.best.placement is not None
+        return NetworkMapping(
+            placement=self.best.placement,
+            given=given,
+            report=report,
+            refusal=self.refusal,
+            used=(_used(self.given_placement), _used(self.best.placement)),
+            layers=self.layers,
+            objective=self.objective,
+            kept=self.best is self.given,
+            worse_on_all=self.worse,
+            compared=self.searched.compared if self.searched else 0,
+            num_samples=self.chosen.num_samples,
+            all_samples=self.workload.num_samples,
+            confirmed=self.confirmed,
+            interrupted=interrupted,
+        )
 
 
 def _refusal(workload: Workload, arch: LoihiArch, mapping: MachineMapping) -> str:
@@ -178,7 +266,7 @@ def value_of(report: Report, objective: Objective) -> float:
 
 
 class _Search:
-    """Both searches, one after the other; Ctrl-C ends either and keeps what was found."""
+    """Both searches, one after the other; what was found is kept where Ctrl-C ends either. slots: better positions of some splits."""
 
     def __init__(
         self,
@@ -192,31 +280,44 @@ class _Search:
     ) -> None:
         self.problem, self.limits, self.objective = problem, limits, objective
         self.generator, self.budget, self.settled = np.random.default_rng(seed), budget, settled
-        self.progress = progress
-        self.compared, self.interrupted = 0, False
+        self.progress, self.interrupted = progress, False
+        self.judge = Judge(problem, limits, objective, budget, self._told_splits)
+        self.slots: dict[Divisions, np.ndarray] = {}
 
-    def run(self, given: Divisions | None) -> list[Placement]:
-        """Placements worth a count, the most promising first. given: where the search starts, if it is known as splits."""
-        judge = Judge(self.problem, self.limits, self.objective, self.budget, self._told_splits)
-        try:
-            choices = self._choices()
-        except KeyboardInterrupt:
-            self.interrupted = True
-            return []
+    @property
+    def compared(self) -> int:
+        """Mappings whose cost is known."""
+        return len(self.judge.known)
+
+    def run(self, given: Divisions | None) -> None:
+        """Search splits, then positions of the best. given: where the search starts, if it is known as splits."""
+        choices = self._choices()
         if not all(choices):  # a layer has no room at all beside the others
-            return []
+            return
         starts = [given] if given is not None else []
         starts.append(smallest(self.problem, choices, self.limits))
-        search_divisions(judge, starts, choices, self.generator)
-        self.compared, self.interrupted = len(judge.known), judge.interrupted
-        found = []
-        for n, splits in enumerate(splits for splits, _ in judge.best(self.settled)):
-            if judge.score(splits)[0] > 0:
-                continue
-            in_order = np.arange(sum(split.num_cores for split in splits))
-            slots_M = self._settled(splits, in_order, n)
-            found += [self._placement(splits, slots) for slots in (slots_M, in_order)]
-        return found
+        search_divisions(self.judge, starts, choices, self.generator)
+        self.interrupted = self.judge.interrupted
+        for n, splits in enumerate(self._promising()):
+            if self.interrupted:
+                return
+            self.slots[splits] = self._settled(splits, _in_order(splits), n)
+
+    def found(self) -> list[Placement]:
+        """Placements worth a count, the most promising first."""
+        while True:
+            try:
+                found = []
+                for splits in self._promising():
+                    in_order = _in_order(splits)
+                    found += [self._placement(splits, x) for x in (self.slots.get(splits, in_order), in_order)]
+                return found
+            except KeyboardInterrupt:  # it is short, and all that is known would be lost
+                self.interrupted = True
+
+    def _promising(self) -> list[Divisions]:
+        """The best splits that fit."""
+        return [splits for splits, _ in self.judge.best(self.settled) if self.judge.known[splits][0] <= 0]
 
     def _choices(self) -> list[tuple[Division, ...]]:
         """Of every group the splits that are worth a look."""
@@ -229,8 +330,6 @@ class _Search:
 
     def _settled(self, splits: Divisions, start: np.ndarray, n: int) -> np.ndarray:
         """Better positions, on no more tiles than the barrier of the start allows."""
-        if self.interrupted:
-            return start
         mesh, prices = self.problem.mesh, self.problem.prices
         sync = self.problem.ticks.sync
         most = max(tiles for tiles, ticks in enumerate(sync) if ticks <= sync[mesh.tiles_used(start)])
@@ -264,6 +363,11 @@ class _Search:
             places += split.places(group.name, group.shape_KPQ, slots, self.problem.mesh.cores_per_tile)
             first += split.num_cores
         return Placement(tuple(places))
+
+
+def _in_order(splits: Divisions) -> np.ndarray:
+    """Cores in the order of the layers, as a machine fills them."""
+    return np.arange(sum(split.num_cores for split in splits))
 
 
 def _divisions_of(placement: Placement, problem: Problem) -> Divisions | None:

@@ -96,22 +96,21 @@ def settle(
     least = now = joules
     hot = _mean_difference(state, flows, priced, generator)
     done, complete = 0, True
-    while done < moves and hot > 0:
-        try:
+    try:
+        while done < moves and hot > 0:
             told(done, least)
-        except KeyboardInterrupt:
-            complete = False
-            break
-        size = min(BLOCK, moves - done)
-        part_B = generator.integers(len(slots_M), size=size)
-        slot_B = generator.integers(mesh.num_cores, size=size)
-        chance_B = generator.random(size)
-        heat_B = hot * 1e-3 ** ((done + np.arange(size)) / moves)
-        now, least = _anneal(
-            state.slots_M, state.part_S, state.used, best, flows.start, flows.part_F, flows.messages_F, priced,
-            mesh.cores_per_tile, tiles_at_most, part_B, slot_B, chance_B, heat_B, now, least,
-        )  # fmt: skip
-        done += size
+            size = min(BLOCK, moves - done)
+            part_B = generator.integers(len(slots_M), size=size)
+            slot_B = generator.integers(mesh.num_cores, size=size)
+            chance_B = generator.random(size)
+            heat_B = hot * 1e-3 ** ((done + np.arange(size)) / moves)
+            now, least = _anneal(
+                state.slots_M, state.part_S, state.used, best, flows.start, flows.part_F, flows.messages_F, priced,
+                mesh.cores_per_tile, tiles_at_most, part_B, slot_B, chance_B, heat_B, now, least,
+            )  # fmt: skip
+            done += size
+    except KeyboardInterrupt:  # the signal arrives where a block of moves ends; ``best`` is whole then
+        complete = False
     better = energy(messages_MM, port_M, best[:-1], mesh, priced) < joules
     kept = best[:-1] if better else np.array(slots_M, np.int64)
     return Settled(kept, complete)
