@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -44,15 +44,8 @@ def map_network(
         keep_sources(out_file, trace, *machine_files(machine, arch))
         workload = load_workload(trace)
         with bars(INTERRUPTED) as progress:
-            found = search(
-                workload,
-                arch,
-                objective=objective.value,
-                seed=seed,
-                budget=budget,
-                samples=samples,
-                progress=progress,
-            )
+            wanted: Any = {"objective": objective.value, "seed": seed, "budget": budget, "samples": samples}
+            found = search(workload, arch, **wanted, progress=progress)
     except KeyboardInterrupt:
         complain(INTERRUPTED)
         raise typer.Exit(130) from None

@@ -11,6 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from spikeloom.cli.console import complain, err
 
+GO_ON = "interrupted; what was finished is kept, run the same command again to go on"
+
 
 class Told(Protocol):
     """Called with the stage, steps done and in all, and figures worth showing."""
@@ -19,9 +21,7 @@ class Told(Protocol):
 
 
 @contextmanager
-def bars(
-    interrupted: str = "interrupted; what was finished is kept, run the same command again to go on",
-) -> Iterator[Told]:
+def bars(interrupted: str = GO_ON) -> Iterator[Told]:
     """A callable that shows one bar per stage: (stage, done, total, figures). interrupted: said where Ctrl-C ends the work."""
     columns = (
         TextColumn("{task.description:>10}"),

@@ -67,20 +67,13 @@ class NetworkMapping:
 
     def lines(self) -> list[str]:
         """What a reader must know about the tables."""
-        said = [
-            f"{self.compared:,} mappings compared on {self.num_samples} of {self.all_samples} samples, "
-            + (
-                "the chosen one confirmed on all"
-                if self.confirmed
-                else "to which the figures belong: interrupted before all were counted"
-            )
-        ]
+        late = "to which the figures belong: interrupted before all were counted"
+        ending = "the chosen one confirmed on all" if self.confirmed else late
+        said = [f"{self.compared:,} mappings compared on {self.num_samples} of {self.all_samples} samples, {ending}"]
         name = "EDP" if self.objective == "edp" else self.objective
         before, after = (value_of(report, self.objective) for report in (self.given, self.report))
         if self.worse_on_all:
-            said.append(
-                "the best mapping of the search is worse than the given one on all samples; the given one is kept"
-            )
+            said.append("the best mapping of the search is worse than the given one on all samples; that is kept")
         elif self.kept:
             said.append(f"no mapping was found with less {name} than the given one; that is kept")
         elif self.refusal:
@@ -103,8 +96,8 @@ def map_network(
 ) -> NetworkMapping:
     """The best placement found for the spikes of a workload; never worse than the given mapping.
 
-    Ctrl-C ends the search: the best so far is confirmed and returned, ``interrupted`` says so; once more ends the confirmation. With ``timing = "contention"`` the search
-    judges by simple timing, and the machine's own count chooses among the best.
+    Ctrl-C ends the search: the best so far is confirmed and returned, ``interrupted`` says so; once more ends the confirmation. With
+    ``timing = "contention"`` the search judges by simple timing, and the machine's own count chooses among the best.
 
     Args:
         workload: from ``load_workload`` or ``lower``.
@@ -150,6 +143,8 @@ class _Run:
         self.free = replace(arch, limits="warn")
         self.chosen = some_samples(workload, samples)
         self.given = decide(self.chosen, self.free)
+        assert self.given.placement is not None
+        self.given_placement = self.given.placement
         self.before = evaluate(self.chosen, self.free, mapping=self.given)
         self.refusal = _refusal(self.chosen, arch, self.given)
         self.best, self.counted = self.given, self.before
@@ -158,12 +153,6 @@ class _Run:
         self.searched: _Search | None = None
         self.layers: tuple[MappedLayer, ...] = ()
         self.confirmed = self.worse = self.interrupted = False
-
-    @property
-    def given_placement(self) -> Placement:
-        """Places of the given mapping."""
-        assert self.given.placement is not None
-        return self.given.placement
 
     @property
     def nothing_fits(self) -> bool:
@@ -219,28 +208,18 @@ class _Run:
     def result(self) -> NetworkMapping:
         """What was found. Raises KeyboardInterrupt or MappingError where nothing was that fits."""
         interrupted = self.interrupted or (self.searched is not None and self.searched.interrupted)
-        if self.nothing_fits and interrupted:
-            raise KeyboardInterrupt
         if self.nothing_fits:
+            if interrupted:
+                raise KeyboardInterrupt
             raise MappingError(f"no mapping was found that fits; of the machine's own: {self.refusal}")
         given, report = self.reports if self.confirmed else (self.before, self.counted)
         assert self.best.placement is not None
+        kept, compared = self.best is self.given, len(self.searched.judge.known) if self.searched else 0
         return NetworkMapping(
-            placement=self.best.placement,
-            given=given,
-            report=report,
-            refusal=self.refusal,
-            used=(_used(self.given_placement), _used(self.best.placement)),
-            layers=self.layers,
-            objective=self.objective,
-            kept=self.best is self.given,
-            worse_on_all=self.worse,
-            compared=self.searched.compared if self.searched else 0,
-            num_samples=self.chosen.num_samples,
-            all_samples=self.workload.num_samples,
-            confirmed=self.confirmed,
-            interrupted=interrupted,
-        )
+            self.best.placement, given, report, self.refusal, (_used(self.given_placement), _used(self.best.placement)),
+            self.layers, self.objective, kept=kept, worse_on_all=self.worse, compared=compared, num_samples=self.chosen.num_samples,
+            all_samples=self.workload.num_samples, confirmed=self.confirmed, interrupted=interrupted,
+        )  # fmt: skip
 
 
 def _refusal(workload: Workload, arch: LoihiArch, mapping: MachineMapping) -> str:
@@ -283,11 +262,6 @@ class _Search:
         self.progress, self.interrupted = progress, False
         self.judge = Judge(problem, limits, objective, budget, self._told_splits)
         self.slots: dict[Divisions, np.ndarray] = {}
-
-    @property
-    def compared(self) -> int:
-        """Mappings whose cost is known."""
-        return len(self.judge.known)
 
     def run(self, given: Divisions | None) -> None:
         """Search splits, then positions of the best. given: where the search starts, if it is known as splits."""
@@ -339,16 +313,9 @@ class _Search:
             self.progress("positions", n * MOVES + done, self.settled * MOVES, {"hops_j": joules})
 
         settled = settle(
-            messages_MM,
-            port_M,
-            start,
-            mesh,
-            price_tiles(mesh, prices.hop_x, prices.hop_y, prices.link),
-            tiles_at_most=most,
-            moves=MOVES,
-            generator=self.generator,
-            told=told,
-        )
+            messages_MM, port_M, start, mesh, price_tiles(mesh, prices.hop_x, prices.hop_y, prices.link),
+            tiles_at_most=most, moves=MOVES, generator=self.generator, told=told,
+        )  # fmt: skip
         self.interrupted = not settled.complete
         return settled.slots_M
 
