@@ -23,6 +23,7 @@ from spikeloom.hw.mesh import PORT, Mesh
 from spikeloom.hw.traffic import Traffic
 from spikeloom.lower import lower
 from tests.reference import contention as reference
+from tests.reference.folder import reference_file
 from tests.reference.micro import chip_of, simulate
 
 LOIHI = LoihiArch()
@@ -137,7 +138,7 @@ def simple_ticks(traffic: Traffic) -> np.ndarray:
 OWN: list[dict[str, Any]] = json.loads((Path(__file__).parent / "contention_cases.json").read_text())["cases"]
 #: Families that were run after the last change of the model.
 LATER = ("layers", "recurrent", "partial", "links", "idle")
-MICRO_FILE = Path(os.environ.get("SPIKELOOM_REFERENCE", "") or "absent") / "sanafe_micro.json"
+MICRO_FILE = reference_file("sanafe_micro.json")
 MICRO: list[dict[str, Any]] = json.loads(MICRO_FILE.read_text())["cases"] if MICRO_FILE.is_file() else []
 
 
@@ -158,7 +159,7 @@ def errors(case: dict[str, Any], ticks: int) -> np.ndarray:
     return np.abs(seconds / found["cycle"]["sim_time"] - 1)
 
 
-@pytest.mark.skipif(not MICRO, reason="needs SPIKELOOM_REFERENCE: the folder with sanafe_micro.json")
+@pytest.mark.skipif(not MICRO, reason="needs the reference folder (SPIKELOOM_REFERENCE, or beside SPIKELOOM_DATA)")
 def test_nearer_to_cycle_on_the_micro_file() -> None:
     """Mean error over all its cases; each also equals the nested loops on what an event simulator sends."""
     found = []

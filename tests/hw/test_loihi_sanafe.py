@@ -25,9 +25,9 @@ from spikeloom.files.store import write_trace
 from spikeloom.hw.loihi_arch import LoihiArch
 from spikeloom.lower import lower
 from tests.reference.chip_networks import ChipCase, ChipEdges, ChipGroup
+from tests.reference.folder import reference_file
 
-REFERENCE = os.environ.get("SPIKELOOM_REFERENCE", "")
-MICRO = Path(REFERENCE or "absent") / "sanafe_micro.json"
+MICRO = reference_file("sanafe_micro.json")
 CASES: list[dict[str, Any]] = json.loads(MICRO.read_text())["cases"] if MICRO.is_file() else []
 
 
@@ -85,7 +85,7 @@ def check(case: dict[str, Any]) -> None:
     assert total(report, "soma.spike_out") == expected["neurons_fired"]
 
 
-@pytest.mark.skipif(not CASES, reason="needs SPIKELOOM_REFERENCE: the folder with sanafe_micro.json")
+@pytest.mark.skipif(not CASES, reason="needs the reference folder (SPIKELOOM_REFERENCE, or beside SPIKELOOM_DATA)")
 @pytest.mark.parametrize("case", CASES, ids=[case["case"] for case in CASES])
 def test_every_micro_case_equals_sanafe(case: dict[str, Any]) -> None:
     check(case)

@@ -17,10 +17,11 @@ from spikeloom.hw.sata_arch import QUIRKS, SataArch
 from spikeloom.hw.sata_tool import LayerTraffic, ToolLayer, layer_traffic, tool_workload
 from spikeloom.hw.sata_works import LAYER_LISTS, WORKS
 from spikeloom.studies.agreement import published
+from tests.reference.folder import cases_of
 from tests.reference.sata_tool import passes
 
 REFERENCE: dict[str, Any] = published("sata_inference.json")
-CASES = {case["name"]: case for case in REFERENCE["cases"]}
+CASES = {case["name"]: case for case in cases_of("sata_inference.json", REFERENCE)}
 CHAIN = {row["work"]: row for row in REFERENCE["table_II_chain"]}
 TRAFFIC = {
     "dram_filter_reads": "DRAM Filter Reads", "dram_ifmap_reads": "DRAM IFMAP Reads",

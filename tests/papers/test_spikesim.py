@@ -16,8 +16,9 @@ from spikeloom.hw.spikesim_arch import QUIRKS, SpikesimArch
 from spikeloom.hw.spikesim_tool import tool_workload
 from spikeloom.studies.agreement import published
 from spikeloom.units import to_si
+from tests.reference.folder import cases_of
 
-CASES: list[dict[str, Any]] = published("spikesim_ela.json")["cases"]
+CASES = cases_of("spikesim_ela.json", published("spikesim_ela.json"))
 BY_NAME = {case["name"]: case for case in CASES}
 #: Component of the reference -> (instances of our energy, of our area).
 ENERGY = {"htree": "htree", "mem_fetch": "memory", "neuron": "neuron", "xbar": "crossbar", "adc": "adc", "mux": "mux",

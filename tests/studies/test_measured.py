@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,16 +13,18 @@ from spikeloom.hw.loihi_arch import LOIHI_PRESETS, LoihiArch
 from spikeloom.studies import measured
 from spikeloom.studies.agreement import Figure, published
 from spikeloom.studies.validate_measured import measured_sections
+from tests.reference.folder import reference_file
 
-REFERENCE = os.environ.get("SPIKELOOM_REFERENCE", "")
-RUNS = Path(REFERENCE) / "loihi_measured.json"
+RUNS = reference_file("loihi_measured.json")
 
 
 def mean(values: list[float]) -> float:
     return sum(values) / len(values)
 
 
-@pytest.mark.skipif(not RUNS.is_file(), reason="needs SPIKELOOM_REFERENCE: the measurement run by run")
+@pytest.mark.skipif(
+    not RUNS.is_file(), reason="needs the reference folder (SPIKELOOM_REFERENCE, or beside SPIKELOOM_DATA)"
+)
 def test_the_averages_are_those_of_the_runs() -> None:
     runs: list[dict[str, Any]] = json.loads(RUNS.read_text(encoding="utf-8"))["runs"]
     said = published("loihi_measured.json")
