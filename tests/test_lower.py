@@ -382,3 +382,9 @@ def test_a_layer_without_neurons_says_whose_its_sums_reach() -> None:
         "b": ("", "if"),
         "c": ("", "none"),
     }
+
+
+def test_a_drawn_workload_is_another_than_the_same_spikes_recorded() -> None:
+    """A machine may chain the layers of the one and not of the other, so that their ids must differ."""
+    drawn = draw(RateWorkload((RateLayer("fc", "linear", (20,), 10, 0.3),), 4))
+    assert drawn.drawn and replace(drawn, drawn=False).id != drawn.id

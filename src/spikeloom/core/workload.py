@@ -172,8 +172,8 @@ class Workload:
     @cached_property
     def id(self) -> str:
         """SHA-256 over all layers."""
-        delay = f"delay={self.delay}" if self.delay else ""
-        return hashlib.sha256(("".join(layer.id for layer in self.layers) + delay).encode()).hexdigest()
+        more = (f"delay={self.delay}" if self.delay else "") + ("drawn" if self.drawn else "")
+        return hashlib.sha256(("".join(layer.id for layer in self.layers) + more).encode()).hexdigest()
 
     def __getitem__(self, name: str) -> Layer:
         for layer in self.layers:

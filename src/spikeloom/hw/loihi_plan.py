@@ -12,6 +12,7 @@ import hashlib
 from collections import OrderedDict, abc
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -252,6 +253,7 @@ def _paths(place_N: np.ndarray, stand: Stand, arrives_UE: np.ndarray, core_E: np
 # --- the plan --------------------------------------------------------------------------------------------------------
 
 _plans: OrderedDict[Any, Plan] = OrderedDict()
+_lock = Lock()  # a search may count on several threads
 
 
 def plan_of(chart: Chart, placement: Placement, arch: LoihiArch) -> Plan:
@@ -261,9 +263,10 @@ def plan_of(chart: Chart, placement: Placement, arch: LoihiArch) -> Plan:
         MappingError: a placement that does not place every neuron once, on cores that the chips have.
     """
     key = (_shape_key(chart, arch), placement, arch.mesh)
-    if key in _plans:
-        _plans.move_to_end(key)
-        return _plans[key]
+    with _lock:
+        if key in _plans:
+            _plans.move_to_end(key)
+            return _plans[key]
     stands = _stands(chart, placement, arch)
     layers = {layer.name: layer for layer in chart.workload.layers}
     fans = {
@@ -281,9 +284,10 @@ def plan_of(chart: Chart, placement: Placement, arch: LoihiArch) -> Plan:
     )
     cores_M = np.unique(np.concatenate([s.cores_S for s, g in zip(stands, chart.groups, strict=True) if not g.port]))
     plan = Plan(stands, outgoing, fans, cores_M.astype(np.int32), arch.mesh.tiles_used(cores_M))
-    _plans[key] = plan
-    while len(_plans) > _KEPT:
-        _plans.popitem(last=False)
+    with _lock:
+        _plans[key] = plan
+        while len(_plans) > _KEPT:
+            _plans.popitem(last=False)
     return plan
 
 
