@@ -19,14 +19,13 @@ from __future__ import annotations
 import os
 import statistics
 import sys
-import time
 import tracemalloc
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.timing import cpu_seconds, forward_seconds
 from spikeloom.core.network import chain
 from spikeloom.core.nodes import IF, Conv2d, Flatten, Input, Linear, Node, Output, SumPool2d
 from spikeloom.core.trace import Spikes
@@ -116,15 +115,6 @@ def machine_for(workload: Workload, compartments: int = 1024) -> LoihiArch:
     return LoihiArch(limits="warn", compartments=compartments, chips=-(-cores // 128))
 
 
-def cpu_seconds(work: Callable[[], object], repeats: int) -> list[float]:
-    times = []
-    for _ in range(repeats):
-        start = time.process_time()
-        work()
-        times.append(time.process_time() - start)
-    return times
-
-
 def shown(times: list[float]) -> str:
     """Median and range in milliseconds."""
     return f"{1e3 * statistics.median(times):.2f} ms CPU ({1e3 * min(times):.2f} to {1e3 * max(times):.2f})"
@@ -149,34 +139,20 @@ def building(workload: Workload) -> tuple[list[float], float]:
     return times, peak
 
 
-def forward_seconds(images: int = 8) -> float:
+def vgg16_seconds(images: int = 8) -> float:
     """CPU seconds per image of our own VGG-16 with random weights: float32, T = 4, one thread, as recording runs it."""
-    import torch
-
     from spikeloom.core.nodes import AvgPool2d
     from spikeloom.nets.base import NetOptions, Row
     from spikeloom.snn.build import build
-    from spikeloom.snn.execute import Execution, predict, runnable
+    from spikeloom.snn.execute import runnable
 
-    class Pixels:
-        labels = np.zeros(images, np.int64)
-
-        def __len__(self) -> int:
-            return images
-
-        def batch(self, indices: np.ndarray) -> np.ndarray:
-            return np.random.default_rng(0).integers(0, 256, (len(indices), 3, 32, 32), np.uint8)
-
-    torch.set_num_threads(1)
     row = Row.start((3, 32, 32), NetOptions(neuron="if", batch_norm=False))
     for k, (channels, pooled) in enumerate(CONVOLUTIONS):
         row.conv(k, channels, 3, padding=1)
         if pooled:
             row.pool(k, AvgPool2d)
     module = runnable(build(row.flatten().read_out(1, 10, "vgg16"), seed=0).to_network())
-    execution = Execution(STEPS, batch_size=images)
-    predict(module, Pixels(), execution, None)
-    return statistics.median(cpu_seconds(lambda: predict(module, Pixels(), execution, None), 5)) / images
+    return forward_seconds(module, images, STEPS)
 
 
 def emulated(seed: int = 0) -> tuple[list[float], int]:
@@ -247,7 +223,7 @@ def main() -> None:
     print(
         f"emulating a VGG-16 of random integer weights: {shown(times)} an image, {events:,} synapse events, {each:.2f} ns an event"
     )
-    forward = forward_seconds()
+    forward = vgg16_seconds()
     print(
         f"forward pass of a VGG-16 of ours (torch, float32, T = {STEPS}, batch of 8): {1e3 * forward:.0f} ms CPU an image"
     )

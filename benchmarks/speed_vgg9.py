@@ -17,12 +17,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 
 import numpy as np
 
 from benchmarks.clear_numpy import count_layer
 from benchmarks.prosperity_vgg9 import CHANNELS, FEATURES, arrays
+from benchmarks.timing import cpu_seconds, forward_seconds
 from spikeloom.core.trace import Spikes
 from spikeloom.core.workload import Layer, Workload
 from spikeloom.hw.spikex import Spikex, SpikexArch
@@ -98,15 +98,6 @@ def clear(spikes: dict[str, np.ndarray]) -> list[dict[str, int]]:
     return found
 
 
-def cpu_seconds(work: Callable[[], object], repeats: int) -> list[float]:
-    times = []
-    for _ in range(repeats):
-        start = time.process_time()
-        work()
-        times.append(time.process_time() - start)
-    return times
-
-
 def cold_start(cache_dir: str) -> float:
     """Wall seconds of a new process that imports, compiles or loads the kernels, and evaluates once."""
     start = time.perf_counter()
@@ -114,28 +105,14 @@ def cold_start(cache_dir: str) -> float:
     return time.perf_counter() - start
 
 
-def forward_seconds(samples: int) -> float:
+def vgg9_seconds(samples: int) -> float:
     """CPU seconds per image of the same network's forward pass, T = 4, as recording runs it: float32, one thread."""
-    import torch
-
     from spikeloom.nets import create
     from spikeloom.snn.build import build
-    from spikeloom.snn.execute import Execution, predict, runnable
+    from spikeloom.snn.execute import runnable
 
-    class Pixels:
-        labels = np.zeros(samples, np.int64)
-
-        def __len__(self) -> int:
-            return samples
-
-        def batch(self, indices: np.ndarray) -> np.ndarray:
-            return np.random.default_rng(0).integers(0, 256, (len(indices), 3, 32, 32), np.uint8)
-
-    torch.set_num_threads(1)
     module = runnable(build(create("vgg9", (3, 32, 32), 10, batch_norm=False), seed=0).to_network())
-    execution = Execution(4, batch_size=samples)
-    predict(module, Pixels(), execution, None)
-    return statistics.median(cpu_seconds(lambda: predict(module, Pixels(), execution, None), 5)) / samples
+    return forward_seconds(module, samples, 4)
 
 
 def pack_and_count_seconds(spikes: dict[str, np.ndarray], samples: int) -> float:
@@ -168,7 +145,7 @@ def main() -> None:
     print(f"cold start:            {cached:.1f} s wall with cached kernels, {compiling:.1f} s when they are compiled")
     print(f"peak memory:           {peak:.0f} MB")
     samples = 16
-    counting, forward = pack_and_count_seconds(spikes, samples), forward_seconds(samples)
+    counting, forward = pack_and_count_seconds(spikes, samples), vgg9_seconds(samples)
     print(
         f"per image, batch {samples}: packing and one agile count {1e3 * counting:.2f} ms, forward {1e3 * forward:.2f} ms: "
         f"{100 * counting / forward:.1f} % on top"
