@@ -146,3 +146,11 @@ def test_wrong_usage_is_code_2(files: Path, monkeypatch: pytest.MonkeyPatch, wor
     run = spikeloom("eval", *words)
     assert (run.code, run.out) == (2, "")
     assert "Usage: " in run.err
+
+
+def test_reports_do_not_replace_a_file_of_the_machine(files: Path, tmp_path: Path) -> None:
+    machine = tmp_path / "my.toml"
+    machine.write_text('model = "spikex"\n')
+    run = spikeloom("eval", files / "trace.npz", f"{machine}:window=2", "--json", machine)
+    assert run.code == 1 and str(machine) in str(run.complaint)
+    assert machine.read_text() == 'model = "spikex"\n'

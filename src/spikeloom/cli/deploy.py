@@ -12,6 +12,7 @@ import typer
 from spikeloom.cli.console import caution, err, out
 from spikeloom.cli.progress import bars
 from spikeloom.errors import FileError
+from spikeloom.evaluate import load_machine, machine_files
 from spikeloom.files.atomic import check_target, keep_sources, replacing
 from spikeloom.files.network import read_network
 
@@ -66,7 +67,10 @@ def deploy(
         confirm=confirm,
     )
     folder = out_dir or network.with_name("deploy")
-    check_files(folder, json, network, *named_files(experiment, machine, against))
+    read = [file for spec in (machine, against) if spec for file in machine_files(spec, load_machine(spec)[1])]
+    if experiment and Path(experiment).is_file():
+        read.append(experiment)
+    check_files(folder, json, network, *read)
     with bars() as progress:
         done = run(loaded, chosen, options, folder, against=against, data_dir=data_dir, progress=progress)
     out.print(spending_table(done))
@@ -112,15 +116,3 @@ def check_files(folder: Path, json: Path | None, *sources: str | Path) -> None:
     taken = [path.resolve() for path in own]
     if any(path == place or path in place.parents or place in path.parents for path in taken):
         raise FileError(f"{json}: the study itself writes there; name another file with --json")
-
-
-def named_files(experiment: str | None, *machines: str | None) -> list[str | Path]:
-    """Files that an experiment and machines name on the command line, and those that are read with them."""
-    from spikeloom.evaluate import load_machine
-
-    files: list[str | Path] = [experiment] if experiment else []
-    for spec in filter(None, machines):
-        arch = load_machine(spec)[1]
-        named = (spec, spec.partition(":")[0], arch.table, getattr(arch, "placement", ""))
-        files += [name for name in named if name]
-    return [file for file in files if Path(file).is_file()]

@@ -14,7 +14,8 @@ from spikeloom.cli.console import caution, complain, err, out
 from spikeloom.core.report import Report
 from spikeloom.errors import FileError, MappingError
 from spikeloom.evaluate import evaluate as evaluate_workload
-from spikeloom.evaluate import load_machine, load_workload
+from spikeloom.evaluate import load_machine, load_workload, machine_files
+from spikeloom.files.atomic import keep_sources
 from spikeloom.files.results import reports_to_json, write_reports
 from spikeloom.report.terminal import breakdown_table, comparison_table, labels, summary_sentence
 
@@ -40,6 +41,8 @@ def evaluate(
     loaded = [load_machine(spec) for spec in machines]
     if json not in (None, "-") and os.path.realpath(str(json)) == os.path.realpath(trace):
         raise FileError(f"{json}: is the trace itself; name another file for the reports")
+    if json not in (None, "-"):
+        keep_sources(json, *(file for spec, arch in loaded for file in machine_files(spec, arch)))
     workload = load_workload(trace, rate=rate, num_steps=steps)
     reports: list[Report] = []
     refusals: dict[str, MappingError] = {}
