@@ -68,7 +68,7 @@ def keep_sources(target: str | Path, *sources: str | Path) -> None:
         if os.path.realpath(target) == os.path.realpath(source) or (
             os.path.exists(target) and os.path.exists(source) and os.path.samefile(target, source)
         ):
-            raise FileError(f"{target}: is read here and would be replaced; name another file with --out")
+            raise FileError(f"{target}: is read here and would be replaced; name another file to write")
 
 
 def make_folder(path: str | Path) -> None:
