@@ -384,6 +384,31 @@ def test_a_layer_without_neurons_says_whose_its_sums_reach() -> None:
     }
 
 
+def test_what_hears_a_joined_neuron_hears_the_layer_that_has_it() -> None:
+    """Behind the neuron the owner alone is heard, it knows its branches, and its spikes are what arrives there."""
+    nodes = {
+        "in": Input((3,)),
+        "a": Linear(3, 2, True),
+        "b": Linear(3, 2),
+        "n": IF(),
+        "c": Linear(2, 1),
+        "out": Output((1,)),
+    }
+    edges = (("in", "a"), ("in", "b"), ("a", "n"), ("b", "n"), ("n", "c"), ("c", "out"))
+    sent = Spikes.pack(np.array([[[1, 0]], [[0, 1]]]))
+    empty = Spikes.pack(np.zeros((2, 1, 3)))
+    workload = lower(Network(nodes, edges), SpikeTrace(2, 1, {"a": empty, "b": empty, "c": sent}))
+    branch, owner, reader = workload.layers
+    assert [layer.inputs for layer in workload.layers] == [(), (), ("b",)]
+    assert owner.branches == (branch,) and not branch.branches and branch.out is None
+    assert owner.out is not None and np.array_equal(owner.out.unpack(), sent.unpack().reshape(2, 1, 2, 1, 1))
+    assert (owner.biased, branch.biased, reader.biased) == (
+        True,
+        False,
+        False,
+    )  # the bias of a acts on the neurons of b
+
+
 def test_a_drawn_workload_is_another_than_the_same_spikes_recorded() -> None:
     """A machine may chain the layers of the one and not of the other, so that their ids must differ."""
     drawn = draw(RateWorkload((RateLayer("fc", "linear", (20,), 10, 0.3),), 4))

@@ -69,7 +69,21 @@ def lower(network: Network, trace: SpikeTrace) -> Workload:
             if name in records:
                 _check_record(name, what, records[name], arrival, shapes[name])
         layers.append(_layer(network, trace, name, arrival, sources[0], shapes[name]))
-    return Workload(tuple(layers), trace.num_steps, trace.num_samples, trace.source, delay=trace.delay)
+    return Workload(_with_branches(layers), trace.num_steps, trace.num_samples, trace.source, delay=trace.delay)
+
+
+def _with_branches(layers: list[Layer]) -> tuple[Layer, ...]:
+    """The layers, each with those whose sums meet in its neurons."""
+    of: dict[str, tuple[Layer, ...]] = {}
+    for layer in layers:
+        if layer.joins:
+            of[layer.joins] = (*of.get(layer.joins, ()), layer)
+    return tuple(replace(layer, branches=of[layer.name]) if layer.name in of else layer for layer in layers)
+
+
+def _heard(network: Network, name: str) -> tuple[str, ...]:
+    """Layers whose outputs reach ``name``; of those whose sums meet in one neuron the one that has it."""
+    return tuple(source for source in network.layer_inputs(name) if not network.joins(source))
 
 
 def _check_levels(name: str, levels: Levels) -> None:
@@ -111,7 +125,7 @@ def output_spikes(network: Network, trace: SpikeTrace, name: str, shape: Shape) 
         return None
     for consumer in network.layers():
         arrival = trace.arrivals.get(consumer)
-        direct = network.layer_inputs(consumer) == (name,) and consumer != name and _hands_on(network, neuron, consumer)
+        direct = _heard(network, consumer) == (name,) and consumer != name and _hands_on(network, neuron, consumer)
         if not direct or not isinstance(arrival, Spikes) or arrival.num_steps != trace.arrivals[name].num_steps:
             continue
         if int(np.prod(arrival.shape)) == int(np.prod(shape)):
@@ -150,7 +164,7 @@ def _layer(network: Network, trace: SpikeTrace, name: str, arrival: Arrival, sou
             geometry["bias"] = node.bias.reshape((K, P, Q) if node.bias.ndim > 1 else (K, 1, 1))
     outputs = output_spikes(network, trace, name, shape)
     updates = trace.updates.get(name)
-    inputs = network.layer_inputs(name)
+    inputs = _heard(network, name)
     return Layer(
         name,
         _LAYER_KINDS[type(node)],

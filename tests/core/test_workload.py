@@ -85,7 +85,7 @@ CHANGES: list[dict[str, Any]] = [
     {"out": Spikes.pack(np.ones((4, 1, 4, 3, 3)))}, {"updates": Spikes.pack(np.zeros((4, 1, 4, 3, 3)))},
     {"weight": np.zeros((4, 2, 3, 3))}, {"weight": np.zeros((4, 2, 3, 3), np.int8)}, {"stored_kernel": (3, 3)}, {"joins": "conv0"},
     {"bias": np.array([1.0, 0.0, 2.0, 2.0])}, {"bias": np.array([1.0, 2.0, 0.0, 2.0])},
-    {"whole_arrival": Spikes.pack(np.zeros((4, 1, 2, 6, 6)))},
+    {"whole_arrival": Spikes.pack(np.zeros((4, 1, 2, 6, 6)))}, {"branches": (layer(),)}, {"branches": (layer(C=3),)},
 ]  # fmt: skip
 
 

@@ -40,6 +40,7 @@ class Layer:
     joins: the layer that has the neurons which the sums of this one reach, where that is another one.
     bias: (K, 1, 1) or (K, P, Q), None where there is none or its values are unknown.
     whole_arrival: the arrival with the rows and columns that a folded pool leaves out, where there are any.
+    branches: the layers that join this one, as the machine runs them; part of the id, because they decide when neurons work.
     """
 
     name: str
@@ -69,6 +70,17 @@ class Layer:
     joins: str = ""
     bias: np.ndarray | None = None
     whole_arrival: Arrival | None = None
+    branches: tuple[Layer, ...] = ()
+
+    @property
+    def biased(self) -> bool:
+        """True when a bias reaches the neurons of this layer, its own or one of a branch; a branch has no neurons."""
+        return not self.joins and any(part.has_bias for part in (self, *self.branches))
+
+    @property
+    def num_sums(self) -> int:
+        """K P Q T: sums of one sample, silent ones included."""
+        return self.K * self.P * self.Q * self.num_steps
 
     @property
     def stored_extent(self) -> tuple[int, int]:
@@ -135,8 +147,12 @@ class Layer:
             value = getattr(self, item.name)
             if item.name == "bias":  # what a count may depend on: where it does not act
                 value = None if value is None or value.all() else value != 0
-            if (item.name in ("bias", "whole_arrival") and value is None) or (item.name == "joins" and not value):
+            if (item.name in ("bias", "whole_arrival") and value is None) or (
+                item.name in ("joins", "branches") and not value
+            ):
                 continue  # as before there were these fields
+            if item.name == "branches":
+                value = tuple(branch.id for branch in value)
             array = value.packed if isinstance(value, Spikes) else value.values if isinstance(value, Levels) else value
             if isinstance(array, np.ndarray):
                 kind = f"{array.dtype}{array.shape}"

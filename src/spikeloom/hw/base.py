@@ -97,6 +97,18 @@ def check_layer_tables(arch: AbstractArch, layers: abc.Sequence[str]) -> None:
             )
 
 
+def check_joins(layers: abc.Iterable[Layer]) -> None:
+    """Raises MappingError naming both where the sums of a branch and of its owner are not as many."""
+    for owner in layers:
+        for branch in owner.branches:
+            got, expected = ({"K": x.K, "P": x.P, "Q": x.Q, "T": x.num_steps} for x in (branch, owner))
+            if got != expected:
+                raise MappingError(
+                    f"layer '{branch.name}': its sums {got} meet in the neurons of '{owner.name}', which has {expected}; "
+                    "expected the same"
+                )
+
+
 #: Folded layers are kept as long as their workload: with them live the content ids that schedules are looked up by.
 _folded_workloads: WeakKeyDictionary[Workload, Workload] = WeakKeyDictionary()
 
@@ -123,7 +135,10 @@ def fold_pools(workload: Workload) -> Workload:
         gone.add(pool.name)
     consumers = {pool: [x.name for x in workload.layers if pool in x.inputs] for pool in gone}
     kept = {pool for pool, users in consumers.items() if any(user not in folded for user in users)}
-    layers = tuple(folded.get(layer.name, layer) for layer in workload.layers if layer.name not in gone - kept)
+    layers = tuple(
+        replace(layer, branches=tuple(folded.get(x.name, x) for x in layer.branches)) if layer.branches else layer
+        for layer in (folded.get(layer.name, layer) for layer in workload.layers if layer.name not in gone - kept)
+    )
     _folded_workloads[workload] = done = replace(workload, layers=layers)
     return done
 

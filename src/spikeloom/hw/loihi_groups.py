@@ -183,7 +183,7 @@ def _refuse_unsupported(layer: Layer, run: Workload, inputs: tuple[str, ...], ar
         raise MappingError(
             f"{where}: sends levels (relu), loihi sends spikes; convert the network to spiking neurons first"
         )
-    if inputs == (layer.name,):
+    if inputs == (layer.name,) and not layer.branches:
         raise MappingError(
             f"{where}: hears itself and the network's input at once; give what comes back a layer of its own, behind the Delay"
         )
