@@ -329,3 +329,27 @@ def test_a_constant_of_your_own_is_named() -> None:
         assert any(
             note.startswith("overhead: changed") for note in load_machine(f"{preset}:overhead_us=1.0")[1].notes()
         )
+
+
+def test_a_sum_behind_a_joined_neuron_hears_its_map_once() -> None:
+    """Two convolutions meet in one neuron, whose spikes and those of a third an Add takes: two maps in, one out."""
+    nodes: dict[str, Node] = {
+        "in": Input((2, 4, 4)), "short": Conv2d(2, 4, (1, 1)), "main": Conv2d(2, 4, (3, 3), padding=(1, 1)), "if1": IF(),
+        "third": Conv2d(2, 4, (1, 1)), "if2": IF(), "sum": Add(), "if3": IF(),
+    }  # fmt: skip
+    edges = (("in", "short"), ("in", "main"), ("short", "if1"), ("main", "if1"), ("in", "third"), ("third", "if2"),
+             ("if1", "sum"), ("if2", "sum"), ("sum", "if3"))  # fmt: skip
+    shapes = {"short": (2, 4, 4), "main": (2, 4, 4), "third": (2, 4, 4), "sum": (4, 4, 4)}
+    arrivals: dict[str, Arrival] = {name: Spikes.pack(np.ones((1, 1, *shape))) for name, shape in shapes.items()}
+    work = lower(Network(nodes, edges), SpikeTrace(1, 1, arrivals))
+    one = EdgeArch(overhead=0.0, link=16e9, macs=1e13, weight_bandwidth=16e9, map_bandwidth=16e9)
+    counts = counted(work, one)
+    # a value or a weight a nanosecond; the sums of the branch are a map like any other, and nothing of it crosses the link
+    weights, maps = (
+        {"short": 8, "main": 72, "third": 8, "sum": 0},
+        {"short": 96, "main": 96, "third": 96, "sum": 3 * 64},
+    )
+    transfer = {"short": 32, "main": 0, "third": 0, "sum": 64}
+    for name, n in weights.items():
+        found = counts.of(name)
+        assert (found["device.run"], found["device.transfer"]) == (n + maps[name], transfer[name]), name

@@ -21,6 +21,7 @@ from spikeloom.evaluate import evaluate, load_machine
 from spikeloom.hw.spikesim import Spikesim
 from spikeloom.hw.spikesim_arch import PHASES, SpikesimArch
 from spikeloom.lower import lower
+from tests.hw.projection import projection
 from tests.reference import spikesim as slow
 
 T, N = 5, 2
@@ -67,13 +68,48 @@ def chains(draw: st.DrawFn) -> tuple[Layer, ...]:
     return tuple(draw(layers(steps, samples, number)) for number in range(draw(st.integers(1, 3))))
 
 
-def as_case(layer: Layer, arch: SpikesimArch) -> slow.Conv:
+@st.composite
+def joined(draw: st.DrawFn) -> tuple[Layer, ...]:
+    """A first layer, one or two branches and their owner behind it or behind the input, and a reader: P Q of all that meets are equal."""
+    row = list(draw(chains()))[:1]
+    first = row[0]
+    steps, samples = first.num_steps, first.num_samples
+    P, Q, K = draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(st.sampled_from((1, 3, 12, 17)))
+    names = [f"branch{k}" for k in range(draw(st.integers(1, 2)))]
+    for name in (*names, "owner"):
+        kernel = (draw(st.integers(1, 3)), draw(st.integers(1, 3)))
+        stride, dilation = (draw(st.tuples(st.integers(1, 2), st.integers(1, 2))) for _ in range(2))
+        spans = [(n - 1) * stride[d] + dilation[d] * (kernel[d] - 1) + 1 for d, n in enumerate((P, Q))]
+        padding = (draw(st.integers(0, (spans[0] - 1) // 2)), draw(st.integers(0, (spans[1] - 1) // 2)))
+        H, W = spans[0] - 2 * padding[0], spans[1] - 2 * padding[1]
+        C, rng = draw(st.sampled_from((1, 3, 12))), np.random.default_rng(draw(st.integers(0, 2**32)))
+        there = rng.random((steps, samples, C, H, W)) < draw(st.sampled_from((0.0, 0.1, 0.5)))
+        arrival: Arrival = Spikes.pack(there)
+        if draw(st.booleans()):
+            arrival = Levels((there * rng.integers(1, 4, there.shape)).astype(np.uint8), 2)
+        fires = draw(st.sampled_from(("if", "lif"))) if name == "owner" else "none"
+        row.append(
+            Layer(
+                name, "conv2d", C, K, H, W, *kernel, P, Q, arrival, stride, padding, dilation,
+                groups=C if C == K and draw(st.booleans()) else 1, has_bias=draw(st.integers(0, 3)) == 0,
+                neuron=NeuronRule(fires, None, "hard"), inputs=draw(st.sampled_from(((), (first.name,)))),
+                joins="" if name == "owner" else "owner",
+            )
+        )  # fmt: skip
+    row[-1] = replace(row[-1], branches=tuple(row[1:-1]))
+    return (*row, replace(draw(layers(steps, samples, 9)), inputs=("owner",)))
+
+
+def as_case(layer: Layer, arch: SpikesimArch, row: tuple[Layer, ...]) -> slow.Conv:
     arrival = layer.arrival
+    numbers = {other.name: number for number, other in enumerate(row)}
+    biased = any(other.has_bias for other in row if layer.name in (other.name, other.joins))
     values = arrival.unpack().astype(int) if isinstance(arrival, Spikes) else arrival.values
     bits, signed = (None, False) if isinstance(arrival, Spikes) else (arrival.bits, arrival.signed)
     return slow.Conv(
         values.tolist(), bits, signed, layer.K, layer.P, layer.Q, (layer.R, layer.S), layer.stride, layer.padding,
-        layer.dilation, layer.groups, ceil(layer.weight_bits / arch.cell_bit), layer.neuron.leaky or layer.has_bias,
+        layer.dilation, layer.groups, ceil(layer.weight_bits / arch.cell_bit), layer.neuron.leaky or biased,
+        numbers[layer.inputs[0]] if layer.inputs else -1, numbers.get(layer.joins),
     )  # fmt: skip
 
 
@@ -83,14 +119,14 @@ def counted(workload: Workload, arch: SpikesimArch) -> Counts:
 
 
 @settings(max_examples=120, deadline=None)
-@given(chains(), chips())
+@given(chains() | joined(), chips())
 def test_counts_are_those_of_nested_loops(row: tuple[Layer, ...], chip: slow.Chip) -> None:
     arch = SpikesimArch(
         size=chip.size, crossbars=chip.crossbars, pes_per_tile=chip.pes_per_tile, skip=chip.skip, share_tiles=chip.share,
         handover=chip.handover,
     )  # fmt: skip
     counts = counted(Workload(row, row[0].num_steps, row[0].num_samples), arch)
-    expected, cycles = slow.count([as_case(layer, arch) for layer in row], chip)
+    expected, cycles = slow.count([as_case(layer, arch, row) for layer in row], chip)
     assert counts.cycles == cycles
     for layer, one in zip(row, expected, strict=True):
         found = counts.of(layer.name)
@@ -103,6 +139,78 @@ def test_counts_are_those_of_nested_loops(row: tuple[Layer, ...], chip: slow.Chi
         assert found["neuron.update"] == found["memory.fetch"] == one["updates"]
         assert found["mesh.bit_hop"] == one["bit_hops"]
         assert found["crossbar.synop"] == layer.synops
+        assert found.get("neuron.join", 0) == one["joins"] and ("neuron.join" in found) == bool(layer.branches)
+
+
+@settings(max_examples=40, deadline=None)
+@given(joined(), chips())
+def test_a_silent_branch_is_free_where_silence_is_skipped(row: tuple[Layer, ...], chip: slow.Chip) -> None:
+    """Without spikes and bias of its branches an owner costs what it costs alone."""
+
+    def silent(layer: Layer) -> Layer:
+        return replace(
+            layer,
+            arrival=Spikes.pack(np.zeros((layer.num_steps, layer.num_samples, *layer.arrival.shape))),
+            has_bias=False,
+        )
+
+    arch = SpikesimArch(size=chip.size, crossbars=chip.crossbars, pes_per_tile=chip.pes_per_tile)
+    first, *branches, owner, last = row
+    quiet = tuple(silent(layer) for layer in branches)
+    steps = (first.num_steps, first.num_samples)
+    counts = counted(Workload((first, *quiet, replace(owner, branches=quiet), last), *steps), arch)
+    alone = counted(
+        Workload((first, *(replace(x, joins="") for x in quiet), replace(owner, branches=()), last), *steps), arch
+    )
+    assert counts.of("owner") == alone.of("owner") | {"neuron.join": 0}
+    assert counts.cycles == alone.cycles
+
+
+def shortcut(between: int = 4, **changes: Any) -> Workload:
+    """Two convolutions of one map, whose sums meet in the neurons of the second, and a reader."""
+    nodes: dict[str, Node] = {
+        "in": Input((2, 4, 4)), "short": Conv2d(2, 4, (1, 1)), "main": Conv2d(2, 4, (3, 3), padding=(1, 1)), "if": IF(),
+        "last": Conv2d(4, 2, (1, 1)), "li": LI(),
+    }  # fmt: skip
+    nodes |= changes
+    edges = (("in", "short"), ("in", "main"), ("short", "if"), ("main", "if"), ("if", "last"), ("last", "li"))
+    return lowered(nodes, {"short": spikes(2, 4, 4), "main": spikes(2, 4, 4), "last": spikes(between, 4, 4)}, edges)
+
+
+def test_sums_that_meet_have_one_word_a_membrane_and_one_subtractor_a_sum() -> None:
+    work = shortcut()
+    report = evaluate(work, SpikesimArch())
+    arch = Spikesim().sized(work, SpikesimArch())
+    assert arch.membranes == 4 * 16 + 2 * 16  # the neurons of main and of the read-out
+    short, main = report.layers[0], report.layers[1]
+    assert (short.counts["neuron.update"], short.counts["memory.fetch"]) == (0, 0)
+    pairs = int(np.asarray(work["short"].arrival.unpack()).any(axis=2).sum())  # type: ignore[union-attr]
+    assert main.counts["neuron.join"] == 4 * pairs
+    subtraction = main.energy["subtractor.subtract"] / main.counts["subtractor.subtract"]
+    assert main.energy["neuron.join"] == pytest.approx(4 * pairs * subtraction, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"short": AvgPool2d((1, 1), (1, 1)), "main": Conv2d(2, 2, (3, 3), padding=(1, 1)), "last": Conv2d(2, 2, (1, 1))},
+         "'short': .* no tile of a avgpool2d"),
+        ({"short": Add(), "main": Conv2d(2, 2, (3, 3), padding=(1, 1)), "last": Conv2d(2, 2, (1, 1))}, "'short': .* no tile of a add"),
+        ({"main": Add(), "short": Conv2d(2, 2, (1, 1)), "last": Conv2d(2, 2, (1, 1))}, "'main': .* no tile of a add"),
+    ],
+)  # fmt: skip
+def test_sums_of_what_has_no_tile_are_refused(changes: dict[str, Node], words: str) -> None:
+    work = shortcut(2, **changes)
+    with pytest.raises(MappingError, match=words):
+        evaluate(work, SpikesimArch())
+
+
+def test_sums_of_other_extents_do_not_meet() -> None:
+    work = shortcut()
+    short, main, last = work.layers
+    odd = replace(short, P=2)
+    with pytest.raises(MappingError, match=r"'short': its sums .*'P': 2.* meet in the neurons of 'main'"):
+        evaluate(Workload((odd, replace(main, branches=(odd,)), last), T, N), SpikesimArch())
 
 
 def spikes(*shape: int, density: float = 0.3) -> Spikes:
@@ -209,3 +317,16 @@ def test_the_tool_warns_where_its_script_would_stop() -> None:
     work = lowered({"in": Input((2, 6, 6)), "conv": Conv2d(2, 4, (3, 3)), "if": IF()}, {"conv": spikes(2, 6, 6)})
     said = evaluate(work, load_machine("spikesim-tool")[1]).warnings
     assert any("never ends on this network" in line for line in said)
+
+
+def test_the_projection_shortcut_sends_the_sums_that_the_specification_states() -> None:
+    work = projection()
+    counts = counted(work, SpikesimArch())
+    assert counts.of("2.b")["neuron.join"] == 2936
+    branch = replace(work["2.d"], joins="")
+    alone = counted(
+        replace(work, layers=tuple(branch if x.name == "2.d" else replace(x, branches=()) for x in work.layers)),
+        SpikesimArch(),
+    )
+    assert counts.of("2.d")["mesh.bit_hop"] - alone.of("2.d")["mesh.bit_hop"] == 46_976
+    assert counts.of("4")["mesh.bit_hop"] == 3968

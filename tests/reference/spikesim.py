@@ -13,6 +13,9 @@ each; PEs are repeated for every `size` columns. Readings:
 6.  Groups of a convolution share crossbars along the diagonal, as many as fit with all their rows and all their columns.
 7.  An input vector (channels of a block at an input pixel, one step and plane) crosses the mesh once to each tile that holds
     any of its row groups; partial sums go from the tile of a later chunk to that of the first.
+8.  A layer that `meets` another has no neurons: in every (position, step) in which any of its PEs works, each filter sends one sum
+    from the tile of its columns, first chunk, to that of the same filter of the owner, whose neurons work there as well. Step t of the
+    owner does not end before step t of its branches.
 """
 
 from __future__ import annotations
@@ -37,7 +40,11 @@ class Chip:
 
 @dataclass(frozen=True)
 class Conv:
-    """One layer and its samples: levels[t][n][c][h][w]; `bits` None for spikes. In a chain, each hears the one before."""
+    """One layer and its samples: levels[t][n][c][h][w]; `bits` None for spikes.
+
+    hears: number of the layer it hears, -1 for the network's input. meets: number of the layer whose neurons its sums reach.
+    always: its own neurons work everywhere.
+    """
 
     levels: list[list[list[list[list[int]]]]]
     bits: int | None
@@ -52,6 +59,8 @@ class Conv:
     groups: int
     slices: int
     always: bool
+    hears: int = -1
+    meets: int | None = None
 
 
 def planes(layer: Conv) -> list[tuple[int, int]]:
@@ -99,25 +108,26 @@ def columns_of(layer: Conv, chip: Chip) -> int:
 
 
 def count(chain: list[Conv], chip: Chip) -> tuple[list[dict[str, int]], int]:
-    """Counts per layer, and the cycles of the whole chain."""
+    """Counts per layer, and the cycles of all of them."""
     samples = len(chain[0].levels[0])
     counts: list[dict[str, int]] = []
     spans: list[list[list[int]]] = []  # layer, sample, step
     hop_bits = []
+    places: list[set[tuple[int, int, int, int]]] = []  # where and when any PE of a layer works
     for layer in chain:
+        places.append(set())
         T = len(layer.levels)
         H, W = len(layer.levels[0][0][0]), len(layer.levels[0][0][0][0])
         sets, groups = channels_of(layer, chip), row_groups(layer, chip)
         inner, col_blocks = len(sets[0]), columns_of(layer, chip)
         chunks = ceil(len(groups) / chip.crossbars)
-        found = dict.fromkeys(("reads", "pe_cycles", "updates"), 0)
+        found = dict.fromkeys(("reads", "pe_cycles"), 0)
         span = [[0] * T for _ in range(samples)]
         chunk_cycles: dict[tuple[int, int], int] = {}
         vectors: dict[tuple[int, int], int] = {}
         for n in range(samples):
             for t in range(T):
                 maps = layer.levels[t][n]
-                busy = set()
                 for plane in planes(layer):
                     for g in range(len(sets)):
                         for block, start in enumerate(range(0, inner, chip.size)):
@@ -150,33 +160,45 @@ def count(chain: list[Conv], chip: Chip) -> tuple[list[dict[str, int]], int]:
                                         worked = True
                             if worked:
                                 span[n][t] += chip.clocks
-                                busy.add((p, q))
-                work = layer.P * layer.Q if layer.always else len(busy)
-                found["updates"] += work * col_blocks * len(sets)
+                                places[-1].add((n, t, p, q))
         counts.append({**found, "cycles": sum(map(sum, span))})
         spans.append(span)
         hop_bits.append((vectors, chunk_cycles))
-    for layer_counts, hops in zip(counts, mesh(chain, chip, hop_bits), strict=True):
-        layer_counts["bit_hops"] = hops
-    return counts, sum(makespan([span[n] for span in spans], chip.handover) for n in range(samples))
+    sums = [len(each) if layer.meets is not None else 0 for layer, each in zip(chain, places, strict=True)]
+    for number, (layer, hops) in enumerate(zip(chain, mesh(chain, chip, hop_bits, sums), strict=True)):
+        counts[number]["bit_hops"] = hops
+        branches = [other for other, one in enumerate(chain) if one.meets == number]
+        working = places[number].union(*(places[other] for other in branches))
+        pairs = layer.P * layer.Q * len(layer.levels) * samples if layer.always else len(working)
+        words = columns_of(layer, chip) * len(channels_of(layer, chip))
+        counts[number]["updates"] = 0 if layer.meets is not None else pairs * words
+        counts[number]["joins"] = sum(chain[other].K * sums[other] for other in branches)
+    return counts, sum(makespan(chain, [span[n] for span in spans], chip.handover) for n in range(samples))
 
 
-def makespan(spans: list[list[int]], handover: int) -> int:
-    """End of one sample in a chain of layers with equal steps."""
-    before: list[tuple[int, int, int]] = [(0, 0, 0)] * len(spans[0])  # begin, span, end of every step
-    for span in spans:
-        own, free = [], 0
+def makespan(chain: list[Conv], spans: list[list[int]], handover: int) -> int:
+    """End of one sample in layers with equal steps."""
+    times: list[list[tuple[int, int, int]]] = []  # of each layer begin, span, end of every step
+    for number, span in enumerate(spans):
+        own: list[tuple[int, int, int]] = []
+        free, hears = 0, chain[number].hears
         for t, length in enumerate(span):
-            begin, took, end = before[t]
+            begin, took, end = times[hears][t] if hears >= 0 else (0, 0, 0)
             start = max(free, begin + ceil(took * handover / 100))
             free = max(start + length, end)
+            for other in range(number):
+                if chain[other].meets == number:
+                    free = max(free, times[other][t][2])
             own.append((start, length, free))
-        before = own
-    return before[-1][2]
+        times.append(own)
+    return max(own[-1][2] for own in times)
 
 
 def mesh(
-    chain: list[Conv], chip: Chip, traffic: list[tuple[dict[tuple[int, int], int], dict[tuple[int, int], int]]]
+    chain: list[Conv],
+    chip: Chip,
+    traffic: list[tuple[dict[tuple[int, int], int], dict[tuple[int, int], int]]],
+    sums: list[int],
 ) -> list[int]:
     """Bits times hops per layer; tiles lie row by row on the smallest square."""
     tile_of: list[dict[tuple[int, int, int], int]] = []
@@ -199,6 +221,12 @@ def mesh(
     def distance(a: int, b: int) -> int:
         return abs(a % side - b % side) + abs(a // side - b // side)
 
+    def sender(number: int, part: int, parts: int) -> int:
+        where = tile_of[number]
+        columns = [(group, col) for group, chunk, col in sorted(where) if chunk == 0]
+        group, col = columns[part * len(columns) // parts]
+        return where[group, 0, col]
+
     answers = []
     for number, layer in enumerate(chain):
         vectors, chunk_cycles = traffic[number]
@@ -208,12 +236,7 @@ def mesh(
         for (g, block), times in vectors.items():
             inner = len(sets[0])
             width = min(chip.size, len(sets[g]) - block * chip.size)
-            origin = 0
-            if number:
-                before = tile_of[number - 1]
-                columns = [(group, col) for group, chunk, col in sorted(before) if chunk == 0]
-                origin = before[columns[(g * inner + block * chip.size) * len(columns) // C][0], 0,
-                                columns[(g * inner + block * chip.size) * len(columns) // C][1]]  # fmt: skip
+            origin = sender(layer.hears, g * inner + block * chip.size, C) if layer.hears >= 0 else 0
             reached = set()
             for index, (_, _, _, of_block) in enumerate(row_groups(layer, chip)):
                 if of_block == block:
@@ -222,5 +245,12 @@ def mesh(
         for (g, chunk), times in chunk_cycles.items():
             for col in cols:
                 total += times * chip.size * chip.psum_bits * distance(where[g, chunk, col], where[g, 0, col])
+        if layer.meets is not None:
+            for k in range(layer.K):
+                total += (
+                    sums[number]
+                    * chip.psum_bits
+                    * distance(sender(number, k, layer.K), sender(layer.meets, k, layer.K))
+                )
         answers.append(total)
     return answers

@@ -18,7 +18,7 @@ from spikeloom.core.counts import Counts
 from spikeloom.core.trace import Levels, Spikes
 from spikeloom.core.workload import Layer, Workload
 from spikeloom.errors import MappingError
-from spikeloom.hw.base import AbstractMachine, CountCache, refuse_shapes_only
+from spikeloom.hw.base import AbstractMachine, CountCache, check_joins, refuse_shapes_only
 from spikeloom.hw.spikesim_arch import PHASES, SpikesimArch
 from spikeloom.hw.spikesim_tool import (
     tool_counts,
@@ -110,6 +110,7 @@ class Spikesim(AbstractMachine[SpikesimArch]):
             raise MappingError(f"layer '{name}': spikesim found nothing but pools in this workload")
         if not arch.tool:
             refuse_shapes_only(workload, "set fidelity = 'tool'")
+            _refuse_joins(layers)
         for layer in layers:
             _refuse_unsupported(layer)
         if arch.tool and arch.stops:
@@ -127,7 +128,7 @@ class Spikesim(AbstractMachine[SpikesimArch]):
         else:
             pes, crossbars, shared = [grid_of(layer, arch).pes for layer in layers], arch.crossbars, arch.share_tiles
             words = sum(layer.C * layer.H * layer.W for layer in layers)
-            membranes = sum(layer.K * layer.P * layer.Q for layer in layers)
+            membranes = sum(layer.K * layer.P * layer.Q for layer in layers if not layer.joins)
         needs = {"tiles": sum(_first_tiles(pes, arch.pes_per_tile, shared)[1]), "words": words, "membranes": membranes}
         for name, needed in needs.items():
             if 0 < getattr(arch, name) < needed:
@@ -162,7 +163,7 @@ class Spikesim(AbstractMachine[SpikesimArch]):
         hops = _bit_hops(run, arch, tallies, sources)
         total = Counts(warnings=(*run.warnings, *_warnings(run)))
         for layer in run.layers:
-            total = total.then(_layer_counts(layer, arch, tallies[layer.name], hops[layer.name]))
+            total = total.then(_layer_counts(layer, arch, tallies, hops[layer.name]))
         return replace(total, cycles=_makespan(run, arch, tallies, sources))
 
     def utilisation(self, counts: Counts, arch: SpikesimArch, layer: str) -> dict[str, float]:
@@ -176,7 +177,7 @@ class Spikesim(AbstractMachine[SpikesimArch]):
 
 
 def _free_pool(layer: Layer) -> bool:
-    if layer.neuron.kind != "none":
+    if layer.neuron.kind != "none" or layer.joins:
         return False
     return layer.kind in ("sumpool2d", "avgpool2d") or (layer.kind == "maxpool2d" and isinstance(layer.arrival, Spikes))
 
@@ -194,6 +195,18 @@ def _refuse_unsupported(layer: Layer) -> None:
         raise MappingError(
             f"layer '{layer.name}': spikesim neurons hold one state (IF, LIF, LI), a CubaLIF also needs a synaptic current"
         )
+
+
+def _refuse_joins(layers: abc.Iterable[Layer]) -> None:
+    check_joins(layers)
+    for owner in layers:
+        for branch in owner.branches:
+            for name, kind in ((branch.name, branch.kind), (owner.name, owner.kind)):
+                if kind not in WEIGHTED:
+                    raise MappingError(
+                        f"layer '{name}': sums of '{branch.name}' meet in the neurons of '{owner.name}', and spikesim has no tile of a "
+                        f"{kind} layer that they could leave or reach; replace it by a convolution, or choose another machine"
+                    )
 
 
 def _warnings(workload: Workload) -> abc.Iterator[str]:
@@ -222,14 +235,14 @@ class Tally:
 
     reads: (position, step, bit plane, row group) whose input vector is read. pe_cycles: (position, step, bit plane) in which a
     chunk has anything to read; int64 (groups, chunks). vectors: input vectors that arrive, per channel block, before they are
-    read at several kernel positions; int64 (groups, blocks). updates: (position, step) in which the neurons work.
-    steps_NT: PE cycles one after the other; int64 (N, T).
+    read at several kernel positions; int64 (groups, blocks). worked: (position, step) in which any PE works, packed over time; uint8
+    (ceil(T/8), N, P, Q). steps_NT: PE cycles one after the other; int64 (N, T).
     """
 
     reads: int
     pe_cycles: np.ndarray
     vectors: np.ndarray
-    updates: int
+    worked: np.ndarray
     steps_NT: np.ndarray
 
 
@@ -253,7 +266,16 @@ def _popcount(packed: np.ndarray) -> int:
 def _always_updates(layer: Layer) -> bool:
     """Whether the neurons also work where nothing arrived: a leak, a bias, a residue that may fire, a sum."""
     residue = layer.neuron.kind in ("if", "lif") and layer.neuron.reset != "hard"
-    return layer.neuron.leaky or layer.has_bias or residue or layer.kind == "add"
+    return layer.neuron.leaky or layer.biased or residue or layer.kind == "add"
+
+
+def _updates(layer: Layer, tallies: abc.Mapping[str, Tally]) -> int:
+    """(Position, step) in which neurons of the layer work: where a PE of it or of a branch does; a branch has none."""
+    if layer.joins:
+        return 0
+    if _always_updates(layer):
+        return layer.num_samples * layer.num_steps * layer.P * layer.Q
+    return _popcount(np.bitwise_or.reduce([tallies[part.name].worked for part in (layer, *layer.branches)]))
 
 
 def _tally(layer: Layer, arch: SpikesimArch) -> Tally:
@@ -261,7 +283,7 @@ def _tally(layer: Layer, arch: SpikesimArch) -> Tally:
     T, N, P, Q = layer.num_steps, layer.num_samples, layer.P, layer.Q
     if layer.kind == "add":
         empty = np.zeros((1, 0), np.int64)
-        return Tally(0, empty, empty, T * N * P * Q, np.zeros((N, T), np.int64))
+        return Tally(0, empty, empty, np.zeros((-(-T // 8), N, P, Q), np.uint8), np.zeros((N, T), np.int64))
     reads = 0
     pe_cycles = np.zeros((grid.groups, grid.chunks), np.int64)
     vectors = np.zeros((grid.groups, grid.blocks), np.int64)
@@ -296,8 +318,7 @@ def _tally(layer: Layer, arch: SpikesimArch) -> Tally:
                 axis=(1, 2), dtype=np.int64
             )
         ever |= any_pe
-    updates = T * N * P * Q if _always_updates(layer) else _popcount(ever)
-    return Tally(reads, pe_cycles, vectors, updates, steps_NT)
+    return Tally(reads, pe_cycles, vectors, ever, steps_NT)
 
 
 def _num_planes(layer: Layer) -> int:
@@ -305,11 +326,11 @@ def _num_planes(layer: Layer) -> int:
     return 1 if isinstance(arrival, Spikes) else arrival.bits * (2 if arrival.signed else 1)
 
 
-def _layer_counts(layer: Layer, arch: SpikesimArch, tally: Tally, bit_hops: int) -> Counts:
-    grid = grid_of(layer, arch)
+def _layer_counts(layer: Layer, arch: SpikesimArch, tallies: abc.Mapping[str, Tally], bit_hops: int) -> Counts:
+    grid, tally = grid_of(layer, arch), tallies[layer.name]
     pe_cycles = int(tally.pe_cycles.sum()) * grid.col_blocks
     cycles = int(tally.steps_NT.sum()) * arch.pe_clocks
-    updates = tally.updates * grid.col_blocks * grid.groups
+    updates = _updates(layer, tallies) * grid.col_blocks * grid.groups
     reads = tally.reads * grid.col_blocks
     actions = {
         ("crossbar", "synop"): layer.synops if layer.kind != "add" else 0,
@@ -324,6 +345,8 @@ def _layer_counts(layer: Layer, arch: SpikesimArch, tally: Tally, bit_hops: int)
         ("neuron", "update"): updates,
         ("mesh", "bit_hop"): bit_hops,
     }
+    if layer.branches:
+        actions["neuron", "join"] = sum(branch.K * _popcount(tallies[branch.name].worked) for branch in layer.branches)
     name = layer.name
     statistics: dict[tuple[str, str], int] = {}
     if layer.kind != "add":
@@ -367,7 +390,8 @@ def _makespan(
     """Clock cycles of all samples, one sample after the other, layers overlapping.
 
     Step t of a layer begins when its step t - 1 has ended and ``handover`` percent of step t of every layer it hears have
-    passed; it does not end before they do. A layer with another number of steps waits for the last one.
+    passed; it does not end before they do, nor before the branches whose sums its neurons take. A layer with another number of
+    steps waits for the last one.
     """
     begin: dict[str, np.ndarray] = {}
     span: dict[str, np.ndarray] = {}
@@ -385,6 +409,8 @@ def _makespan(
                 early = begin[source][:, at] + -(-span[source][:, at] * arch.handover // 100)
                 ready = np.maximum(ready, early if same else end[source][:, at])
                 floor = np.maximum(floor, end[source][:, at])
+            for branch in layer.branches:
+                floor = np.maximum(floor, end[branch.name][:, t])
             begin[name][:, t] = ready
             end[name][:, t] = free = np.maximum(ready + span[name][:, t], floor)
     last = np.max([times[:, -1] for times in end.values()], axis=0)
@@ -394,7 +420,8 @@ def _makespan(
 def _bit_hops(
     run: Workload, arch: SpikesimArch, tallies: abc.Mapping[str, Tally], sources: abc.Mapping[str, tuple[str, ...]]
 ) -> dict[str, int]:
-    """Bits times hops on the mesh that a layer causes: its input vectors to its tiles, its partial sums to their sum.
+    """Bits times hops on the mesh that a layer causes: its input vectors to its tiles, its partial sums to their sum, and a branch's
+    sums to the tiles of its owner.
 
     Tiles lie row by row on the smallest square, in the order of layers; the input of the network enters at tile 0, and what
     channel c of C comes from the same part of the columns of the layer before, at its first chunk.
@@ -412,16 +439,17 @@ def _bit_hops(
     def distance(one: int, other: int) -> int:
         return abs(one % side - other % side) + abs(one // side - other // side)
 
+    def sender(name: str, part: tuple[int, int]) -> int:
+        """Tile of the columns ``part`` = (k, K) of a layer."""
+        grid = grids[name]
+        group, within = divmod(part[0] * grid.groups * grid.col_blocks // part[1], grid.col_blocks)
+        return tile(name, grid.pe(group, 0, within))
+
     def origins(name: str, part: tuple[int, int]) -> list[int]:
         """Tiles of the columns ``part`` = (c, C) in what ``name`` hears; through sums."""
         found = []
         for source in sources[name]:
-            grid = grids[source]
-            if grid.chunks == 0:
-                found += origins(source, part)
-                continue
-            group, within = divmod(part[0] * grid.groups * grid.col_blocks // part[1], grid.col_blocks)
-            found.append(tile(source, grid.pe(group, 0, within)))
+            found += [sender(source, part)] if grids[source].chunks else origins(source, part)
         return found or [0]
 
     hops = {}
@@ -443,5 +471,11 @@ def _bit_hops(
                     distance(tile(name, grid.pe(g, chunk, col)), tile(name, grid.pe(g, 0, col)))
                     for col in range(grid.col_blocks)
                 )
+        if layer.joins:
+            apart = sum(
+                distance(sender(name, part), sender(layer.joins, part))
+                for part in ((k, layer.K) for k in range(layer.K))
+            )
+            total += arch.psum_bit * _popcount(tally.worked) * apart
         hops[name] = total
     return hops

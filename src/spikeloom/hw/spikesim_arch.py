@@ -127,7 +127,10 @@ class SpikesimArch(AbstractArch):
         charges: dict[tuple[str, str], tuple[Charge, ...]] = {
             (instance, action): (Charge(part[instance], action),) for instance, action in actions.items()
         }
-        return charges | {("crossbar", "synop"): (), ("mesh", "bit_hop"): ()}
+        join = (
+            Charge(part["subtractor"], "subtract"),
+        )  # a sum of a branch is added to its owner's: one adder of the same width
+        return charges | {("crossbar", "synop"): (), ("mesh", "bit_hop"): (), ("neuron", "join"): join}
 
     def notes(self) -> tuple[str, ...]:
         """Which model speaks, and what it assumes."""
