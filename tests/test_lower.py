@@ -35,6 +35,7 @@ from spikeloom.core.nodes import (
 )
 from spikeloom.core.trace import Arrival, Levels, Spikes, SpikeTrace
 from spikeloom.core.workload import Layer, NeuronRule, RateLayer, RateWorkload, Workload
+from spikeloom.emulate import emulate
 from spikeloom.errors import NetworkError, TraceError
 from spikeloom.lower import SYNTHETIC, draw, lower
 
@@ -413,3 +414,23 @@ def test_a_drawn_workload_is_another_than_the_same_spikes_recorded() -> None:
     """A machine may chain the layers of the one and not of the other, so that their ids must differ."""
     drawn = draw(RateWorkload((RateLayer("fc", "linear", (20,), 10, 0.3),), 4))
     assert drawn.drawn and replace(drawn, drawn=False).id != drawn.id
+
+
+@pytest.mark.parametrize(
+    ("neuron", "restless"),
+    [
+        (IF(1.0, v_init=1.0), True), (IF(1.0, strict=True, v_init=1.0), False), (IF(1.0, v_reset=1.5), True), (IF(1.0, v_init=0.9), False),
+        (LIF(Leak(factor=0.5), 1.0, v_init=1.5), False), (LIF(Leak(factor=0.5), 1.0, v_reset=2.0), True),
+        (IF(np.array([1.0, 2.0]), v_init=1.5), True),
+    ],
+)  # fmt: skip
+def test_neurons_that_fire_without_input_have_no_reset_for_a_machine(neuron: IF | LIF, restless: bool) -> None:
+    """Held against the network's own spikes: of one sample nothing arrives at all, of the other nothing behind the first step."""
+    weight = np.full((2, 2), 9, np.float32)
+    nodes: dict[str, Node] = {"in": Input((2,)), "fc": Linear(2, 2, weight=weight), "n": neuron, "out": Output((2,))}
+    network, frames = chain("n", nodes), np.zeros((4, 2, 2), np.uint8)
+    frames[0, 1] = 1
+    trace = emulate(network, frames, 4, delay=0)
+    fired = trace.outputs["fc"].unpack()
+    assert fired[0, 1].all() and (fired[:, 0].any() or fired[1:, 1].any()) == restless
+    assert lower(network, trace).layers[0].neuron.reset == ("none" if restless else "hard")

@@ -27,6 +27,7 @@ from spikeloom.core.nodes import (
     ReLU,
     Shape,
     SumPool2d,
+    kept_reset,
 )
 from spikeloom.core.trace import Arrival, Levels, Spikes, SpikeTrace
 from spikeloom.core.workload import Layer, NeuronRule, RateLayer, RateWorkload, Workload
@@ -108,9 +109,9 @@ def neuron_rule(network: Network, name: str) -> NeuronRule:
     neuron_name = network.layer_neuron(name)
     neuron = None if neuron_name is None else network.nodes[neuron_name]
     if isinstance(neuron, IF):
-        return NeuronRule("if", None, neuron.reset)
+        return NeuronRule("if", None, kept_reset(neuron))
     if isinstance(neuron, LIF | CubaLIF):
-        return NeuronRule(_NEURON_KINDS[type(neuron)], neuron.leak, neuron.reset)
+        return NeuronRule(_NEURON_KINDS[type(neuron)], neuron.leak, kept_reset(neuron))
     if isinstance(neuron, LI):
         return NeuronRule("li", neuron.leak, "none")
     return NeuronRule("none" if neuron is None else _NEURON_KINDS[type(neuron)], None, "none")

@@ -211,6 +211,15 @@ class CubaLIF(Firing):
     v_init: Value = 0.0
 
 
+def kept_reset(neuron: IF | LIF | CubaLIF) -> Reset:
+    """The reset as a machine must take it: "none" where a hard one, or the start, leaves a membrane that fires without input."""
+    if neuron.reset != "hard" or neuron.v_threshold is None:
+        return neuron.reset
+    leak = getattr(neuron, "leak", None)
+    left = np.maximum(neuron.v_reset, neuron.v_init) * (1.0 if leak is None else leak.kept)
+    return "none" if np.any(left > neuron.v_threshold if neuron.strict else left >= neuron.v_threshold) else "hard"
+
+
 @dataclass(frozen=True, eq=False)
 class LI(Membrane):
     """Leaky integrator read-out without spikes: ``v = leaked(u) + psum`` (leak None: a plain accumulator)."""

@@ -33,6 +33,7 @@ from spikeloom.core.nodes import (
     ReLU,
     Shape,
     SumPool2d,
+    kept_reset,
     node_out_shape,
 )
 from spikeloom.core.trace import Arrival, Levels, Spikes, SpikeTrace
@@ -466,7 +467,7 @@ def _layer_entry(
             else {"shift": leak.shift}
             if leak.shift is not None
             else {"factor": float(np.mean(leak.factor))},  # the format knows one; machines bill a leak, not its size
-            "reset": neuron.reset if isinstance(neuron, SPIKING) else "none",  # type: ignore[union-attr]
+            "reset": kept_reset(neuron) if isinstance(neuron, SPIKING) else "none",  # type: ignore[arg-type]
         },
         "input": "spikes" if isinstance(arrival, Spikes) else "analog" if arrival.analog else "levels",
         "level_bits": 1 if isinstance(arrival, Spikes) else arrival.bits,
