@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +125,16 @@ def decide(workload: Workload, arch: AbstractArch) -> Mapping:
     return HARDWARE[arch.model].map(workload, arch)
 
 
+def _narrow_membranes(run: Workload, arch: AbstractArch) -> tuple[str, ...]:
+    """What to say where the network's integer membranes are wider than the machine's."""
+    width = getattr(arch, "membrane_bit", math.inf)
+    wide = {x.name: x.neuron.membrane_bits for x in run.layers if (x.neuron.membrane_bits or 0) > width}
+    if not wide:
+        return ()
+    bits = "/".join(str(n) for n in sorted({n for n in wide.values() if n}))
+    return (f"membranes of {', '.join(wide)} have {bits} bits in the network and membrane_bit = {width} here",)
+
+
 def evaluate(
     workload: Workload,
     arch: AbstractArch,
@@ -150,7 +162,7 @@ def evaluate(
     run = machine.runs(workload, arch)
     counts = machine.count(workload, arch, mapping or decide(workload, arch), threads=threads, cache=cache)
     return price(
-        counts,
+        replace(counts, warnings=(*counts.warnings, *_narrow_membranes(run, arch))),
         machine.sized(workload, arch),
         load_table(arch.table),
         num_samples=workload.num_samples,

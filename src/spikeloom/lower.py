@@ -109,11 +109,11 @@ def neuron_rule(network: Network, name: str) -> NeuronRule:
     neuron_name = network.layer_neuron(name)
     neuron = None if neuron_name is None else network.nodes[neuron_name]
     if isinstance(neuron, IF):
-        return NeuronRule("if", None, kept_reset(neuron))
+        return NeuronRule("if", None, kept_reset(neuron), neuron.membrane_bits)
     if isinstance(neuron, LIF | CubaLIF):
-        return NeuronRule(_NEURON_KINDS[type(neuron)], neuron.leak, kept_reset(neuron))
+        return NeuronRule(_NEURON_KINDS[type(neuron)], neuron.leak, kept_reset(neuron), neuron.membrane_bits)
     if isinstance(neuron, LI):
-        return NeuronRule("li", neuron.leak, "none")
+        return NeuronRule("li", neuron.leak, "none", neuron.membrane_bits)
     return NeuronRule("none" if neuron is None else _NEURON_KINDS[type(neuron)], None, "none")
 
 

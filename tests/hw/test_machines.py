@@ -31,6 +31,7 @@ from spikeloom.core.nodes import (
     Linear,
     MaxPool2d,
     Node,
+    Output,
     SumPool2d,
 )
 from spikeloom.core.report import Report
@@ -38,10 +39,12 @@ from spikeloom.core.trace import Arrival, Levels, Spikes, SpikeTrace
 from spikeloom.core.workload import Layer, Workload
 from spikeloom.cost import price
 from spikeloom.errors import MappingError
-from spikeloom.evaluate import ARCH_TYPES, PRESETS, evaluate
+from spikeloom.evaluate import ARCH_TYPES, PRESETS, evaluate, load_machine, load_workload
 from spikeloom.files.config import machine_from, machine_keys
 from spikeloom.files.results import read_reports, reports_to_json, write_reports
+from spikeloom.files.store import write_trace
 from spikeloom.hw import HARDWARE
+from spikeloom.hw.spikex import SpikexArch
 from spikeloom.lower import lower
 
 CARDS = Path(__file__).parents[2] / "docs" / "models"
@@ -345,3 +348,17 @@ def test_a_recurrent_layer_is_run_or_refused_by_name(arch: AbstractArch) -> None
     edges = (("in", "odd"), ("odd", "odd"), ("odd", "neuron"))
     spikes: dict[str, Any] = {"odd": Spikes.pack(np.ones((T, N, 4)))}
     runs_or_refuses(lower(Network(nodes, edges), SpikeTrace(T, N, spikes)).layers[0], arch)
+
+
+def test_membranes_wider_than_the_machine_s_are_named_also_from_a_file(tmp_path: Path) -> None:
+    nodes: dict[str, Node] = {
+        "in": Input((4,)), "fc": Linear(4, 3, weight=np.ones((3, 4), np.int8)), "if": IF(2.0, membrane_bits=24), "out": Output((3,))
+    }  # fmt: skip
+    network = chain("n", nodes)
+    trace = SpikeTrace(2, 1, {"fc": Spikes.pack(np.ones((2, 1, 4)))})
+    write_trace(tmp_path / "t.npz", network, trace)
+    for work in (lower(network, trace), load_workload(tmp_path / "t.npz")):
+        said = {bits: evaluate(work, SpikexArch(membrane_bit=bits)).warnings for bits in (16, 24)}
+        assert "membranes of fc have 24 bits in the network and membrane_bit = 16 here" in said[16]
+        assert not any("membrane_bit" in words for words in said[24])
+        assert not any("membrane_bit" in words for words in evaluate(work, load_machine("sata")[1]).warnings)

@@ -6,7 +6,7 @@ Dimension letters: T time steps, N samples, C K channels, H W input map, R S ker
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -17,11 +17,15 @@ from spikeloom.core.trace import Arrival, Levels, Spikes
 
 @dataclass(frozen=True)
 class NeuronRule:
-    """What a layer's neurons do: kind in the words of the trace format, leak, reset."""
+    """What a layer's neurons do: kind in the words of the trace format, leak, reset.
+
+    membrane_bits: of the network's integer membranes; outside the id of a layer, because a machine's own width is what it counts.
+    """
 
     kind: str = "if"
     leak: Leak | None = None
     reset: Reset = "hard"
+    membrane_bits: int | None = field(default=None, repr=False)
 
     @property
     def leaky(self) -> bool:

@@ -272,13 +272,13 @@ def _neuron_node(meta: NeuronMeta) -> Node | None:
     leak = None if meta.leak is None else Leak(meta.leak.shift, meta.leak.factor)
     match meta.kind:
         case "if":
-            return IF(None, meta.reset)
+            return IF(None, meta.reset, membrane_bits=meta.membrane_bits)
         case "lif":
-            return LIF(leak, None, meta.reset)
+            return LIF(leak, None, meta.reset, membrane_bits=meta.membrane_bits)
         case "cubalif":
-            return CubaLIF(leak, None, None, meta.reset)
+            return CubaLIF(leak, None, None, meta.reset, membrane_bits=meta.membrane_bits)
         case "li":
-            return LI(leak)
+            return LI(leak, membrane_bits=meta.membrane_bits)
         case "relu":
             return ReLU()
         case _:
@@ -445,7 +445,7 @@ def _layer_entry(
     neuron_name = network.layer_neuron(name)
     neuron = None if neuron_name is None else network.nodes[neuron_name]
     kind = {IF: "if", LIF: "lif", CubaLIF: "cubalif", LI: "li", type(None): "none"}.get(type(neuron), "relu")
-    leak = getattr(neuron, "leak", None)
+    leak, bits = getattr(neuron, "leak", None), getattr(neuron, "membrane_bits", None)
     entry: dict[str, Any] = {"name": name, "kind": type(node).__name__.lower()}
     entry |= {"in_shape": list(arrival.shape), "out_shape": list(out_shape)}
     for field in ("kernel", "stride", "padding", "dilation"):
@@ -468,6 +468,7 @@ def _layer_entry(
             if leak.shift is not None
             else {"factor": float(np.mean(leak.factor))},  # the format knows one; machines bill a leak, not its size
             "reset": kept_reset(neuron) if isinstance(neuron, SPIKING) else "none",  # type: ignore[arg-type]
+            **({} if bits is None else {"membrane_bits": bits}),
         },
         "input": "spikes" if isinstance(arrival, Spikes) else "analog" if arrival.analog else "levels",
         "level_bits": 1 if isinstance(arrival, Spikes) else arrival.bits,

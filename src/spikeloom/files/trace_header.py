@@ -37,6 +37,7 @@ class NeuronMeta(_Model):
     kind: Literal["if", "lif", "cubalif", "li", "relu", "none"] = "if"
     leak: LeakMeta | None = None
     reset: Literal["hard", "soft", "none"] = "hard"
+    membrane_bits: Annotated[int, Field(ge=2, le=64)] | None = None
 
 
 class LayerMeta(_Model):
