@@ -109,6 +109,13 @@ def check_joins(layers: abc.Iterable[Layer]) -> None:
                 )
 
 
+def joined_notes(layers: abc.Iterable[Layer]) -> abc.Iterator[str]:
+    """What an estimator that knows no branches makes of each of them."""
+    for layer in layers:
+        if layer.joins:
+            yield f"sums of {layer.name} meet in the neurons of {layer.joins} and are counted as a layer of their own"
+
+
 #: Folded layers are kept as long as their workload: with them live the content ids that schedules are looked up by.
 _folded_workloads: WeakKeyDictionary[Workload, Workload] = WeakKeyDictionary()
 
