@@ -494,6 +494,25 @@ def test_estimators_that_know_no_branches_say_so_and_count_what_they_did(machine
     assert report.energy_j == before.energy_j
 
 
+def test_spikesims_script_is_told_the_same_map_of_owner_and_branch() -> None:
+    """A pool behind the joined neuron shrinks the map of neither, as when it heard both."""
+    base = network(Conv2d(4, 4, (3, 3), padding=(1, 1)))
+    edges = tuple(edge for edge in base.edges if edge != ("meet", "flat"))
+    nodes = {**base.nodes, "pool": SumPool2d((2, 2), (2, 2)), "fc": Linear(36, 5)}
+    net = Network(nodes, (*edges, ("meet", "pool"), ("pool", "flat")))
+    spikes = trace_of(base)
+    sums = Levels(np.zeros((T, 2, 36), np.uint8), 3)
+    work = lower(
+        net,
+        dataclasses.replace(
+            spikes, arrivals={**spikes.arrivals, "pool": Spikes.pack(np.zeros((T, 2, 4, 6, 6))), "fc": sums}
+        ),
+    )
+    counts = counted(work, load_machine("spikesim-tool:stops=false")[1])
+    assert work["pool"].inputs == ("two",)
+    assert counts.actions["two", "neuron", "update"] == counts.actions["branch0", "neuron", "update"] == 36 * T * 2
+
+
 def test_join_has_two_values() -> None:
     with pytest.raises(ConfigError, match="join"):
         SystolicArch(join="step")
