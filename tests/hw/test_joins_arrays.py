@@ -434,6 +434,27 @@ def test_a_pool_in_front_of_a_branch_folds_into_it() -> None:
     assert counts.actions["main", "lif", "bias"] == counts.actions["main", "mac", "join"] == 48 * T
 
 
+def test_a_pool_that_is_a_branch_and_is_heard_besides_stays_and_is_heard() -> None:
+    """Its sums meet in the neurons of 'main'; 'side' hears them as they are, before any neuron, and folds the pool for itself."""
+    nodes: dict[str, Node] = {
+        "in": Input((2, 8, 8)), "pool": SumPool2d((2, 2), (2, 2)), "side": Conv2d(2, 3, (3, 3), padding=(1, 1)), "one": IF(),
+        "main": Conv2d(2, 2, (3, 3), (2, 2), (1, 1)), "two": IF(), "flat": Flatten(), "fc": Linear(32, 4), "out": Output((4,)),
+    }  # fmt: skip
+    edges = (("in", "pool"), ("pool", "side"), ("side", "one"), ("pool", "two"), ("in", "main"), ("main", "two"),
+             ("two", "flat"), ("flat", "fc"), ("fc", "out"))  # fmt: skip
+    spikes = np.random.default_rng(0).random((T, 1, 2, 8, 8)) < 0.3
+    sums = Levels(spikes.reshape(T, 1, 2, 4, 2, 4, 2).sum(axis=(4, 6)).astype(np.uint8), 3)
+    seen = Spikes.pack(spikes)
+    arrivals: dict[str, Arrival] = {"pool": seen, "main": seen, "side": sums, "fc": Spikes.pack(np.zeros((T, 1, 32)))}
+    work = lower(Network(nodes, edges), SpikeTrace(T, 1, arrivals))
+    assert {x.name: x.inputs for x in work.layers} == {"pool": (), "side": ("pool",), "main": (), "fc": ("main",)}
+    assert [branch.name for branch in work["main"].branches] == ["pool"]
+    counts = counted(work, SataArch())
+    assert set(counts.layers()) == {"pool", "side", "main", "fc"}
+    assert counts.actions["pool", "dram_ofmap", "write"] == counts.actions["main", "dram_psum", "read"] == 16 * 32 * T
+    assert counts.actions["side", "dram_ifmap", "read"] == 128 * T  # the spikes in front of the pool
+
+
 @pytest.mark.parametrize("machine", ["sata", "systolic"])
 def test_maps_of_sums_that_do_not_meet_are_refused_by_name(machine: str) -> None:
     owner = layer_of([LayerCase([[[[1] * 4] * 4]] * 2, 3, (1, 1), (1, 1), (0, 0))])
