@@ -10,8 +10,10 @@ import numpy as np
 from spikeloom.core.network import Network
 from spikeloom.core.nodes import (
     IF,
+    LAYERS,
     LI,
     LIF,
+    NEURONS,
     SPIKING,
     Add,
     AvgPool2d,
@@ -83,8 +85,15 @@ def _with_branches(layers: list[Layer]) -> tuple[Layer, ...]:
 
 
 def _heard(network: Network, name: str) -> tuple[str, ...]:
-    """Layers whose outputs reach ``name``; of those whose sums meet in one neuron the one that has it."""
-    return tuple(source for source in network.layer_inputs(name) if not network.joins(source))
+    """Layers whose outputs reach ``name``; of those whose sums meet in a neuron between the one that has it."""
+    sums: set[str] = set()  # heard without a neuron between
+    waiting = list(network.inputs_of(name))
+    while waiting:
+        node = waiting.pop()
+        if node not in sums and not isinstance(network.nodes[node], NEURONS):
+            sums.add(node)
+            waiting += network.inputs_of(node) if not isinstance(network.nodes[node], LAYERS) else ()
+    return tuple(source for source in network.layer_inputs(name) if source in sums or not network.joins(source))
 
 
 def _check_levels(name: str, levels: Levels) -> None:

@@ -574,3 +574,26 @@ def test_the_delay_of_spikes_round_trips_and_changes_the_workload(tmp_path: Path
         assert work.delay == delay
         ids.append(work.id)
     assert ids[0] != ids[1]
+
+
+def test_what_hears_a_joined_neuron_hears_it_alone_after_a_round_trip(tmp_path: Path) -> None:
+    """A file names branch and owner as inputs: the graph has no edge past the neuron, and its spikes are what arrives behind."""
+    nodes: dict[str, Node] = {
+        "in": In((3, 4, 4)), "short": Conv2d(3, 2, (1, 1)), "main": Conv2d(3, 2, (3, 3), padding=(1, 1)), "if": IF(),
+        "flat": Flatten(), "fc": Linear(32, 5),
+    }  # fmt: skip
+    edges = (("in", "short"), ("in", "main"), ("short", "if"), ("main", "if"), ("if", "flat"), ("flat", "fc"))
+    rng = np.random.default_rng(0)
+    arrivals: dict[str, Arrival] = {
+        name: Spikes.pack(rng.random((T, N, *shape)) < 0.3)
+        for name, shape in (("short", (3, 4, 4)), ("main", (3, 4, 4)), ("fc", (32,)))
+    }
+    network, trace = Network(nodes, edges), SpikeTrace(T, N, arrivals)
+    path = tmp_path / "trace.npz"
+    write_trace(path, network, trace)
+    again, read = read_trace(path)
+    assert contents(path)[0]["layers"][2]["inputs"] == ["short", "main"]  # the files stay as they were
+    assert again.outputs_of("short") == ("main.neuron",) and again.layer_inputs("fc") == network.layer_inputs("fc")
+    before, after = lower(network, trace), lower(again, read)
+    assert before["main"].out is not None and before.id == after.id
+    assert after["main"].branches[0].name == "short" and after["fc"].inputs == ("main",)

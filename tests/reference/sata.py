@@ -12,13 +12,19 @@ array takes rows + cols - 2 cycles more. Readings:
     buffer is emptied. Words are asked for in the skewed order of a fold without regard to silence. Each group of a
     convolution finds the buffer empty.
 5.  A processing element adds wherever a one arrives, also when its weight is zero.
+6.  Sums that meet in the neurons of another layer have the 16 bits of the accumulator and lie in DRAM, a whole map without tags:
+    every position, filter and step, silent ones too. Each is written once through the output buffer. The layer with the neurons
+    fetches and adds those of its own folds; it owns the biases.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .spikex import LayerCase
+
+ACCUMULATOR = 16
 
 
 @dataclass(frozen=True)
@@ -98,6 +104,54 @@ def count(
         "dram_ifmap.read": inputs, "dram_weight.read": weights, "dram_ofmap.write": outputs * out_bits,
         "cycles": n["cycles"],
     }  # fmt: skip
+
+
+def _in_folds(case: LayerCase, array: Array) -> Iterator[tuple[int, int, int, int]]:
+    """(step, filter, row, column) of every output of one sample in the order in which the array finishes them."""
+    levels = case.levels if case.constant_steps is None else case.levels * case.constant_steps
+    P, Q = _out(len(levels[0][0]), case, 0), _out(len(levels[0][0][0]), case, 1)
+    positions = [(p, q) for p in range(P) for q in range(Q)]
+    each = case.out_channels // case.groups
+    for group in range(case.groups):
+        for first_filter in range(0, each, array.cols):
+            for first in range(0, len(positions), array.rows):
+                for t in range(len(levels)):
+                    for k in range(first_filter, min(first_filter + array.cols, each)):
+                        for p, q in positions[first : first + array.rows]:
+                            yield t, group * each + k, p, q
+
+
+def count_joined(
+    owner: LayerCase, branches: list[LayerCase], array: Array, *, leaky: bool = True, out_bits: int = 1
+) -> list[dict[str, int]]:
+    """Counts of one sample of an owner and of the branches whose sums meet in its neurons, the owner first.
+
+    A branch without stored weights (a pool, a sum of maps) has ``weight_bits`` = 0.
+    """
+    found = [count(owner, array, leaky=leaky, out_bits=out_bits)]
+    parked: set[tuple[int, ...]] = set()
+    for number, branch in enumerate(branches):
+        n = count(branch, array, weighted=branch.weight_bits > 0)
+        n |= dict.fromkeys(("lif.update", "lif.decay", "lif.bias"), 0)
+        n |= dict.fromkeys(("glb_ofmap.write", "glb_ofmap.read", "dram_ofmap.write"), 0)
+        for at in _in_folds(branch, array):
+            assert (number, *at) not in parked
+            parked.add((number, *at))
+            for memory in ("glb_ofmap.write", "glb_ofmap.read", "dram_ofmap.write"):
+                n[memory] += ACCUMULATOR
+        found.append(n)
+    n = found[0]
+    n["lif.bias"] = 0
+    n |= dict.fromkeys(("dram_psum.read", "glb_psum.write", "glb_psum.read", "mac.join") if branches else (), 0)
+    for at in _in_folds(owner, array):
+        n["lif.bias"] += any(part.has_bias for part in (owner, *branches))
+        for number in range(len(branches)):
+            parked.remove((number, *at))
+            for memory in ("dram_psum.read", "glb_psum.write", "glb_psum.read"):
+                n[memory] += ACCUMULATOR
+            n["mac.join"] += 1
+    assert not parked  # every sum found its neuron
+    return found
 
 
 def _out(size: int, case: LayerCase, axis: int) -> int:

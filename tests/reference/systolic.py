@@ -2,6 +2,11 @@
 
 It shares no code with the package. Buffers are walked as well: what a fold needs is looked up in what the buffer holds,
 and fetched if it is not there. Half of a buffer is usable (the other half is being filled).
+
+A branch is a layer whose sums meet in the neurons of another, its owner. Each of its sums, finished, is written to the ofmap buffer as
+a sum and read there when the owner finishes the sum of the same neuron and step; no result leaves. ``join`` says when the owner runs:
+behind the whole branch ("layer"), or step by step with it ("tile"). If more sums wait at a time than half of the buffer holds, all of
+them go to DRAM on the way.
 """
 
 from __future__ import annotations
@@ -32,6 +37,7 @@ class Knobs:
     clock_mhz: float = 400.0
     stateful: bool = True
     result_bit: int = 1
+    join: str = "layer"
 
 
 def _half(kib: float) -> Fraction:
@@ -39,8 +45,8 @@ def _half(kib: float) -> Fraction:
 
 
 class _Sample:
-    def __init__(self, case: LayerCase, knobs: Knobs) -> None:
-        self.case, self.knobs = case, knobs
+    def __init__(self, case: LayerCase, knobs: Knobs, is_branch: bool, branches: int) -> None:
+        self.case, self.knobs, self.is_branch, self.branches = case, knobs, is_branch, branches
         self.steps: Levels = case.levels if case.constant_steps is None else case.levels * case.constant_steps
         self.level_bits = case.level_bits + (1 if case.signed else 0)
         self.channels, self.height, self.width = len(case.levels[0]), len(case.levels[0][0]), len(case.levels[0][0][0])
@@ -194,7 +200,11 @@ class _Sample:
         n["glb_weight.read"] = n.pop("weight words") * self.case.weight_bits
         outputs = self.case.out_channels * len(self.pixels)
         assert n["finished"] == outputs * len(self.steps)
-        n["out.update" if knobs.stateful else "out.quantise"] = n.pop("finished")
+        stateful = knobs.stateful and not self.is_branch
+        if self.is_branch:
+            del n["finished"]
+        else:
+            n["out.update" if stateful else "out.quantise"] = n.pop("finished")
         half = _half(knobs.ofmap_kib)
         open_bits = self.most_open * knobs.psum_bit
         sums_leave = open_bits > half
@@ -205,18 +215,51 @@ class _Sample:
         n["dram_membrane.read"] = n["dram_membrane.write"] = 0
         n["dram_ofmap.write"] = 0
         for step in range(len(self.steps)):
-            if knobs.stateful and step > 0:  # what the step before left behind
+            if stateful and step > 0:  # what the step before left behind
                 reads += outputs * knobs.membrane_bit
                 n["dram_membrane.read"] += outputs * knobs.membrane_bit if membranes_leave else 0
-            if knobs.stateful and step < len(self.steps) - 1:
+            if stateful and step < len(self.steps) - 1:
                 writes += outputs * knobs.membrane_bit
                 n["dram_membrane.write"] += outputs * knobs.membrane_bit if membranes_leave else 0
-            n["dram_ofmap.write"] += outputs * knobs.result_bit
-            writes += outputs * knobs.result_bit
+            if not self.is_branch:
+                n["dram_ofmap.write"] += outputs * knobs.result_bit
+                writes += outputs * knobs.result_bit
         # what goes to DRAM is read from the buffer, what comes back is written to it
         n["glb_ofmap.read"] = reads + n["dram_psum.write"] + n["dram_membrane.write"] + n["dram_ofmap.write"]
         n["glb_ofmap.write"] = writes + n["dram_psum.read"] + n["dram_membrane.read"]
+        meet(n, len(self.steps), outputs, knobs, self.is_branch, self.branches)
         return finish(n, self.cycles, knobs)
+
+
+def most_waiting(steps: int, outputs: int, join: str) -> int:
+    """Sums of a branch that wait at a time for the layer that has the neurons."""
+    waiting = most = 0
+    for _ in range(steps):
+        for _ in range(outputs):
+            waiting += 1
+            most = max(most, waiting)
+        if join == "tile":
+            waiting = 0  # the owner takes this step's before the next begins
+    return most
+
+
+def meet(n: dict[str, int], steps: int, outputs: int, knobs: Knobs, is_branch: bool, branches: int) -> None:
+    """Add the sums that a branch leaves and those that an owner reads and adds, one by one."""
+    away = most_waiting(steps, outputs, knobs.join) * knobs.psum_bit > _half(knobs.ofmap_kib)
+    if branches:
+        n["out.join"] = 0
+    for _ in range(steps * outputs):
+        if is_branch:
+            n["glb_ofmap.write"] += knobs.psum_bit
+            if away:  # from the buffer to DRAM
+                n["glb_ofmap.read"] += knobs.psum_bit
+                n["dram_psum.write"] += knobs.psum_bit
+        for _ in range(branches):
+            if away:  # from DRAM to the buffer
+                n["dram_psum.read"] += knobs.psum_bit
+                n["glb_ofmap.write"] += knobs.psum_bit
+            n["glb_ofmap.read"] += knobs.psum_bit
+            n["out.join"] += 1
 
 
 def finish(n: dict[str, int], busy: int, knobs: Knobs) -> dict[str, int]:
@@ -229,15 +272,18 @@ def finish(n: dict[str, int], busy: int, knobs: Knobs) -> dict[str, int]:
     return n
 
 
-def count(case: LayerCase, knobs: Knobs) -> dict[str, int]:
-    """Counts of one sample of a convolution; ``nonzero`` and ``multiply`` are MACs, ``pe.zero`` those with a zero activation."""
+def count(case: LayerCase, knobs: Knobs, *, is_branch: bool = False, branches: int = 0) -> dict[str, int]:
+    """Counts of one sample of a convolution; ``nonzero`` and ``multiply`` are MACs, ``pe.zero`` those with a zero activation.
+
+    branches: layers whose sums meet in the neurons of this one. Each has as many sums.
+    """
     found = dict.fromkeys(("nonzero", "multiply", "pe.zero"), 0)
-    return found | _Sample(case, knobs).counts()
+    return found | _Sample(case, knobs, is_branch, branches).counts()
 
 
 def vector(
     kind: str, shape: tuple[int, int, int], kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int],
-    steps: int, maps: int, level_bits: int, knobs: Knobs,
+    steps: int, maps: int, level_bits: int, knobs: Knobs, *, is_branch: bool = False,
 ) -> dict[str, int]:  # fmt: skip
     """Counts of one sample of a pool or of a sum of ``maps`` maps: every element enters the vector unit once per use."""
     channels, height, width = shape
@@ -261,9 +307,11 @@ def vector(
             busy += 1
     moved = steps * maps * channels * height * width * level_bits
     n |= {"glb_ifmap.read": entered * level_bits, "glb_ifmap.write": moved, "dram_ifmap.read": moved}
-    results = outputs * knobs.result_bit
+    results = 0 if is_branch else outputs * knobs.result_bit
     n |= {"glb_ofmap.read": results, "glb_ofmap.write": results, "dram_ofmap.write": results}
     n |= dict.fromkeys(("dram_psum.read", "dram_psum.write", "dram_membrane.read", "dram_membrane.write"), 0)
-    if kind == "add":
+    if is_branch:
+        meet(n, steps, outputs // steps, knobs, True, 0)
+    elif kind == "add":
         n["out.quantise"] = outputs
     return finish(n, busy, knobs)

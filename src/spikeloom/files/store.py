@@ -292,6 +292,7 @@ def _trace_network(archive: Archive, meta: TraceMeta, arrays: Mapping[str, np.nd
     out_of: dict[str, tuple[str, tuple[int, ...]]] = {}  # layer -> (last node, out_shape)
     heard: list[tuple[str, str, tuple[int, ...]]] = []  # later layer, who hears it, its in_shape
     names = {layer.name for layer in meta.layers}
+    joins = {layer.name: layer.joins for layer in meta.layers if layer.joins}
     levels_behind = {layer.inputs[0] for layer in meta.layers if layer.input != "spikes" and len(layer.inputs) == 1}
 
     def beside(name: str) -> str:
@@ -327,6 +328,8 @@ def _trace_network(archive: Archive, meta: TraceMeta, arrays: Mapping[str, np.nd
             )
         sources = []
         for name in layer.inputs:
+            if joins.get(name) in layer.inputs and not layer.recurrent:
+                continue  # what it hears are the neurons in which the sums meet
             if name == layer.name:
                 sources.append(name)
                 continue
@@ -380,7 +383,8 @@ def _trace_network(archive: Archive, meta: TraceMeta, arrays: Mapping[str, np.nd
                 f"meta.layers[{k}].joins",
                 f"got '{layer.joins}', expected a later layer with neurons and a map {list(shape)}, and no neurons of its own",
             )
-        edges.append((layer.name, out_of[later.name][0]))
+        neurons = out_of[later.name][0]
+        edges.insert(edges.index((later.name, neurons)), (layer.name, neurons))
     last, out_shape = out_of[meta.layers[-1].name]
     output = beside("output")
     nodes[output] = Output(out_shape)

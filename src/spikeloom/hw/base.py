@@ -109,6 +109,13 @@ def check_joins(layers: abc.Iterable[Layer]) -> None:
                 )
 
 
+def joined_notes(layers: abc.Iterable[Layer]) -> abc.Iterator[str]:
+    """What an estimator that knows no branches makes of each of them."""
+    for layer in layers:
+        if layer.joins:
+            yield f"sums of {layer.name} meet in the neurons of {layer.joins} and are counted as a layer of their own"
+
+
 #: Folded layers are kept as long as their workload: with them live the content ids that schedules are looked up by.
 _folded_workloads: WeakKeyDictionary[Workload, Workload] = WeakKeyDictionary()
 
@@ -134,7 +141,7 @@ def fold_pools(workload: Workload) -> Workload:
         folded[layer.name] = _folded(pool, layer)
         gone.add(pool.name)
     consumers = {pool: [x.name for x in workload.layers if pool in x.inputs] for pool in gone}
-    kept = {pool for pool, users in consumers.items() if any(user not in folded for user in users)}
+    kept = {x for x, users in consumers.items() if by_name[x].joins or any(user not in folded for user in users)}
     layers = tuple(
         replace(layer, branches=tuple(folded.get(x.name, x) for x in layer.branches)) if layer.branches else layer
         for layer in (folded.get(layer.name, layer) for layer in workload.layers if layer.name not in gone - kept)

@@ -18,7 +18,7 @@ from spikeloom.core.counts import Counts
 from spikeloom.core.trace import Arrival, Levels, Spikes
 from spikeloom.core.workload import Layer, Workload
 from spikeloom.errors import MappingError
-from spikeloom.hw.base import AbstractMachine, CountCache, fold_pools, refuse_shapes_only
+from spikeloom.hw.base import AbstractMachine, CountCache, check_joins, fold_pools, joined_notes, refuse_shapes_only
 from spikeloom.hw.sata_arch import SataArch
 from spikeloom.hw.sata_kernels import active_columns, dense_columns, fetched_words, walk_of
 from spikeloom.hw.sata_tool import refuse_unknown_to_tool, tool_counts, tool_layers
@@ -26,6 +26,8 @@ from spikeloom.hw.sata_tool import refuse_unknown_to_tool, tool_counts, tool_lay
 WEIGHTED = ("conv1d", "conv2d", "linear")
 #: Layers that run as depthwise sums (or ORs) with weights of one that are not stored.
 UNWEIGHTED = ("add", "sumpool2d", "avgpool2d", "maxpool2d")
+#: Width of a sum.
+ACCUMULATOR_BIT = 16
 
 
 class Sata(AbstractMachine[SataArch]):
@@ -56,6 +58,8 @@ class Sata(AbstractMachine[SataArch]):
             _refuse_unsupported(layer)
             if arch.tool:
                 refuse_unknown_to_tool(layer)
+        if not arch.tool:
+            check_joins(layers)
         return Mapping("sata", {layer.name: LayerMapping() for layer in layers})
 
     def count(
@@ -109,6 +113,8 @@ def _warnings(workload: Workload, arch: SataArch) -> abc.Iterator[str]:
         yield f"the tool knows spikes only: the levels of {', '.join(levels)} count as spikes where they are not zero"
     elif levels:
         yield f"the levels of {', '.join(levels)} are added bit-serially, one pass a bit"
+    if arch.tool:
+        yield from joined_notes(workload.layers)
     pools = [layer.name for layer in workload.layers if layer.kind == "avgpool2d"]
     if pools:
         yield f"average pools {', '.join(pools)} form sums; their division is taken into the next threshold"
@@ -120,11 +126,16 @@ def stored_bits(arrival: Arrival) -> int:
 
 
 def output_bits(layer: Layer, workload: Workload) -> int:
-    """Bits in which an output leaves: 1 for spikes, else those of the layer that reads it, or of the accumulator."""
+    """Bits in which an output leaves: 1 for spikes, else those of the layer that reads it, or of the accumulator.
+
+    A sum that meets others in the neurons of another layer has the accumulator's, whatever reads those neurons.
+    """
+    if layer.joins:
+        return ACCUMULATOR_BIT
     if layer.neuron.kind in ("if", "lif"):
         return 1
     readers = [stored_bits(reader.arrival) for reader in workload.layers if layer.name in reader.inputs]
-    return max(readers, default=16)
+    return max(readers, default=ACCUMULATOR_BIT)
 
 
 def _active_bits(arrival: Arrival) -> np.ndarray:
@@ -177,7 +188,7 @@ def _layer_counts(layer: Layer, arch: SataArch, out_bits: int) -> Counts:
         ("lif", "update"): outputs if neurons else 0,
         ("lif", "clock"): clock,
         ("lif", "decay"): outputs if layer.neuron.leaky else 0,
-        ("lif", "bias"): outputs if layer.has_bias else 0,
+        ("lif", "bias"): outputs if layer.biased else 0,
         ("glb_ifmap", "read"): walk.col_folds * row_steps * bits + tags,
         ("glb_ifmap", "write"): inputs,
         ("glb_weight", "read"): ever * walk.K * weight_bits,
@@ -188,6 +199,10 @@ def _layer_counts(layer: Layer, arch: SataArch, out_bits: int) -> Counts:
         ("dram_weight", "read"): weights,
         ("dram_ofmap", "write"): outputs * out_bits,
     }
+    if layer.branches:  # each map of sums comes from DRAM, where its branch left it, and is added to the layer's own
+        sums = outputs * len(layer.branches)
+        moved = (("dram_psum", "read"), ("glb_psum", "write"), ("glb_psum", "read"))
+        actions |= {("mac", "join"): sums} | dict.fromkeys(moved, sums * ACCUMULATOR_BIT)
     name = layer.name
     return Counts(
         {(name, *key): n for key, n in actions.items()},

@@ -162,14 +162,14 @@ class SataArch(AbstractArch):
                 Charge(Component("adder", width_bit=16), "add"),
                 Charge(Component("register", width_bit=8), "write"),
             ),
-            ("lif", "bias"): (Charge(Component("adder", width_bit=16), "add"),),
+            **dict.fromkeys((("lif", "bias"), ("mac", "join")), (Charge(Component("adder", width_bit=16), "add"),)),
         }
-        for instance, size in self._buffers().items():
+        for instance, size in (*self._buffers().items(), ("glb_psum", self.glb_ofmap)):  # sums pass the output buffer
             for action in ("read", "write"):
                 # the tool charges a whole access of 32 bytes for every byte
                 wide = Charge(self._sram(size), action, times=1 / 8)
                 charges[instance, action] = (wide if self._wide() else replace(wide, times=1.0, per_bit=True),)
-        for instance in ("dram_ifmap", "dram_weight"):
+        for instance in ("dram_ifmap", "dram_weight", "dram_psum"):
             charges[instance, "read"] = (Charge(dram, "read", per_bit=True),)
         write = "read" if self.tool and self.write_as_read else "write"
         charges["dram_ofmap", "write"] = (Charge(dram, write, per_bit=True),)

@@ -32,7 +32,14 @@ from spikeloom.core.counts import Counts
 from spikeloom.core.trace import Arrival, Spikes
 from spikeloom.core.workload import Layer, NeuronRule, Workload
 from spikeloom.errors import ConfigError, MappingError
-from spikeloom.hw.base import SHAPES_ONLY, AbstractMachine, CountCache, check_layer_tables, refuse_shapes_only
+from spikeloom.hw.base import (
+    SHAPES_ONLY,
+    AbstractMachine,
+    CountCache,
+    check_layer_tables,
+    joined_notes,
+    refuse_shapes_only,
+)
 
 #: Width that the tool prices backward pass and weight update at.
 FULL_BIT = 16
@@ -200,6 +207,7 @@ def _refuse_unsupported(layer: Layer) -> None:
 
 
 def _warnings(workload: Workload) -> abc.Iterator[str]:
+    yield from joined_notes(workload.layers)
     biased = [layer.name for layer in workload.layers if layer.has_bias]
     if biased:
         yield f"the biases of {', '.join(biased)} are neither added nor trained in these counts"

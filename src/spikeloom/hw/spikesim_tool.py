@@ -15,7 +15,7 @@ from spikeloom.core.counts import Counts
 from spikeloom.core.trace import Spikes
 from spikeloom.core.workload import Layer, NeuronRule, Workload
 from spikeloom.errors import MappingError
-from spikeloom.hw.base import SHAPES_ONLY
+from spikeloom.hw.base import SHAPES_ONLY, joined_notes
 from spikeloom.hw.spikesim_arch import PHASES, SpikesimArch
 
 #: Layers whose membranes have a memory, and layers that the script's lists have room for.
@@ -98,7 +98,7 @@ def tool_layers(workload: Workload) -> Workload:
 
 def _positions(workload: Workload, layer: Layer, arch: SpikesimArch) -> int:
     """Output positions of a convolution: behind its pool as the tool is told them, unless that is corrected."""
-    for pool in workload.layers:
+    for pool in workload.layers if not layer.branches else ():  # layers whose sums meet are told the same map
         if arch.pooled_maps and pool.kind.endswith("pool2d") and pool.inputs == (layer.name,):
             return pool.P * pool.Q
     return layer.P * layer.Q
@@ -127,7 +127,8 @@ def tool_words(workload: Workload, layers: abc.Sequence[Layer], arch: SpikesimAr
 
 
 def tool_warnings(layers: abc.Sequence[Layer], arch: SpikesimArch) -> abc.Iterator[str]:
-    """What the script leaves out, and where it would have stopped."""
+    """What the script leaves out, what it knows nothing of, and where it would have stopped."""
+    yield from joined_notes(layers)
     linear = [layer.name for layer in layers if layer.kind == "linear"]
     if linear:
         yield f"SpikeSim's script knows no linear layers: {', '.join(linear)} cost nothing"

@@ -29,8 +29,16 @@ from spikeloom.core.counts import Counts
 from spikeloom.core.trace import Levels
 from spikeloom.core.workload import Layer, Workload
 from spikeloom.errors import MappingError
-from spikeloom.hw.base import AbstractMachine, CountCache, check_layer_tables, fold_pools, refuse_shapes_only
+from spikeloom.hw.base import (
+    AbstractMachine,
+    CountCache,
+    check_joins,
+    check_layer_tables,
+    fold_pools,
+    refuse_shapes_only,
+)
 from spikeloom.hw.memory import PRUNED, zero_share
+from spikeloom.hw.systolic_folds import Folds
 from spikeloom.units import exact_si, from_si
 
 DATAFLOWS = ("ws", "os", "is")
@@ -64,6 +72,11 @@ class SystolicArch(AbstractArch):
     )
     gating: bool = knob(False, "a MAC whose activation is zero costs no arithmetic energy; it still takes its cycle")
     fold_pool: bool = knob(False, "fold sum and average pools into the next layer; otherwise the vector unit adds")
+    join: str = knob(
+        "layer",
+        "sums wait for the layer with their neurons: all steps (layer) or one (tile)",
+        choices=("layer", "tile"),
+    )
     pe: str = knob(
         "kernels",
         "prices of a MAC: kernels and aladdin = multiplier, adder, register (written; read and written), any width; "
@@ -135,6 +148,7 @@ class SystolicArch(AbstractArch):
             ("pe", "ac"): accumulate,
             ("pe", "zero"): () if self.gating else accumulate,
             ("out", "quantise"): (Charge(rescale, "multiply"), Charge(add, "add"), Charge(compare, "compare")),
+            ("out", "join"): (Charge(add, "add"),),
             ("out", "update"): (Charge(membrane, "add", times=2), Charge(threshold, "compare")),
             ("vector", "accumulate"): (Charge(add, "add"),),
             ("vector", "compare"): (Charge(compare, "compare"),),
@@ -192,6 +206,7 @@ class Systolic(AbstractMachine[SystolicArch]):
             refuse_shapes_only(workload, "record a trace, or set gating = false")
         for layer in layers:
             _refuse_unsupported(layer, arch)
+        check_joins(layers)
         check_layer_tables(arch, [layer.name for layer in layers])
         flows = {layer.name: of_layer(arch.dataflow, layer.name) for layer in layers}
         return Mapping("systolic", {name: LayerMapping(dispatch=flow) for name, flow in flows.items()})
@@ -258,7 +273,7 @@ def _refuse_unsupported(layer: Layer, arch: SystolicArch) -> None:
 
 def _warnings(workload: Workload, arch: SystolicArch) -> abc.Iterator[str]:
     layers = [layer for layer in workload.layers if layer.kind in SYNAPSES]
-    need = {layer.name: _worst_psum_bits(layer) for layer in layers}
+    need = {layer.name: _worst_psum_bits(layer) for layer in workload.layers if layer in layers or layer.branches}
     narrow = [name for name, bits in need.items() if bits > arch.psum_bit]
     if narrow:
         bits = max(need[name] for name in narrow)
@@ -272,10 +287,12 @@ def _warnings(workload: Workload, arch: SystolicArch) -> abc.Iterator[str]:
 
 
 def _worst_psum_bits(layer: Layer) -> int:
-    """Bits of the largest possible sum: every input at its highest level meets the largest weight."""
-    level = 2 ** _magnitude_bits(layer) - 1
-    synapses = layer.C // layer.groups * layer.R * layer.S
-    return int(synapses * level * 2 ** (layer.weight_bits - 1)).bit_length() + 1
+    """Bits of the largest possible sum, branches included: every input at its highest level meets the largest weight."""
+    worst = 0
+    for part in (layer, *layer.branches):
+        weight = 2 ** (part.weight_bits - 1) if part.kind in SYNAPSES else 1
+        worst += part.C // part.groups * part.R * part.S * (2 ** _magnitude_bits(part) - 1) * weight
+    return int(worst).bit_length() + 1
 
 
 def _magnitude_bits(layer: Layer) -> int:
@@ -299,67 +316,6 @@ def multiplier_bit(level_bits: int, weight_bits: int) -> int:
     """Width w of the square multiplier with at least as many cells as one of level_bits x weight_bits: ceil(sqrt(a b))."""
     cells = level_bits * weight_bits
     return max(NARROWEST_BIT, math.isqrt(cells - 1) + 1)
-
-
-@dataclass(frozen=True)
-class Folds:
-    """One matrix product M x V x N of one step and group on the array.
-
-    M: output pixels; V: synapses of an output; N: filters. inner: folds that share an outer fold's operands.
-    """
-
-    M: int
-    V: int
-    N: int
-    rows: int
-    cols: int
-    dataflow: str
-
-    @property
-    def extent(self) -> tuple[int, int]:
-        """What lies along the rows and along the columns of the PEs."""
-        return {"os": (self.M, self.N), "ws": (self.V, self.N), "is": (self.V, self.M)}[self.dataflow]
-
-    @property
-    def inner(self) -> int:
-        """Folds along the rows."""
-        return -(-self.extent[0] // self.rows)
-
-    @property
-    def outer(self) -> int:
-        """Folds along the columns: the outer loop."""
-        return -(-self.extent[1] // self.cols)
-
-    @property
-    def cycles(self) -> int:
-        """Every fold, full or not: ``V + rows + cols - 2``, or ``2 rows + cols + streamed - 2`` (rows to load, then stream)."""
-        if self.dataflow == "os":
-            line = self.V + self.rows + self.cols - 2
-        else:
-            line = 2 * self.rows + self.cols + (self.M if self.dataflow == "ws" else self.N) - 2
-        return self.inner * self.outer * line
-
-    @property
-    def streamed(self) -> tuple[int, int]:
-        """Words the array reads: (ifmap, weight)."""
-        ifmap, weight = self.M * self.V, self.V * self.N
-        return {
-            "os": (self.outer * ifmap, self.inner * weight),
-            "ws": (self.outer * ifmap, weight),
-            "is": (ifmap, self.outer * weight),
-        }[self.dataflow]
-
-    @property
-    def revisits(self) -> int:
-        """Times that a sum leaves the array unfinished and comes back."""
-        return 0 if self.dataflow == "os" else self.inner - 1
-
-    @property
-    def open_sums(self) -> int:
-        """Unfinished sums of one outer fold; 0 when none leaves the array."""
-        if not self.revisits:
-            return 0
-        return min(self.cols, self.extent[1]) * (self.M if self.dataflow == "ws" else self.N)
 
 
 def folds(layer: Layer, arch: SystolicArch, dataflow: str) -> Folds:
@@ -428,9 +384,10 @@ def _outputs(layer: Layer, arch: SystolicArch, out_bits: int, sums: int, open_bi
     """The output stage and everything that passes the ofmap buffer.
 
     sums: bits of unfinished sums that leave the array, over all steps and samples. open_bits: those that wait at a time.
+    A branch leaves its finished sums to the layer that has the neurons; if those that wait do not fit, all go to DRAM on the way.
     """
     outputs, repeats = layer.K * layer.P * layer.Q, layer.num_steps * layer.num_samples
-    results = outputs * out_bits * repeats
+    results = 0 if layer.joins else outputs * out_bits * repeats
     usable = arch.ofmap / 2
     stateful = layer.neuron.kind in STATEFUL
     membranes = outputs * arch.membrane_bit
@@ -438,18 +395,23 @@ def _outputs(layer: Layer, arch: SystolicArch, out_bits: int, sums: int, open_bi
     spilled_sums = sums if open_bits > usable else 0
     spilled_membranes = kept if open_bits + membranes > usable else 0
     through = sums + kept + spilled_sums + spilled_membranes + results
+    met = outputs * arch.psum_bit
+    away = met * repeats if met * (layer.num_steps if arch.join == "layer" else 1) > usable else 0
+    left, taken = bool(layer.joins), len(layer.branches)
     counts = {
-        ("glb_ofmap", "read"): through,
-        ("glb_ofmap", "write"): through,
+        ("glb_ofmap", "read"): through + left * away + taken * met * repeats,
+        ("glb_ofmap", "write"): through + left * met * repeats + taken * away,
         ("dram_ofmap", "write"): results,
-        ("dram_psum", "read"): spilled_sums,
-        ("dram_psum", "write"): spilled_sums,
+        ("dram_psum", "read"): spilled_sums + taken * away,
+        ("dram_psum", "write"): spilled_sums + left * away,
         ("dram_membrane", "read"): spilled_membranes,
         ("dram_membrane", "write"): spilled_membranes,
     }
+    if taken:
+        counts["out", "join"] = taken * outputs * repeats
     if stateful:
         counts["out", "update"] = outputs * repeats
-    elif layer.kind not in POOLS or layer.neuron.kind != "none":
+    elif not left and (layer.kind not in POOLS or layer.neuron.kind != "none"):
         counts["out", "quantise"] = outputs * repeats
     return counts
 

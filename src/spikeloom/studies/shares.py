@@ -22,11 +22,11 @@ _LISTED: Mapping[str, Mapping[Share, tuple[str, ...]]] = {
     "sata": {
         "compute": ("mac", "spad"),
         "neuron": ("lif",),
-        "sram": ("glb_ifmap", "glb_weight", "glb_ofmap"),
-        "dram": ("dram_ifmap", "dram_weight", "dram_ofmap"),
+        "sram": ("glb_ifmap", "glb_weight", "glb_ofmap", "glb_psum"),
+        "dram": ("dram_ifmap", "dram_weight", "dram_ofmap", "dram_psum"),
     },
     "systolic": {  # an ANN's "neuron" is what rescales, rounds and rectifies
-        "compute": ("array", "pe", "vector"),
+        "compute": ("array", "pe", "vector", "out.join"),
         "neuron": ("out",),
         "sram": ("glb_ifmap", "glb_weight", "glb_ofmap"),
         "dram": ("dram", "dram_ifmap", "dram_weight", "dram_ofmap", "dram_psum", "dram_membrane"),
