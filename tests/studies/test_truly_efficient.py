@@ -207,7 +207,7 @@ def test_every_instance_of_every_machine_is_for_something() -> None:
             assert {share_of(model, key) for key in keys} <= set(SHARES)
             assert share_of(model, "anything.leakage") == "leakage"
             instances = {instance for instance, _ in arch.charges()}
-            assert WEIGHTS[model] <= instances and set(PURPOSES[model]) <= instances | keys | {"dram"}
+            assert WEIGHTS[model] <= instances and set(PURPOSES[model]) <= instances | keys | {"dram", "host"}
             assert ALWAYS_ON.get(model, frozenset()) <= keys
         parts = {(p.instance, p.component.kind) for p in load_machine(next(iter(machine.presets)))[1].inventory()}
         assert NEURON_LOGIC[model] <= parts

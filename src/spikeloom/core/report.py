@@ -33,6 +33,7 @@ class Report:
     area: square metres keyed by instance, or None when no part has a sourced area.
     sources: where each price came from, keyed like the energies.
     label: what the user called the machine.
+    holds: kinds of cost inside the bill (`core.purposes`), () where not known. limits: what limits a ratio with a measured device.
     """
 
     model: str
@@ -46,6 +47,8 @@ class Report:
     warnings: tuple[str, ...] = ()
     workload_id: str = ""
     label: str = ""
+    holds: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()
 
     @property
     def energy_j(self) -> float:
