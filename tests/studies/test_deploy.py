@@ -437,7 +437,7 @@ def test_what_cannot_be_deployed_is_refused_before_the_work(tmp_path: Path, monk
 
 
 def test_a_rival_runs_the_ann_once() -> None:
-    rival = rival_of(ann(), parts(), 6, "ncs2", load_machine("ncs2")[1], 0.9)
+    rival, report = rival_of(ann(), parts(), 6, "ncs2", load_machine("ncs2")[1], 0.9)
     given, dynamic = rival.bills["given"], rival.bills["dynamic"]
     assert given.latency_s == dynamic.latency_s and 0 < dynamic.energy_j < given.energy_j
     assert Bill(2.0, 4.0).power_w == 0.5 and Bill(2.0, 4.0).edp_js == 8.0 and Bill(1.0, 0.0).power_w == 0.0

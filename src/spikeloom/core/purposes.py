@@ -6,17 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import Literal, get_args
 
 Purpose = Literal[
-    "compute",
-    "neuron",
-    "on-chip memory",
-    "off-chip memory",
-    "link",
-    "clock and leakage",
-    "host",
-    "training",
-    "whole board measured",
-    "whole board described",
-]
+    "compute", "neuron", "on-chip memory", "off-chip memory", "link", "clock and leakage", "host", "training",
+    "whole board measured", "whole board described",
+]  # fmt: skip
 #: Purposes of what is no part of a chip: what it draws when idle is for the same.
 WHOLE: tuple[Purpose, ...] = ("whole board measured", "whole board described")
 

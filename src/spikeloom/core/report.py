@@ -8,6 +8,8 @@ from collections import abc
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from spikeloom.core.purposes import WHOLE
+
 
 @dataclass(frozen=True)
 class LayerReport:
@@ -54,6 +56,11 @@ class Report:
     def energy_j(self) -> float:
         """Sum over layers."""
         return sum(layer.energy_j for layer in self.layers)
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is the bill of a whole device, of whose parts nothing is known."""
+        return bool(set(self.holds) & set(WHOLE))
 
     @property
     def area_m2(self) -> float | None:

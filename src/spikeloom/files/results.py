@@ -305,10 +305,9 @@ def _report(machine: _Machine, where: str) -> Report:
 
 def _earlier(machine: _Machine) -> tuple[str, ...]:
     """What a bill holds that an earlier version wrote, by the sources of its prices; a device's that it was described is not known."""
-    if machine.model == "edge":
-        return ()
+    purposes = {} if machine.model == "edge" else PURPOSES.get(machine.model, {})
     paid = [key.partition(".")[::2] for key, source in machine.sources.items() if not source.startswith("free: ")]
-    return holds(PURPOSES.get(machine.model, {}), [key for key in paid if key[1] != "area"])
+    return holds(purposes, [key for key in paid if key[1] != "area"])
 
 
 def _plain(value: Any, key: str) -> Any:

@@ -128,9 +128,8 @@ class EdgeArch(AbstractArch):
             if self.described
             else "time and power are fits to a whole stick on USB 2.0, not counts of its parts",
             *(
-                (f"{', '.join(changed)}: changed from what was fitted to the measurements of {self.device}",)
-                if changed
-                else ()
+                [f"{', '.join(changed)}: changed from what was fitted to the measurements of {self.device}"]
+                * bool(changed)
             ),
             *((f"powers of a table of your own, {self.table}",) if self.table.endswith(".toml") else ()),
         )

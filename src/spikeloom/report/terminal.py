@@ -124,13 +124,13 @@ def caveats(reports: Sequence[Report], names: Sequence[str] | None = None) -> tu
         said.append(f"{_listed(tools)}: what another tool prints, not a count of these spikes")
     said += [*_contents(named), *_leaks(named)]
     tables = [(str(report.arch.get("table")), name) for name, report in named]
-    clocked = [(name, report.arch) for name, report in named if not _whole(report) and "clock_mhz" in report.arch]
+    clocked = [(name, report.arch) for name, report in named if not report.whole and "clock_mhz" in report.arch]
     clocks = [(f"{arch['clock_mhz']:g} MHz", name) for name, arch in clocked]
     for words, pairs in (("priced from different tables", tables), ("clocked differently", clocks)):
         if len(values := dict.fromkeys(value for value, _ in pairs)) > 1:
             each = (f"{value} ({_listed([name for v, name in pairs if v == value])})" for value in values)
             said.append(f"these machines are {words}: {', '.join(each)}")
-    if len(reports) > 1 and any(map(_whole, reports)):
+    if len(reports) > 1 and any(report.whole for report in reports):
         said += [f"{name}: {limit}" for name, report in named for limit in report.limits]
     return tuple(dict.fromkeys(said))
 
@@ -140,8 +140,8 @@ def _contents(named: Sequence[tuple[str, Report]]) -> list[str]:
     parts: dict[tuple[str, ...], list[str]] = {}
     for name, report in named:
         parts.setdefault(report.holds, []).append(name)
-    counted = [holds for holds in parts if holds and not set(holds) & set(WHOLE)]
-    held = dict.fromkeys(what for holds in counted for what in holds)
+    counted = {report.holds for _, report in named if report.holds and not report.whole}
+    held = dict.fromkeys(what for holds in parts if holds in counted for what in holds)
     said = []
     for holds, who in parts.items() if len(parts) > 1 else ():
         missing = [f"no {what}" for what in held if what not in holds]
@@ -166,10 +166,6 @@ def _leaks(named: Sequence[tuple[str, Report]]) -> list[str]:
         if own and (missing := sorted(set().union(*same) - own)):
             said.append(f"{name}: no leakage of {_listed(missing)} in the bill")
     return said
-
-
-def _whole(report: Report) -> bool:
-    return bool(set(report.holds) & set(WHOLE))
 
 
 def _ranked(reports: Sequence[tuple[str, Report]]) -> str:
