@@ -76,7 +76,7 @@ def rival_table(done: Deployment) -> Table:
         theirs, overhead = done.rival.bills[view], done.rival.fixed.get(view)
         for name, bill in (
             (f"{done.rival.machine}, {words}", theirs),
-            *(() if overhead is None else ((f"of it fixed overhead, {words}", overhead),)),
+            *(() if overhead is None else (("  fixed overhead", overhead),)),
             (f"plain, {words}", done.plain.bills[view]),
             (f"together, {words}", done.chosen.bills[view]),
             *((f"{row.name}, {words}", row.bills[view]) for row in _patient(done)),
