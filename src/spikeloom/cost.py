@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from spikeloom.components.table import Excluded, Quote, Table, describe
 from spikeloom.core.arch import AbstractArch, Charge, Component, Part
 from spikeloom.core.counts import Counts
+from spikeloom.core.purposes import holds
 from spikeloom.core.report import LayerReport, Report
 from spikeloom.errors import CostError
 
@@ -80,7 +82,8 @@ def price(
     said = [*counts.warnings, *warnings, *arch.notes(), *_own_table(counts, arch, table), *not_leaking, *without_area]
     if counts.expected:
         said.append("the counts are expected values of a rate-driven or tool-faithful model, not events of a trace")
-    return Report(
+    paid = [key for key, charges in arch.charges().items() if charges]
+    report = Report(
         model=arch.model,
         arch=dict(arch_fields),
         num_samples=num_samples,
@@ -92,7 +95,9 @@ def price(
         warnings=tuple(dict.fromkeys(said)),
         workload_id=workload_id,
         label=label,
+        holds=holds(arch.purposes(), [*paid, *((instance, "leakage") for instance in watts)]),
     )
+    return replace(report, limits=arch.beside_measured(report))
 
 
 def _own_table(counts: Counts, arch: AbstractArch, table: Table) -> Iterable[str]:

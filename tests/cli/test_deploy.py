@@ -51,6 +51,8 @@ def test_tables_and_files(ann: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     for part in ("plain", "fewest steps", *KEPT, "together", "One inference on loihi", "Against ncs2", "whole boards:"):
         assert part in said
     assert "times less power" in said and "arXiv 2210.05006" in said
+    assert "fixed overhead 1.86 ms" in said and "caution: ncs2: 1.86 ms of " in said
+    assert "caution: loihi: counted events explain 1.6 % of the energy of a measured Loihi keyword network" in said
     assert "ternary weights *" in said and "up to twice the T of plain" in said
     content = json.loads((tmp_path / "made" / "all.json").read_text())
     assert (

@@ -146,6 +146,8 @@ def test_the_document_is_the_one_of_the_specification() -> None:
                 "area_m2": {"pe": 3e-9},
                 "workload_id": "id",
                 "label": "spikex:rows=8",
+                "holds": [],
+                "limits": [],
             }
         ],
     }

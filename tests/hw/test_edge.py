@@ -20,7 +20,7 @@ from spikeloom.core.trace import Arrival, Levels, Spikes, SpikeTrace
 from spikeloom.core.workload import Workload
 from spikeloom.errors import ConfigError, MappingError
 from spikeloom.evaluate import evaluate, load_machine
-from spikeloom.hw.edge import MEASURED, Edge, EdgeArch
+from spikeloom.hw.edge import MEASURED, Edge, EdgeArch, fixed
 from spikeloom.lower import lower
 from spikeloom.studies import sticks
 from spikeloom.studies.agreement import published
@@ -320,6 +320,35 @@ def test_sums_do_not_cross_the_link_and_a_shared_input_crosses_once() -> None:
 def test_two_devices_are_never_mixed(spec: str) -> None:
     with pytest.raises(ConfigError, match="never mixed"):
         load_machine(spec)
+
+
+@pytest.mark.parametrize(
+    ("device", "seconds", "above_w", "idle_w"), [("ncs2", 1.863e-3, 0.943, 0.496), ("ncs", 3.533e-3, 0.4066, 0.2118)]
+)
+@pytest.mark.parametrize("samples", [1, 3])
+def test_the_overhead_of_a_stick_is_its_time_and_power_by_hand(
+    device: str, seconds: float, above_w: float, idle_w: float, samples: int
+) -> None:
+    """Overhead of an inference: its seconds at the power of waiting, and at idle power besides; told beside comparisons."""
+    network = chain("two", {"in": Input((20,)), "fc": Linear(20, 30), "if": IF(), "last": Linear(30, 10)})
+    rng = np.random.default_rng(samples)
+    heard = {name: Spikes.pack(rng.random((4, samples, n)) < 0.5) for name, n in (("fc", 20), ("last", 30))}
+    report = evaluate(lower(network, SpikeTrace(4, samples, heard)), load_machine(device)[1])
+    latency, above, whole = fixed(report)
+    assert latency == pytest.approx(seconds, rel=1e-9)
+    assert above == pytest.approx(seconds * above_w, rel=1e-3)
+    assert whole == pytest.approx(seconds * (above_w + idle_w), rel=1e-3)
+    share = 100 * whole / report.energy_per_inference_j
+    assert report.limits[0].startswith(
+        f"{1e3 * seconds:.3g} ms of {1e3 * report.latency_per_inference_s:.3g} ms and {share:.3g} %"
+    )
+
+
+def test_a_stick_of_which_nothing_is_overhead() -> None:
+    network = chain("one", {"in": Input((20,)), "last": Linear(20, 10)})
+    work = lower(network, SpikeTrace(4, 1, {"last": Spikes.pack(np.ones((4, 1, 20), bool))}))
+    report = evaluate(work, load_machine("ncs2:overhead_us=0")[1])
+    assert fixed(report) == (0.0, 0.0, 0.0) and report.limits[0].startswith("0 s of ")
 
 
 def test_a_constant_of_your_own_is_named() -> None:

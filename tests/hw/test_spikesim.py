@@ -163,7 +163,10 @@ def test_a_silent_branch_is_free_where_silence_is_skipped(row: tuple[Layer, ...]
         Workload((first, *(replace(x, joins="") for x in quiet), replace(owner, branches=()), last), *steps), arch
     )
     assert counts.of("owner") == alone.of("owner") | {"neuron.join": 0}
-    assert counts.cycles == alone.cycles
+    if all(
+        layer.inputs == owner.inputs for layer in quiet
+    ):  # a branch that hears another layer waits for it, and the owner with it
+        assert counts.cycles == alone.cycles
 
 
 def shortcut(between: int = 4, **changes: Any) -> Workload:

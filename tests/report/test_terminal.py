@@ -16,7 +16,7 @@ from spikeloom.core.report import LayerReport, Report
 from spikeloom.core.workload import RateLayer, RateWorkload
 from spikeloom.evaluate import evaluate, load_machine
 from spikeloom.lower import draw
-from spikeloom.report import breakdown_table, comparison_table, labels, summary_sentence
+from spikeloom.report import breakdown_table, caveats, comparison_table, groups, labels, summary_sentence
 
 
 def _report(model: str = "spikex", energy: float = 4e-6, latency: float = 2e-3, **changes: Any) -> Report:
@@ -123,8 +123,9 @@ def test_zero_energy_and_different_workloads_are_said() -> None:
         "none has the lowest EDP per inference (0 Js, against 2 nJs of spikex); its energy is zero"
     )
     other = _report("ptb", energy=8e-6, workload_id="else")
-    assert summary_sentence([_report(), other]).endswith("; these machines did not run the same workload.")
-    assert "did not run the same workload" in _text(comparison_table([_report(), other]))
+    apart = summary_sentence([_report(), other]).splitlines()
+    assert [line.split(" spends")[0] for line in apart[:2]] == ["spikex", "ptb"]  # each for itself, none is lowest
+    assert apart[2:] == ["caution: these machines did not run the same workload."]
 
 
 def test_no_reports() -> None:
@@ -149,18 +150,68 @@ def test_what_another_tool_would_print_is_marked_wherever_it_is_named() -> None:
     assert labels([tool, ours]) == ("theirs (tool)", "ours")
     assert _row(_text(comparison_table([tool, ours])), "theirs")[0] == "theirs (tool)"
     assert "theirs (tool)" in _text(breakdown_table([tool, ours]))
-    assert summary_sentence([tool, ours]).startswith("theirs (tool) has the lowest EDP")
+    lines = summary_sentence([tool, ours]).splitlines()
+    assert [line.split(" spends")[0] for line in lines[:2]] == ["theirs (tool)", "ours"]
+    assert lines[2] == "caution: theirs (tool): what another tool prints, not a count of these spikes."
 
 
-def test_counted_work_is_not_held_against_a_whole_device_in_silence() -> None:
-    rates = RateWorkload((RateLayer("fc", "linear", (20,), 10, 0.3),), 4)
-    work = draw(rates)
-    board = "loihi:static=blouw2018,host=blouw2018"
+def said(*specs: str) -> list[str]:
+    work = draw(RateWorkload((RateLayer("fc", "linear", (20,), 10, 0.3),), 4))
+    return summary_sentence([evaluate(work, load_machine(spec)[1], label=spec) for spec in specs]).splitlines()
 
-    def said(*specs: str) -> str:
-        return summary_sentence([evaluate(work, load_machine(spec)[1], label=spec) for spec in specs])
 
-    assert "ncs2: a whole device as measured, the others: their counted work alone" in said("loihi", "ncs2")
-    assert "(loihi as a board: static=blouw2018,host=blouw2018)" in said("loihi", "spikex", "ncs2")
-    assert "as a board" not in said("spikex", "ncs2") and "whole device" in said("spikex", "ncs2")
-    assert "whole device" not in said(board, "ncs2") and "whole device" not in said("loihi", "spikex")
+def test_only_bills_that_hold_the_same_are_ranked_and_every_caveat_is_told() -> None:
+    lines = said("spikex", "ncs2", "ptb", "spikesim", "loihi")
+    first = [line.split(" per inference")[0] for line in lines[:4]]
+    assert first[0] in ("spikex has the lowest EDP", "ptb has the lowest EDP", "spikex and ptb tie for the lowest EDP")
+    assert [line.split(" ")[:2] for line in first[1:]] == [
+        ["ncs2", "spends"],
+        ["spikesim", "spends"],
+        ["loihi", "spends"],
+    ]
+    assert not any(other in lines[0] for other in ("ncs2", "spikesim", "loihi"))
+    assert lines[4:8] == [
+        "caution: spikex and ptb: no link in the bill.",
+        "caution: ncs2: a whole device as measured, the others are summed up from parts.",
+        "caution: spikesim: no off-chip memory and no clock and leakage in the bill.",
+        "caution: loihi: no on-chip memory, no off-chip memory and no clock and leakage in the bill.",
+    ]
+    assert lines[8].startswith(
+        "caution: these machines are priced from different tables: cacti32-hp (spikex and ptb), "
+    )
+    assert lines[9].startswith("caution: these machines are clocked differently: 500 MHz (spikex and ptb), 250 MHz (")
+    assert lines[10].startswith("caution: ncs2: 1.86 ms of 1.87 ms and ")  # in the order in which they were named
+    assert "counted events explain 1.6 % of the energy of a measured Loihi keyword network" in lines[11]
+    assert len(lines) == 12
+
+
+def test_machines_of_one_kind_and_table_need_no_caution() -> None:
+    for specs in (("spikex", "ptb", "snn-dense"), ("loihi", "loihi:cores_per_tile=2"), ("ncs2",)):
+        assert len(said(*specs)) == 1
+
+
+def test_leakage_that_one_table_leaves_out_is_told() -> None:
+    lines = said("spikex", "spikex:table=cacti32")
+    assert lines[1] == "caution: spikex:table=cacti32: no leakage of glb and lbuf in the bill."
+    assert "cacti32-hp (spikex), cacti32 (spikex:table=cacti32)" in lines[2]
+
+
+def test_a_described_device_is_not_as_measured_and_sticks_are_ranked_with_their_overhead() -> None:
+    lines = said("loihi:static=blouw2018,host=blouw2018", "ncs2", "ncs", "ncs2:overhead_us=100")
+    assert [line.split(" ")[1] for line in lines[:3]] == ["spends", "has", "spends"]
+    assert "lower than ncs)" in lines[1]
+    text = "\n".join(lines)
+    assert "ncs2 and ncs: a whole device as measured" in text
+    assert "ncs2:overhead_us=100: a whole device as its user described it, not as measured" in text
+    assert "idle chip and host are constants of a measured board" in text
+    assert text.count("are a fixed overhead, whatever the network") == 3
+
+
+def test_groups_are_told_by_a_gap_in_the_table() -> None:
+    a, b = _report(holds=("compute", "neuron")), _report("other", holds=("compute",))
+    assert groups([a, b, a]) == ((0, 2), (1,))
+    rows = [line.strip(" │┃").split(" ")[0] for line in _text(comparison_table([a, b, a])).splitlines() if "uJ" in line]
+    assert rows == ["spikex", "spikex", "other"]
+    assert comparison_table([a, b]).rows[0].end_section and not comparison_table([a, a]).rows[0].end_section
+    assert caveats([a, b], ["mine", "yours"]) == ("yours: no neuron in the bill",)
+    assert caveats([_report(), b]) == ("spikex: what is in the bill is not known",)

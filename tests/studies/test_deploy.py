@@ -26,6 +26,7 @@ from spikeloom.evaluate import decide, evaluate, load_machine, load_workload
 from spikeloom.files.results import read_reports
 from spikeloom.lower import lower
 from spikeloom.nets import create
+from spikeloom.report.deploy import verdict
 from spikeloom.snn.build import input_frames
 from spikeloom.snn.execute import Execution, encoded_batches, runnable
 from spikeloom.snn.train import train
@@ -286,6 +287,21 @@ def test_the_study_writes_what_eval_repeats(tmp_path: Path, monkeypatch: pytest.
     assert all(layer.updates is not None for layer in workload.layers if layer.kind in ("conv2d", "linear"))
     assert done.rival is not None
     assert done.rival.bills["dynamic"].energy_j < done.rival.bills["given"].energy_j
+    assert [caveat.split(":")[0] for caveat in done.caveats][-2:] == ["loihi", "ncs2"] and said["caveats"] == list(
+        done.caveats
+    )
+    assert any("a whole device as measured" in caveat for caveat in done.caveats)
+    assert any("counted events explain 1.6 %" in caveat for caveat in done.caveats)
+    assert not any("workload" in caveat for caveat in done.caveats)  # that one runs the ANN is the question
+    fixed = said["rival"]["fixed"]["board"]
+    assert fixed["power_w"] == fixed["energy_j"] / fixed["latency_s"]
+    told = list(verdict(done))
+    assert [line.split(":")[0] for line in told[:2]] == ["work alone", "whole boards"]
+    assert told[2:] == [f"caution: {caveat}" for caveat in done.caveats]
+    assert "of the paper" in told[0]
+    own = replace(done, rival=replace(done.rival, machine="ncs2:overhead_us=1", bills={"dynamic": Bill(1.0, 1.0)}))
+    assert "of the paper" not in next(verdict(own)) and next(iter(verdict(own))).startswith("work alone")
+    assert not any(line.startswith("whole boards") for line in verdict(own))
     board = done.chosen.bills["board"]
     assert board.power_w == pytest.approx(done.chosen.bill.power_w + 0.0296 + 0.0762, rel=5e-3)
 
@@ -437,9 +453,15 @@ def test_what_cannot_be_deployed_is_refused_before_the_work(tmp_path: Path, monk
 
 
 def test_a_rival_runs_the_ann_once() -> None:
-    rival = rival_of(ann(), parts(), 6, "ncs2", load_machine("ncs2")[1], 0.9)
+    rival, report = rival_of(ann(), parts(), 6, "ncs2", load_machine("ncs2")[1], 0.9)
     given, dynamic = rival.bills["given"], rival.bills["dynamic"]
     assert given.latency_s == dynamic.latency_s and 0 < dynamic.energy_j < given.energy_j
+    assert report.holds == ("whole board measured",) and rival.bills["board"] == given
+    assert rival.fixed["board"].latency_s == pytest.approx(1.863e-3)
+    assert rival.fixed["board"].energy_j == pytest.approx(1.863e-3 * 1.439)  # running power of the keyword network
+    assert rival.fixed["dynamic"].energy_j == pytest.approx(1.863e-3 * 0.943)
+    counted, _ = rival_of(ann(), parts(), 6, "systolic", load_machine("systolic")[1], 0.9)
+    assert set(counted.bills) == {"given", "dynamic"} and not counted.fixed  # a sum of parts is no board
     assert Bill(2.0, 4.0).power_w == 0.5 and Bill(2.0, 4.0).edp_js == 8.0 and Bill(1.0, 0.0).power_w == 0.0
 
 

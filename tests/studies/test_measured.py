@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from spikeloom.components import Quote, load_table
-from spikeloom.hw.loihi_arch import LOIHI_PRESETS, LoihiArch
+from spikeloom.hw.loihi_arch import EXPLAINED, LOIHI_PRESETS, LoihiArch
 from spikeloom.studies import measured
 from spikeloom.studies.agreement import Figure, published
 from spikeloom.studies.validate_measured import measured_sections
@@ -96,6 +96,7 @@ def test_what_events_explain(
     assert copy.at(copy.rate_of(16.9e-6)) == pytest.approx(16.9e-6)
     assert word.at(rate) / measured.keyword().dynamic_j == pytest.approx(0.0160, abs=1e-4)
     assert preset in LOIHI_PRESETS
+    assert round(word.at(copy.rate_of(16.926e-6)) / measured.keyword().dynamic_j, 3) == EXPLAINED  # what reports say
 
 
 def test_events_cannot_be_the_measured_energy() -> None:

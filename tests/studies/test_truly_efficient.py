@@ -10,7 +10,7 @@ import pytest
 
 from spikeloom.core.efficiency import REMEDIES, SHARES, Exits, Saving
 from spikeloom.core.network import Network, chain
-from spikeloom.core.nodes import LIF, Flatten, Input, Leak, Linear, MaxPool2d, Node, Output
+from spikeloom.core.nodes import IF, LIF, Flatten, Input, Leak, Linear, MaxPool2d, Node, Output
 from spikeloom.core.report import LayerReport, Report
 from spikeloom.core.trace import Levels, Spikes, SpikeTrace
 from spikeloom.errors import ConfigError, CostError
@@ -207,7 +207,7 @@ def test_every_instance_of_every_machine_is_for_something() -> None:
             assert {share_of(model, key) for key in keys} <= set(SHARES)
             assert share_of(model, "anything.leakage") == "leakage"
             instances = {instance for instance, _ in arch.charges()}
-            assert WEIGHTS[model] <= instances and set(PURPOSES[model]) <= instances | keys | {"dram"}
+            assert WEIGHTS[model] <= instances and set(PURPOSES[model]) <= instances | keys | {"dram", "host"}
             assert ALWAYS_ON.get(model, frozenset()) <= keys
         parts = {(p.instance, p.component.kind) for p in load_machine(next(iter(machine.presets)))[1].inventory()}
         assert NEURON_LOGIC[model] <= parts
@@ -326,6 +326,41 @@ def test_the_study_is_what_its_parts_are() -> None:
     assert content["machines"][0]["ratio"] == study.machines[0].ratio
     assert content["ann_bits"] == 3 and len(content["estimates"]) == 2
     assert len(tables(study)) == 4 and any("Counting operations" in line for line in sentences(study))
+
+
+def spikes_alone() -> tuple[Network, SpikeTrace]:
+    """A network that gets no pixels, which a chip of spikes alone runs."""
+    nodes: dict[str, Node] = {
+        "in": Input((12,)),
+        "a": Linear(12, 20),
+        "if": IF(),
+        "b": Linear(20, 4),
+        "out": Output((4,)),
+    }
+    rng = np.random.default_rng(5)
+    heard = {name: Spikes.pack(rng.random((4, 2, size)) < 0.3) for name, size in (("a", 12), ("b", 20))}
+    return chain("spikes", nodes), SpikeTrace(4, 2, heard)
+
+
+def test_machines_are_ranked_and_their_anns_compared_only_where_bills_hold_the_same() -> None:
+    names = ["loihi", "loihi-davies2018", "spikesim", "ncs2", "ncs", "sata", "sata-tool"]
+    study = truly_efficient(*spikes_alone(), names, threads=1)
+    running = [one for one in study.machines if not one.snn.refused]
+    assert {"loihi", "spikesim", "ncs2", "sata", "sata-tool"} <= {one.label for one in running}
+    for one in running:  # none of these has another's prices and another's parts
+        assert one.cheapest_ann in ("", one.label)
+    lowest = [
+        line.split(" the EDP of the SNN is lowest on ")[1] for line in sentences(study) if " is lowest on " in line
+    ]
+    assert sorted(line.split(";")[0] for line in lowest) == sorted(one.label for one in running)
+    assert any(line.startswith("Of sata-tool priced from sata28") for line in sentences(study))
+    said = [(label, line) for label, lines in notes(study) for line in lines]
+    assert any(label == "loihi" and "counted events explain 1.6 %" in line for label, line in said)
+    assert any(label == "ncs2" and "are a fixed overhead" in line for label, line in said)
+    alone = truly_efficient(*spikes_alone(), ["loihi"], threads=1)
+    assert not any("explain" in line for _, lines in notes(alone) for line in lines)
+    kinds = [one["kind"] for one in json.loads(to_json(study))["machines"]]
+    assert kinds[0] == ["trace", "compute", "neuron", "link"] and kinds[6][0] == "tool"
 
 
 def test_a_machine_that_refuses_is_named_with_its_reason() -> None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from spikeloom.core.placement import Placement
+from spikeloom.core.purposes import PURPOSES, Purpose
+from spikeloom.core.report import Report
 from spikeloom.errors import ConfigError
 from spikeloom.units import from_si
 
@@ -188,6 +190,14 @@ class AbstractArch(ABC):
     @abstractmethod
     def notes(self) -> tuple[str, ...]:
         """Assumptions every report of this machine must repeat."""
+
+    def purposes(self) -> abc.Mapping[str, Purpose]:
+        """What each instance, or ``instance.action``, is for; {} where nothing says so."""
+        return PURPOSES.get(self.model, {})
+
+    def beside_measured(self, report: Report) -> tuple[str, ...]:
+        """What a ratio with this bill does not say when the bill stands beside a measured device's; none by default."""
+        return ()
 
 
 @dataclass(frozen=True)

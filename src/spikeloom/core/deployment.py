@@ -61,12 +61,16 @@ class Deployed:
 
 @dataclass(frozen=True)
 class Rival:
-    """The same task on another machine, as the ANN. accuracy: of the ANN on the test samples."""
+    """The same task on another machine, as the ANN. accuracy: of the ANN on the test samples.
+
+    bills: "board" of a whole device alone. fixed: what of them is overhead of the device, whatever the network; {} of other machines.
+    """
 
     machine: str
     accuracy: float
     bills: Mapping[str, Bill]
     notes: tuple[str, ...] = ()
+    fixed: Mapping[str, Bill] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,7 @@ class Deployment:
     notes: of the machine's reports. rival, confirmed: None where none was asked for.
     no_exit: what was chosen but for early exit, at its own smallest T; None where samples do not stop early. written: bill of the trace
         that is written, which holds all steps. held_samples: on which settings were chosen. techniques: names of those chosen.
+    caveats: what limits the comparison with the rival.
     """
 
     machine: str
@@ -106,6 +111,7 @@ class Deployment:
     written: Bill | None = None
     held_samples: int = 0
     techniques: tuple[str, ...] = ()
+    caveats: tuple[str, ...] = ()
 
     @property
     def plain(self) -> Deployed:

@@ -109,7 +109,8 @@ class OnMachine:
     """The SNN and its ANN on one machine.
 
     lengths: (steps, joules, seconds) of the first so many steps. same, cheapest: where the SNN costs what the ANN costs on this
-    machine, and on the machine of the same component table where the ANN costs least (``cheapest_ann``).
+    machine, and on the machine of the same prices where the ANN costs least (``cheapest_ann``).
+    kind: what machines must have in common to be ranked: who counted, and the kinds of cost in the bill.
     """
 
     label: str
@@ -122,6 +123,7 @@ class OnMachine:
     cheapest_ann: str = ""
     savings: tuple[Saving, ...] = ()
     warnings: tuple[str, ...] = ()
+    kind: tuple[str, ...] = ()
 
     @property
     def ratio(self) -> float | None:

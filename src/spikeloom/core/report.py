@@ -8,6 +8,8 @@ from collections import abc
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from spikeloom.core.purposes import WHOLE
+
 
 @dataclass(frozen=True)
 class LayerReport:
@@ -33,6 +35,7 @@ class Report:
     area: square metres keyed by instance, or None when no part has a sourced area.
     sources: where each price came from, keyed like the energies.
     label: what the user called the machine.
+    holds: kinds of cost inside the bill (`core.purposes`), () where not known. limits: what limits a ratio with a measured device.
     """
 
     model: str
@@ -46,11 +49,18 @@ class Report:
     warnings: tuple[str, ...] = ()
     workload_id: str = ""
     label: str = ""
+    holds: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()
 
     @property
     def energy_j(self) -> float:
         """Sum over layers."""
         return sum(layer.energy_j for layer in self.layers)
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is the bill of a whole device, of whose parts nothing is known."""
+        return bool(set(self.holds) & set(WHOLE))
 
     @property
     def area_m2(self) -> float | None:

@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
 
+from spikeloom.core.purposes import PURPOSES, holds
 from spikeloom.core.report import LayerReport, Report, Trial
 from spikeloom.errors import FileError
 from spikeloom.files.atomic import replacing
@@ -78,6 +79,8 @@ class _Machine(_Schema):
     area_m2: dict[str, _Real] | None = None
     workload_id: StrictStr = ""
     label: StrictStr = ""
+    holds: tuple[StrictStr, ...] | None = None
+    limits: tuple[StrictStr, ...] = ()
 
 
 class _Reports(_Schema):
@@ -252,6 +255,8 @@ def _machine(report: Report) -> dict[str, Any]:
         "area_m2": report.area,
         "workload_id": report.workload_id,
         "label": report.label,
+        "holds": report.holds,
+        "limits": report.limits,
     }
 
 
@@ -279,6 +284,8 @@ def _report(machine: _Machine, where: str) -> Report:
         warnings=machine.warnings,
         workload_id=machine.workload_id,
         label=machine.label,
+        holds=_earlier(machine) if machine.holds is None else machine.holds,
+        limits=machine.limits,
     )
     sums = [
         ("total.energy_j", machine.total.energy_j, report.energy_j),
@@ -294,6 +301,13 @@ def _report(machine: _Machine, where: str) -> Report:
                 f"{where}: key '{key}' is {stated!r}, but its parts add up to {summed!r}; write the file again"
             )
     return report
+
+
+def _earlier(machine: _Machine) -> tuple[str, ...]:
+    """What a bill holds that an earlier version wrote, by the sources of its prices; a device's that it was described is not known."""
+    purposes = {} if machine.model == "edge" else PURPOSES.get(machine.model, {})
+    paid = [key.partition(".")[::2] for key, source in machine.sources.items() if not source.startswith("free: ")]
+    return holds(purposes, [key for key in paid if key[1] != "area"])
 
 
 def _plain(value: Any, key: str) -> Any:

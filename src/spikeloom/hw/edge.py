@@ -16,11 +16,13 @@ import numpy as np
 
 from spikeloom.core.arch import AbstractArch, Charge, Component, LayerMapping, Mapping, Part, check_knobs, knob
 from spikeloom.core.counts import Counts
+from spikeloom.core.purposes import Purpose
+from spikeloom.core.report import Report
 from spikeloom.core.trace import Arrival, Spikes
 from spikeloom.core.workload import Layer, Workload
 from spikeloom.errors import ConfigError, MappingError
 from spikeloom.hw.base import AbstractMachine, CountCache
-from spikeloom.units import exact_si, from_si, to_si
+from spikeloom.units import exact_si, format_si, from_si, to_si
 
 SYNAPSES = ("conv1d", "conv2d", "linear")
 POOLS = ("sumpool2d", "avgpool2d", "maxpool2d")
@@ -97,21 +99,37 @@ class EdgeArch(AbstractArch):
             ("device", "mac"): (),
         }
 
+    @property
+    def described(self) -> tuple[str, ...]:
+        """Fields that are no longer those of the measured device, in words; () for a device as measured."""
+        fitted = _FITTED[self.device]
+        names = [item.name for item in fields(self) if getattr(self, item.name) != fitted.get(item.name, item.default)]
+        return tuple(name for name in names if name != "device" and (name != "table" or self.table != self.device))
+
+    def purposes(self) -> abc.Mapping[str, Purpose]:
+        """One whole board: measured, or described by its user."""
+        return {"device": "whole board described" if self.described else "whole board measured"}
+
+    def beside_measured(self, report: Report) -> tuple[str, ...]:
+        """How much of an inference is overhead."""
+        seconds, _, joules = fixed(report)
+        whole, spent = report.latency_per_inference_s, report.energy_per_inference_j
+        share = f" and {100 * joules / spent:.3g} % of its energy" if spent else ""
+        said = f"{format_si(seconds, 's')} of {format_si(whole, 's')}{share} are a fixed overhead, whatever the network"
+        return (f"{said}{' (of a device as described)' if self.described else ''}",)
+
     def notes(self) -> tuple[str, ...]:
         """What it runs, whatever the trace holds, and which constants are no longer those of the measurements."""
-        fitted = _FITTED[self.device]
-        changed = [
-            item.name for item in fields(self) if getattr(self, item.name) != fitted.get(item.name, item.default)
-        ]
-        changed = [name for name in changed if name not in ("device", "table")]
+        changed = [name for name in self.described if name != "table"]
         return (
             "runs the ANN of the same layers once an inference, dense and in fp16, whatever steps, spikes and "
             "bits the trace has; an SNN and its matched ANN cost the same here",
-            "time and power are fits to a whole stick on USB 2.0, not counts of its parts",
+            "time and power are those of a device as it was described, not as measured"
+            if self.described
+            else "time and power are fits to a whole stick on USB 2.0, not counts of its parts",
             *(
-                (f"{', '.join(changed)}: changed from what was fitted to the measurements of {self.device}",)
-                if changed
-                else ()
+                [f"{', '.join(changed)}: changed from what was fitted to the measurements of {self.device}"]
+                * bool(changed)
             ),
             *((f"powers of a table of your own, {self.table}",) if self.table.endswith(".toml") else ()),
         )
@@ -187,6 +205,15 @@ class Edge(AbstractMachine[EdgeArch]):
         """mac_use: MACs of a layer over those the device could have done while it ran; none of a layer without MACs."""
         done, run = counts.actions[layer, "device", "mac"], counts.actions[layer, "device", "run"]
         return {"mac_use": done * arch.clock / (arch.macs * run)} if done else {}
+
+
+def fixed(report: Report) -> tuple[float, float, float]:
+    """Overhead of an inference: seconds, joules above idle, joules with what the device draws when idle meanwhile."""
+    seconds = sum(layer.counts.get("device.overhead", 0) for layer in report.layers) / report.cycles * report.latency_s
+    spent = report.by("action")
+    above = spent.get("device.overhead", 0.0)
+    whole = above + spent.get("device.leakage", 0.0) * seconds / report.latency_s
+    return seconds / report.num_samples, above / report.num_samples, whole / report.num_samples
 
 
 def macs(layer: Layer) -> int:

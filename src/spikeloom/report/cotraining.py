@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -12,6 +13,7 @@ from rich.text import Text
 
 from spikeloom.core.report import Report
 from spikeloom.files.atomic import replacing
+from spikeloom.report.terminal import caveats
 from spikeloom.units import format_si
 
 
@@ -33,9 +35,11 @@ def cotraining_table(rows: Sequence[Measured], where: str) -> Table:
 
     where: the recordings, e.g. "80 held-out recordings".
     """
+    # every row runs another network: that is the point
+    said = caveats([replace(row.report, workload_id="") for row in rows], [row.name for row in rows])
     table = Table(
         title=f"Hardware-aware training, {where}",
-        caption=f"times less: EDP than {rows[0].name}" if rows else None,
+        caption="\n".join([f"times less: EDP than {rows[0].name}", *said]) if rows else None,
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )

@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from spikeloom.core.deployment import Bill, Deployed, Deployment
+from spikeloom.core.deployment import Bill, Deployed, Deployment, Rival
 from spikeloom.report.change import short_count
 from spikeloom.units import format_si
 
@@ -71,11 +71,12 @@ def rival_table(done: Deployment) -> Table:
     for heading in ("latency", "power", "energy", "x power", "x energy", "x latency"):
         table.add_column(heading, justify="right", no_wrap=True)
     for view, words in _VIEWS.items():
-        if view not in done.chosen.bills:
+        if view not in done.chosen.bills or view not in done.rival.bills:
             continue
-        theirs = done.rival.bills[view]
+        theirs, overhead = done.rival.bills[view], done.rival.fixed.get(view)
         for name, bill in (
             (f"{done.rival.machine}, {words}", theirs),
+            *(() if overhead is None else (("  fixed overhead", overhead),)),
             (f"plain, {words}", done.plain.bills[view]),
             (f"together, {words}", done.chosen.bills[view]),
             *((f"{row.name}, {words}", row.bills[view]) for row in _patient(done)),
@@ -87,7 +88,7 @@ def rival_table(done: Deployment) -> Table:
                 format_si(bill.energy_j, "J"),
                 *(
                     ("-", "-", "-")
-                    if bill is theirs
+                    if bill is theirs or bill is overhead
                     else (
                         _times(theirs.power_w, bill.power_w),
                         _times(theirs.energy_j, bill.energy_j),
@@ -96,23 +97,34 @@ def rival_table(done: Deployment) -> Table:
                 ),
             )
         table.add_section()
-    table.add_row("arXiv 2210.05006", "", "", "", f"{CLAIMS['power']:g}", f"{CLAIMS['energy']:g}", "")
+    if _claimed(done.rival):
+        table.add_row("arXiv 2210.05006", "", "", "", f"{CLAIMS['power']:g}", f"{CLAIMS['energy']:g}", "")
     return table
 
 
 def verdict(done: Deployment) -> Iterator[str]:
-    """Sentences that say plainly whether the published claim is reached, and under which assumptions."""
+    """Sentences that say plainly whether the published claim is reached (of the device that it is about), and under which assumptions; then what limits the comparison."""
     assert done.rival is not None
     for view, words in _VIEWS.items():
-        if view not in done.chosen.bills:
+        if view not in done.chosen.bills or view not in done.rival.bills:
             continue
         ours, theirs = done.chosen.bills[view], done.rival.bills[view]
         found = {"power": theirs.power_w / ours.power_w, "energy": theirs.energy_j / ours.energy_j}
         told = [
-            f"{_times(value, 1)} times less {what} ({'at least' if value >= CLAIMS[what] else 'not'} the {CLAIMS[what]:g} of the paper)"
-            for what, value in found.items()
+            f"{_times(value, 1)} times less {what}{_paper(done.rival, what, value)}" for what, value in found.items()
         ]
         yield f"{words}: {' and '.join(told)}{_why(ours, theirs, done.chosen.bills['dynamic'])}"
+    yield from (f"caution: {caveat}" for caveat in done.caveats)
+
+
+def _claimed(rival: Rival) -> bool:
+    """Whether the paper speaks of this device, as it is."""
+    return rival.machine == "ncs2"
+
+
+def _paper(rival: Rival, what: str, value: float) -> str:
+    how = "at least" if value >= CLAIMS[what] else "not"
+    return f" ({how} the {CLAIMS[what]:g} of the paper)" if _claimed(rival) else ""
 
 
 def _why(ours: Bill, theirs: Bill, dynamic: Bill) -> str:

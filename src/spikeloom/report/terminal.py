@@ -10,13 +10,10 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from spikeloom.core.purposes import WHOLE
 from spikeloom.core.report import Report
 from spikeloom.units import format_si, from_si
 
-#: Model of devices of which only measurements exist.
-MEASURED = "edge"
-#: Fields of a chip that add the power of its board, and the value with which they do as measured.
-_SWITCHES, BOARD = ("static", "host"), "blouw2018"
 #: Utilisation names -> heading of the comparison; a machine's other ratios are in its JSON report.
 _USES = {"column_sharing": "sharing", "spike_slot_use": "slots", "pe_use": "PEs"}
 
@@ -25,29 +22,33 @@ def comparison_table(reports: Sequence[Report]) -> Table:
     """One row per machine: latency, energy and EDP of one inference, area, utilisation.
 
     Utilisation is the mean over layers weighted by their cycles. The synaptic operations, which no machine changes,
-    are the caption. The table fits 80 columns.
+    are the caption. An empty line parts what is not ranked together (`groups`). The table fits 80 columns.
     """
     _some(reports)
     present = {name for report in reports for layer in report.layers for name in layer.utilisation}
     uses = [name for name in _USES if name in present]
     table = Table(
         title="Machines on the same spikes, per inference",
-        caption=_caveat(reports) or _synops(reports),
+        caption=_synops(reports),
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
     table.add_column("machine", overflow="fold")
     for heading in ("latency", "energy", "EDP", "area", *(_USES[name] for name in uses)):
         table.add_column(heading, justify="right", no_wrap=True)
-    for label, report in zip(labels(reports), reports, strict=True):
+    names, parts = labels(reports), groups(reports)
+    ends = {part[-1] for part in parts[:-1]}
+    for i in (i for part in parts for i in part):
+        report = reports[i]
         area = report.area_m2
         table.add_row(
-            Text(label),
+            Text(names[i]),
             format_si(report.latency_per_inference_s, "s"),
             format_si(report.energy_per_inference_j, "J"),
             format_si(report.edp_js, "Js"),
             "not priced" if area is None else f"{from_si(area, 'mm2'):.3g} mm2",
             *(_brief_percent(_mean_use(report, name)) for name in uses),
+            end_section=i in ends,
         )
     return table
 
@@ -66,7 +67,6 @@ def breakdown_table(reports: Sequence[Report], by: Literal["layer", "component",
         names.sort(key=lambda name: -max(each.get(name, 0.0) for each in spent))
     table = Table(
         title=f"Energy per inference by {by}",
-        caption=_caveat(reports) or None,
         show_footer=True,
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
@@ -87,9 +87,90 @@ def breakdown_table(reports: Sequence[Report], by: Literal["layer", "component",
 
 
 def summary_sentence(reports: Sequence[Report]) -> str:
-    """What the comparison shows: the lowest EDP, by what factor against each other machine, where its energy goes."""
+    """What the comparison shows, a line for each group: the lowest EDP, by what factor against each other machine, where its
+    energy goes. A line for each of the `caveats` follows."""
     _some(reports)
-    named = sorted(zip(labels(reports), reports, strict=True), key=lambda pair: pair[1].edp_js)
+    names = labels(reports)
+    ranked = [_ranked([(names[i], reports[i]) for i in part]) for part in groups(reports)]
+    return "\n".join([*ranked, *(f"caution: {caveat}." for caveat in caveats(reports))])
+
+
+def groups(reports: Sequence[Report]) -> tuple[tuple[int, ...], ...]:
+    """Positions of reports that may be ranked with one another, in order of appearance.
+
+    They are of one workload, all counted or all what another tool prints, and their bills hold the same kinds of cost.
+    """
+    found: dict[object, list[int]] = {}
+    for i, report in enumerate(reports):
+        found.setdefault((report.workload_id, *kind(report)), []).append(i)
+    return tuple(map(tuple, found.values()))
+
+
+def kind(report: Report) -> tuple[str, ...]:
+    """What two bills must have in common to be ranked: who counted (``trace`` or ``tool``), and the kinds of cost inside."""
+    return (str(report.arch.get("fidelity", "trace")), *report.holds)
+
+
+def caveats(reports: Sequence[Report], names: Sequence[str] | None = None) -> tuple[str, ...]:
+    """All that a comparison of these bills must say, one sentence each without its full stop.
+
+    names: what to call the machines; `labels` by default.
+    """
+    named = list(zip(names or labels(reports), reports, strict=True))
+    other = "these machines did not run the same workload"
+    said = [other] if len({report.workload_id for report in reports}) > 1 else []
+    tools = [name for name, report in named if kind(report)[0] == "tool"]
+    if 0 < len(tools) < len(named):
+        said.append(f"{_listed(tools)}: what another tool prints, not a count of these spikes")
+    said += [*_contents(named), *_leaks(named)]
+    tables = [(str(report.arch.get("table")), name) for name, report in named]
+    clocked = [(name, report.arch) for name, report in named if not report.whole and "clock_mhz" in report.arch]
+    clocks = [(f"{arch['clock_mhz']:g} MHz", name) for name, arch in clocked]
+    for words, pairs in (("priced from different tables", tables), ("clocked differently", clocks)):
+        if len(values := dict.fromkeys(value for value, _ in pairs)) > 1:
+            each = (f"{value} ({_listed([name for v, name in pairs if v == value])})" for value in values)
+            said.append(f"these machines are {words}: {', '.join(each)}")
+    if len(reports) > 1 and any(report.whole for report in reports):
+        said += [f"{name}: {limit}" for name, report in named for limit in report.limits]
+    return tuple(dict.fromkeys(said))
+
+
+def _contents(named: Sequence[tuple[str, Report]]) -> list[str]:
+    """What one bill holds and another does not."""
+    parts: dict[tuple[str, ...], list[str]] = {}
+    for name, report in named:
+        parts.setdefault(report.holds, []).append(name)
+    counted = {report.holds for _, report in named if report.holds and not report.whole}
+    held = dict.fromkeys(what for holds in parts if holds in counted for what in holds)
+    said = []
+    for holds, who in parts.items() if len(parts) > 1 else ():
+        missing = [f"no {what}" for what in held if what not in holds]
+        if not holds:
+            said.append(f"{_listed(who)}: what is in the bill is not known")
+        elif holds not in counted:
+            how = "as measured" if WHOLE[0] in holds else "as its user described it, not as measured"
+            said.append(
+                f"{_listed(who)}: a whole device {how}{', the others are summed up from parts' if counted else ''}"
+            )
+        elif missing:
+            said.append(f"{_listed(who)}: {_listed(missing)} in the bill")
+    return said
+
+
+def _leaks(named: Sequence[tuple[str, Report]]) -> list[str]:
+    """Parts whose leakage one bill of a model holds and another, priced from another table, does not."""
+    leaking = [{key[:-8] for key in report.sources if key.endswith(".leakage")} for _, report in named]
+    said = []
+    for (name, report), own in zip(named, leaking, strict=True):
+        same = (parts for (_, other), parts in zip(named, leaking, strict=True) if other.model == report.model)
+        if own and (missing := sorted(set().union(*same) - own)):
+            said.append(f"{name}: no leakage of {_listed(missing)} in the bill")
+    return said
+
+
+def _ranked(reports: Sequence[tuple[str, Report]]) -> str:
+    """The sentence of one group."""
+    named = sorted(reports, key=lambda pair: pair[1].edp_js)
     label, best = named[0]
     if len(named) == 1:
         sentence = (
@@ -107,9 +188,7 @@ def summary_sentence(reports: Sequence[Report]) -> str:
         sentence = f"{label} has the lowest EDP per inference"
         whose = "its"
     sentence += f" ({format_si(best.edp_js, 'Js')}{', ' if factors else ''}{_listed(factors)})"
-    sentence += f"; {_where(whose, best)}"
-    caveat = _caveat(reports)
-    return f"{sentence}; {caveat}." if caveat else f"{sentence}."
+    return f"{sentence}; {_where(whose, best)}."
 
 
 def labels(reports: Sequence[Report]) -> tuple[str, ...]:
@@ -138,27 +217,6 @@ def _of(report: Report, key: str) -> str:
 def _some(reports: Sequence[Report]) -> None:
     if not reports:
         raise ValueError("got no reports, expected at least one; evaluate a machine first")
-
-
-def _caveat(reports: Sequence[Report]) -> str:
-    if len({report.workload_id for report in reports}) > 1:
-        return "these machines did not run the same workload"
-    whole = [report.model == MEASURED or _as_board(report) for report in reports]
-    if any(report.model == MEASURED for report in reports) and not all(whole):
-        told = [name for name, report in zip(labels(reports), reports, strict=True) if report.model == MEASURED]
-        bare = [report for report, all_of_it in zip(reports, whole, strict=True) if not all_of_it]
-        words = f"{_listed(told)}: a whole device as measured, the others: their counted work alone"
-        chips = [report.model for report in bare if all(key in report.arch for key in _SWITCHES)]
-        board = ",".join(f"{key}={BOARD}" for key in _SWITCHES)
-        return f"{words} ({chips[0]} as a board: {board})" if chips else words
-    if len({str(report.arch.get("table")) for report in reports}) > 1:
-        return "these machines are priced from different tables"
-    return ""
-
-
-def _as_board(report: Report) -> bool:
-    """Whether a bill holds what idle chips and the host draw."""
-    return all(report.arch.get(key, "none") != "none" for key in _SWITCHES)
 
 
 def _synops(reports: Sequence[Report]) -> str | None:

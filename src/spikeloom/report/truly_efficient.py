@@ -168,18 +168,19 @@ def sentences(study: TrulyEfficient) -> list[str]:
             f"{', '.join(best) or 'none'}."
         )
     running = [one for one in study.machines if not one.snn.refused]
-    lines += [
-        _bottleneck(min((one for one in running if one.table == table), key=lambda one: one.snn.edp))
-        for table in dict.fromkeys(one.table for one in running)
-    ]
+    for key in dict.fromkeys((one.table, one.kind) for one in running):
+        alike = [one for one in running if (one.table, one.kind) == key]
+        every = all(one.kind == key[1] for one in running if one.table == key[0])
+        who = "the machines" if every else ", ".join(one.label for one in alike)
+        lines.append(_bottleneck(min(alike, key=lambda one: one.snn.edp), who))
     return lines
 
 
-def _bottleneck(one: OnMachine) -> str:
+def _bottleneck(one: OnMachine, who: str) -> str:
     assert one.snn.shares is not None
     spent = one.snn.shares
     largest = max(SHARES, key=lambda share: spent[share])
-    words = f"Of the machines priced from {one.table} the EDP of the SNN is lowest on {one.label}; there most goes to {largest} ({_percent(spent[largest])})"
+    words = f"Of {who} priced from {one.table} the EDP of the SNN is lowest on {one.label}; there most goes to {largest} ({_percent(spent[largest])})"
     kept = [("of those meant to keep accuracy", KEEP_ACCURACY), ("of all", tuple(REMEDIES))]
     for which, remedies in kept:
         helpful = [(each.energy, each.remedy) for each in one.savings if each.energy and each.remedy in remedies]

@@ -27,7 +27,9 @@ from spikeloom.files.network import write_network
 from spikeloom.files.placement import write_placement
 from spikeloom.files.results import write_reports
 from spikeloom.files.store import write_trace
+from spikeloom.hw.edge import fixed
 from spikeloom.lower import lower
+from spikeloom.report import caveats
 from spikeloom.studies.convert import Splits, ann_accuracy, for_steps, splits
 from spikeloom.studies.deploy_bench import FIRST_STEPS, ROWS, VERSION, Bench, DeployOptions, Fit, read_out, standby
 from spikeloom.studies.experiment import Experiment, samples
@@ -87,9 +89,9 @@ def deploy(
     kit = Kit(ann, None, parts, execution)
     check_network(kit)
     held, tested = (ann_accuracy(ann, source, execution) for source in (parts.choosing, parts.test))
-    rival = None  # before the work: what it cannot run is found out now
+    rival = theirs = None  # before the work: what it cannot run is found out now
     if against is not None and rival_arch is not None:
-        rival = rival_of(ann, parts, options.counted, against, rival_arch, tested)
+        rival, theirs = rival_of(ann, parts, options.counted, against, rival_arch, tested)
     if options.tune:
         file = folder / "tuned.npz"
         tuned = fine_tuned(ann, experiment, parts, execution, options.tune, file, data_dir=data_dir, progress=progress)
@@ -123,6 +125,9 @@ def deploy(
         Bill(report.energy_per_inference_j, report.latency_per_inference_s),
         len(parts.choosing),
         names_of(setting),
+        ()
+        if theirs is None
+        else caveats([replace(one, workload_id="") for one in (report, theirs)], (options.machine, str(against))),
     )
     write_json(folder / "deployment.json", done)
     return done
@@ -243,8 +248,10 @@ def write_chosen(bench: Bench, setting: Setting, fit: Fit, experiment: Experimen
     return report
 
 
-def rival_of(ann: Network, parts: Splits, counted: int, machine: str, arch: AbstractArch, accuracy: float) -> Rival:
-    """The ANN on another machine, one pass an inference, activations of 8 bits (of which a measured device takes no notice)."""
+def rival_of(
+    ann: Network, parts: Splits, counted: int, machine: str, arch: AbstractArch, accuracy: float
+) -> tuple[Rival, Report]:
+    """The ANN on another machine, one pass an inference, activations of 8 bits (of which a measured device takes no notice); its report."""
     from spikeloom.snn.execute import Execution
     from spikeloom.snn.record import record
     from spikeloom.transform.prepare import prepare
@@ -258,7 +265,12 @@ def rival_of(ann: Network, parts: Splits, counted: int, machine: str, arch: Abst
     report = evaluate(lower(rounded, record(rounded, shown, execution)), arch, label=machine)
     energy, latency = report.energy_per_inference_j, report.latency_per_inference_s
     bills = {"given": Bill(energy, latency), "dynamic": Bill(energy - standby(report) / report.num_samples, latency)}
-    return Rival(machine, accuracy, {**bills, "board": bills["given"]}, report.warnings)
+    overhead: dict[str, Bill] = {}
+    if report.whole:
+        seconds, above, joules = fixed(report)
+        bills["board"] = bills["given"]
+        overhead = {"dynamic": Bill(above, seconds), "board": Bill(joules, seconds)}
+    return Rival(machine, accuracy, bills, report.warnings, overhead), report
 
 
 def write_json(path: Path, done: Deployment) -> None:
@@ -266,7 +278,7 @@ def write_json(path: Path, done: Deployment) -> None:
     content: dict[str, Any] = {"format": DEPLOYMENT_FORMAT, "version": VERSION, **asdict(done)}
     more = [content[key] for key in ("no_exit", "rival") if content[key] is not None]
     for row in (*content["rows"], content["chosen"], *more):
-        for bill in row["bills"].values():
+        for bill in (*row["bills"].values(), *row.get("fixed", {}).values()):
             bill |= {"power_w": Bill(**bill).power_w, "edp_js": Bill(**bill).edp_js}
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What each priced action is for: neurons, DRAM, SRAM or computing. Every instance of every machine is listed; none is guessed."""
+"""What each priced action is for: neurons, DRAM, SRAM or computing, from the purposes of instances (`core.purposes`)."""
 
 from __future__ import annotations
 
@@ -7,44 +7,28 @@ from collections.abc import Mapping
 from spikeloom.components import load_table
 from spikeloom.core.arch import AbstractArch
 from spikeloom.core.efficiency import SHARES, Share
+from spikeloom.core.purposes import PURPOSES as LISTED
+from spikeloom.core.purposes import Purpose
 from spikeloom.core.report import Report
 from spikeloom.cost import standing
 from spikeloom.errors import CostError
 
-#: Share -> instances, or ``instance.action`` where an instance does several things, by model.
-_LISTED: Mapping[str, Mapping[Share, tuple[str, ...]]] = {
-    "spikex": {
-        "compute": ("array", "pe"),
-        "neuron": ("pe.update", "pe.leak", "vmem"),
-        "sram": ("lbuf_weight", "lbuf_act", "glb_weight", "glb_act"),
-        "dram": ("dram", "dram_weight", "dram_act", "dram_out"),
-    },
-    "sata": {
-        "compute": ("mac", "spad"),
-        "neuron": ("lif",),
-        "sram": ("glb_ifmap", "glb_weight", "glb_ofmap", "glb_psum"),
-        "dram": ("dram_ifmap", "dram_weight", "dram_ofmap", "dram_psum"),
-    },
-    "systolic": {  # an ANN's "neuron" is what rescales, rounds and rectifies
-        "compute": ("array", "pe", "vector", "out.join"),
-        "neuron": ("out",),
-        "sram": ("glb_ifmap", "glb_weight", "glb_ofmap"),
-        "dram": ("dram", "dram_ifmap", "dram_weight", "dram_ofmap", "dram_psum", "dram_membrane"),
-    },
-    "spikesim": {  # wires count as memory; weights never move
-        "compute": ("crossbar", "adc", "mux", "subtractor"),
-        "neuron": ("neuron",),
-        "sram": ("temp_buffer", "tile_buffer", "htree", "memory", "mesh"),
-    },
-    "loihi": {
-        "compute": ("synapse",),
-        "neuron": ("soma",),
-        "sram": ("axon", "router", "link"),
-    },  # messages as wires; weights never move
-    "edge": {"compute": ("device",)},  # a whole stick: what its parts draw was not measured
+#: Purpose -> what it counts as here: wires and messages as memory, a clock as what it drives, a whole stick as computing.
+_AS: Mapping[Purpose, Share] = {
+    "compute": "compute",
+    "neuron": "neuron",
+    "on-chip memory": "sram",
+    "off-chip memory": "dram",
+    "link": "sram",
+    "clock and leakage": "compute",
+    "host": "leakage",
+    "whole board measured": "compute",
 }
+#: Model -> instance, or ``instance.action`` -> share, of machines of inference.
 PURPOSES: Mapping[str, Mapping[str, Share]] = {
-    model: {name: share for share, names in listed.items() for name in names} for model, listed in _LISTED.items()
+    model: {name: _AS[purpose] for name, purpose in listed.items()}
+    for model, listed in LISTED.items()
+    if "training" not in listed.values()
 }
 #: Model -> instances that only move weights.
 WEIGHTS: Mapping[str, frozenset[str]] = {
@@ -82,7 +66,7 @@ def share_of(model: str, key: str) -> Share:
     if found is None:
         raise CostError(
             f"{model}: nothing says what '{key}' is for; expected one of {', '.join(purposes) or 'no instance at all'}; list it in "
-            "spikeloom.studies.shares"
+            "spikeloom.core.purposes"
         )
     return found
 

@@ -24,6 +24,7 @@ from spikeloom.core.workload import Workload
 from spikeloom.errors import ConfigError, CostError, MappingError
 from spikeloom.evaluate import PRESETS, evaluate, load_machine
 from spikeloom.lower import lower
+from spikeloom.report.terminal import kind
 from spikeloom.studies.ann import Ann, matched_ann
 from spikeloom.studies.remedies import SYNAPSE_KINDS, Subject, savings
 from spikeloom.studies.shares import PURPOSES, RUNS_THE_ANN, shares
@@ -139,21 +140,24 @@ def truly_efficient(
     def run(work: Workload, arch: AbstractArch) -> Report:
         return evaluate(work, arch, threads=threads)
 
-    bills = [_bill(matched, arch, run)[0] for _, arch in loaded]
+    bills = [_bill(matched, arch, run) for _, arch in loaded]
+    measured = any(theirs.whole for _, theirs in bills if theirs is not None)
     sample = _Resamples(network, trace, seed)
     found = []
     for index, (label, arch) in enumerate(loaded):
         bill, report = _bill(workload, arch, run)
         if report is None:
-            found.append(OnMachine(label, arch.table, bill, bills[index]))
+            found.append(OnMachine(label, arch.table, bill, bills[index][0]))
         else:
             rivals = [
                 (rival.energy, name)
-                for rival, (name, other) in zip(bills, loaded, strict=True)
-                if not rival.refused and _same_prices(arch, other)
+                for (rival, theirs), (name, other) in zip(bills, loaded, strict=True)
+                if theirs is not None and kind(report) == kind(theirs) and _same_prices(arch.table, other.table)
             ]
             subject = Subject(network, trace, workload, arch, report, run, exits)
-            found.append(_on_machine(label, subject, bill, bills[index], min(rivals, default=None), sample))
+            one = _on_machine(label, subject, bill, bills[index][0], min(rivals, default=None), sample)
+            limits = report.limits if measured else ()
+            found.append(replace(one, warnings=(*one.warnings, *limits), kind=kind(report)))
         if progress is not None:
             progress("study", index + 1, len(loaded), {})
     return TrulyEfficient(
@@ -171,10 +175,10 @@ def truly_efficient(
     )
 
 
-def _same_prices(one: AbstractArch, other: AbstractArch) -> bool:
-    """Whether two machines pay the same for memory and both count, or both print what a tool prints; arithmetic may differ."""
-    priced = [[e for e in load_table(arch.table).entries if e.kind in ("sram", "dram")] for arch in (one, other)]
-    return priced[0] == priced[1] and getattr(one, "fidelity", "trace") == getattr(other, "fidelity", "trace")
+def _same_prices(one: str, other: str) -> bool:
+    """Whether two component tables are the same or say the same of memory; arithmetic may differ."""
+    priced = [[e for e in load_table(table).entries if e.kind in ("sram", "dram")] for table in (one, other)]
+    return one == other or (priced[0] == priced[1] and bool(priced[0]))
 
 
 def _given(network: Network, trace: SpikeTrace, steps: int) -> Ann:
