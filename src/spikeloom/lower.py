@@ -199,6 +199,9 @@ def draw(rates: RateWorkload) -> Workload:
         )
         trace = SpikeTrace(rates.num_steps, rates.num_samples, {rate.name: arrival})
         layer = lower(network, trace).layers[0]
+        if rate.overhang:
+            rows, cols = (n - k for n, k in zip(layer.framed_extent, rate.kernel, strict=True))
+            layer = replace(layer, P=-(-rows // rate.stride[0]) + 1, Q=-(-cols // rate.stride[1]) + 1)
         if rate.weight_density is not None:
             shape = (layer.K, layer.C // layer.groups, layer.R, layer.S)
             kept = (generator.random(shape) < rate.weight_density).astype(np.int8)

@@ -35,14 +35,14 @@ from spikeloom.core.nodes import (
 )
 from spikeloom.core.report import Report
 from spikeloom.core.trace import Arrival, Levels, Spikes, SpikeTrace
-from spikeloom.core.workload import Layer, Workload
+from spikeloom.core.workload import Layer, RateLayer, RateWorkload, Workload
 from spikeloom.cost import price
 from spikeloom.errors import MappingError
 from spikeloom.evaluate import ARCH_TYPES, PRESETS, evaluate
 from spikeloom.files.config import machine_from, machine_keys
 from spikeloom.files.results import read_reports, reports_to_json, write_reports
 from spikeloom.hw import HARDWARE
-from spikeloom.lower import lower
+from spikeloom.lower import draw, lower
 
 CARDS = Path(__file__).parents[2] / "docs" / "models"
 MACHINES = [(model, preset) for model, machine in HARDWARE.items() for preset in machine.presets]
@@ -338,6 +338,38 @@ def test_any_arrival_is_run_or_refused_by_name(arch: AbstractArch, arrival: Arri
     nodes: dict[str, Node] = {"in": Input(SHAPE), "odd": Conv2d(4, 3, (3, 3)), "neuron": IF()}
     trace = SpikeTrace(arrival.num_steps, arrival.num_samples, {"odd": arrival})
     runs_or_refuses(lower(chain("n", nodes), trace).layers[0], arch)
+
+
+#: What carries the input map itself, and what is bounded by it.
+MAP_TRAFFIC = {f"{part}_{what}" for part in ("dram", "glb", "lbuf") for what in ("act", "ifmap")} | {"dram"}
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "groups"),
+    [((20, 19), (3, 3), (2, 2), 1), ((9, 11), (3, 2), (4, 3), 2), ((8, 7), (1, 1), (3, 2), 4), ((6, 6), (2, 3), (5, 2), 1)],
+)  # fmt: skip
+def test_windows_that_hang_over_the_border_do_as_on_a_map_with_silent_rows_behind(
+    arch: AbstractArch, size: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int], groups: int
+) -> None:
+    """But for moving the map, which has no such rows. The third case has windows that lie outside altogether."""
+    if getattr(arch, "fidelity", "trace") == "tool" or arch.model == "sata-training":
+        return  # tools take the size of the output from that of the map
+    layer = RateLayer("a", "conv2d", (4, *size), 8, 0.4, kernel, stride, groups=groups, overhang=True)
+    work = draw(RateWorkload((layer,), T, N))
+    made = work.layers[0]
+    reached = [(out - 1) * stride[d] + kernel[d] for d, out in enumerate((made.P, made.Q))]
+    assert tuple(math.ceil((size[d] - kernel[d] + stride[d]) / stride[d]) for d in range(2)) == (made.P, made.Q)
+    rows, cols = (max(size[d], reached[d]) for d in range(2))
+    assert (rows, cols) != size
+    levels = np.zeros((T, N, 4, rows, cols), bool)
+    levels[..., : size[0], : size[1]] = made.arrival.unpack()  # type: ignore[union-attr]
+    whole = replace(made, H=rows, W=cols, arrival=Spikes.pack(levels))
+    hanging, silent = (counted(replace(work, layers=(each,)), arch) for each in (made, whole))
+    for key, n in silent.actions.items():
+        if arch.model not in RUNS_THE_ANN or key[2] == "mac":
+            assert hanging.actions[key] == n or (key[1] in MAP_TRAFFIC and hanging.actions[key] < n)
+    if arch.model not in RUNS_THE_ANN:  # its time is that of moving maps
+        assert (hanging.cycles, hanging.statistics) == (silent.cycles, silent.statistics)
 
 
 def test_a_recurrent_layer_is_run_or_refused_by_name(arch: AbstractArch) -> None:

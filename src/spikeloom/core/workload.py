@@ -34,6 +34,7 @@ class Layer:
     """One layer as a loop nest over T N K C P Q R S, with what arrived and what is known to have left.
 
     arrival: map shape (C, H, W); a linear layer has H = W = R = S = P = Q = 1.
+    P, Q: the last windows may hang over the far border of the padded map, where they meet nothing.
     out: output spikes with map shape (K, P, Q), or None when unknown.
     weight: shape (K, C/groups, R, S), or None.
     stored_kernel: (R, S) of the weights as stored when a folded pool repeats them by index, else None.
@@ -74,6 +75,15 @@ class Layer:
     def stored_extent(self) -> tuple[int, int]:
         """Kernel extent (R, S) of the weights as stored."""
         return self.stored_kernel or (self.R, self.S)
+
+    @property
+    def framed_extent(self) -> tuple[int, int]:
+        """Rows and columns of the map with its padding, as far as the windows reach at least."""
+        reached = [
+            (out - 1) * self.stride[d] + (kernel - 1) * self.dilation[d] + 1
+            for d, (out, kernel) in enumerate(((self.P, self.R), (self.Q, self.S)))
+        ]
+        return max(self.H + 2 * self.padding[0], reached[0]), max(self.W + 2 * self.padding[1], reached[1])
 
     @property
     def num_steps(self) -> int:
@@ -184,7 +194,11 @@ class Workload:
 
 @dataclass(frozen=True)
 class RateLayer:
-    """A layer known by its shape and firing rate only. firing_rate: of its input, 0..1."""
+    """A layer known by its shape and firing rate only.
+
+    firing_rate: of its input, 0..1. overhang: the last window may hang over the far border, as in SCALE-Sim:
+    P = ceil((H + 2 padding - R) / s) + 1; else the floor of it.
+    """
 
     name: str
     kind: str
@@ -197,6 +211,7 @@ class RateLayer:
     groups: int = 1
     weight_bits: int = 8
     weight_density: float | None = None
+    overhang: bool = False
 
 
 @dataclass(frozen=True)

@@ -271,12 +271,13 @@ def _tally(layer: Layer, arch: SpikesimArch) -> Tally:
     firsts = range(grid.channels, layer.C, grid.channels)
     every = Spikes.pack(np.ones((T, 1), bool)).packed.reshape(-1, 1, 1, 1)
     (p, q), (u, v), (a, b) = layer.padding, layer.stride, layer.dilation
+    far = tuple(n - inner - pad for n, inner, pad in zip(layer.framed_extent, (layer.H, layer.W), (p, q), strict=True))
     for plane in _planes(layer):
         any_pe = np.zeros_like(ever)
         for g, channels in enumerate(np.split(plane, firsts, axis=2)):
             occupied = np.bitwise_or.reduceat(channels, starts, axis=2)
             vectors[g] += np.bitwise_count(occupied).sum(axis=(0, 1, 3, 4), dtype=np.int64)
-            padded = np.pad(occupied, ((0, 0), (0, 0), (0, 0), (p, p), (q, q)))
+            padded = np.pad(occupied, ((0, 0), (0, 0), (0, 0), (p, far[0]), (q, far[1])))
             chunk = np.zeros_like(ever)
             last = grid.blocks * grid.positions - 1
             for index in range(last + 1):
