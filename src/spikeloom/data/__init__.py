@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from inspect import signature
@@ -31,7 +32,9 @@ DATASETS: Mapping[str, Callable[..., Samples]] = {
 
 
 #: What an option annotated so may be.
-_OPTION_TYPES: Mapping[str, tuple[type, ...]] = {"int": (int,), "int | None": (int, type(None)), "float": (int, float)}
+_OPTION_TYPES: Mapping[str, tuple[type, ...]] = {
+    "int": (int,), "int | None": (int, type(None)), "float": (int, float), "str": (str,),
+}  # fmt: skip
 
 
 def load(name: str, split: str, *, data_dir: Path | str | None = None, **options: Any) -> Samples:
@@ -45,7 +48,8 @@ def load(name: str, split: str, *, data_dir: Path | str | None = None, **options
         **options: of the data set, e.g. ``num_steps`` and ``dt_us`` of recordings, ``limit`` of cifar10.
 
     Raises:
-        DataError: unknown data set, split or option, or files that are absent or malformed.
+        DataError: unknown data set, split or option, files that are absent or malformed, or recordings without any event in
+            a frame. What the frames leave out of recordings is logged.
     """
     if name not in DATASETS:
         raise DataError(f"unknown data set '{name}', expected one of {', '.join(DATASETS)}")
@@ -58,7 +62,10 @@ def load(name: str, split: str, *, data_dir: Path | str | None = None, **options
         if isinstance(value, bool) or not isinstance(value, _OPTION_TYPES[expected]):
             raise DataError(f"data set '{name}': option {key}: got {value!r}, expected {expected}")
     root = data_dir if data_dir is not None else os.environ.get(DATA_VARIABLE) or None
-    return DATASETS[name](split, None if root is None else Path(root), **options)
+    found = DATASETS[name](split, None if root is None else Path(root), **options)
+    if isinstance(found, Recordings) and (note := found.note()):
+        logging.getLogger(__name__).warning(note)
+    return found
 
 
 __all__ = [
