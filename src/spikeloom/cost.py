@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from spikeloom.components.load import known_actions
 from spikeloom.components.table import Excluded, Quote, Table, describe
 from spikeloom.core.arch import AbstractArch, Charge, Component, Part
 from spikeloom.core.counts import Counts
@@ -103,6 +104,8 @@ def _own_table(counts: Counts, arch: AbstractArch, table: Table) -> Iterable[str
         kinds |= {part.component.kind for part in arch.inventory()}
         sources = dict.fromkeys(entry.source for entry in table.entries if entry.kind in kinds)
         yield f"prices are those of {arch.table}, a table of your own, which names as its sources: {'; '.join(sources)}"
+        if unasked := [kind for kind in table.kinds if kind not in kinds and kind not in known_actions()]:
+            yield f"{arch.table} prices {', '.join(unasked)}, which no part of {arch.model} is"
 
 
 def _check(counts: Counts, arch: AbstractArch, num_samples: int, layer_synops: Mapping[str, int]) -> None:
