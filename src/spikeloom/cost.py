@@ -9,8 +9,9 @@ from spikeloom.components.load import known_actions
 from spikeloom.components.table import Excluded, Quote, Table, describe
 from spikeloom.core.arch import AbstractArch, Charge, Component, Part
 from spikeloom.core.counts import Counts
-from spikeloom.core.report import LayerReport, Report
+from spikeloom.core.report import LayerReport, RealTime, Report
 from spikeloom.errors import CostError
+from spikeloom.units import format_si
 
 _Pair = tuple[str, str]
 
@@ -27,6 +28,8 @@ def price(
     workload_id: str = "",
     label: str = "",
     warnings: Iterable[str] = (),
+    sample_s: float | None = None,
+    real_time: bool = False,
 ) -> Report:
     """Price every counted action and the standby of every part.
 
@@ -35,7 +38,7 @@ def price(
     instance in a layer = sum over its parts of copies * W * layer latency; where layers overlap in time
     (``Counts.beside``) each layer carries its share of the total time, so that leakage is power times latency. Area of
     an instance = sum of copies * area. A part whose leakage or area the table excludes is left out with a warning;
-    the area is None when no part has one.
+    the area is None when no part has one. In real time a sample lasts at least ``sample_s``, and what leaks does so meanwhile.
 
     Args:
         counts: what happened, over all samples.
@@ -48,6 +51,8 @@ def price(
         workload_id: content hash of the workload.
         label: what the user called the machine.
         warnings: what the workload and the mapping already warned about.
+        sample_s: time in which a sample arrives, T dt, where the trace has a clock.
+        real_time: also bill the wait for it; needs sample_s.
 
     Raises:
         CostError: a counted action without a charge, a component or an action without a sourced price, a part outside
@@ -79,6 +84,18 @@ def price(
             )
         )
     said = [*counts.warnings, *warnings, *arch.notes(), *_own_table(counts, arch, table), *not_leaking, *without_area]
+    waited = None
+    if real_time and sample_s is not None and watts:
+        idle_s = sum(max(0.0, sample_s - n / arch.clock) for n in counts.by_sample(num_samples))
+        energy_j = sum(layer.energy_j for layer in layers) + sum(watts.values()) * idle_s
+        waited = RealTime(sample_s, latency_s + idle_s, energy_j)
+    elif real_time:
+        said.append(f"nothing that leaks on {arch.model} is priced, so there is no bill in real time")
+    elif sample_s is not None and watts:
+        said.append(
+            f"a sample arrives in {format_si(sample_s, 's').strip()} (T dt_s): waiting for it is not billed; real time (--real-time) "
+            "bills leakage over it"
+        )
     if counts.expected:
         said.append("the counts are expected values of a rate-driven or tool-faithful model, not events of a trace")
     return Report(
@@ -93,6 +110,7 @@ def price(
         warnings=tuple(dict.fromkeys(said)),
         workload_id=workload_id,
         label=label,
+        real_time=waited,
     )
 
 

@@ -27,12 +27,25 @@ class LayerReport:
 
 
 @dataclass(frozen=True)
+class RealTime:
+    """A bill in which each sample lasts at least ``sample_s`` = T dt, sums over the samples.
+
+    latency_s: of each sample the longer of its latency and sample_s. energy_j: the work, and leakage over all of latency_s.
+    """
+
+    sample_s: float
+    latency_s: float
+    energy_j: float
+
+
+@dataclass(frozen=True)
 class Report:
     """What one machine spent on one workload. All figures are sums over the samples; ``per_inference`` holds means.
 
     area: square metres keyed by instance, or None when no part has a sourced area.
     sources: where each price came from, keyed like the energies.
     label: what the user called the machine.
+    real_time: the bill with waiting, where it was asked for and something leaks.
     """
 
     model: str
@@ -46,6 +59,7 @@ class Report:
     warnings: tuple[str, ...] = ()
     workload_id: str = ""
     label: str = ""
+    real_time: RealTime | None = None
 
     @property
     def energy_j(self) -> float:

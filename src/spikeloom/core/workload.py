@@ -168,6 +168,7 @@ class Workload:
     shapes_only: the layer list of a tool; its silence stands for spikes that are not known.
     delay: steps after which a spike acts, 0 or 1, as in `SpikeTrace`.
     drawn: from shapes and firing rates, in which no layer names what feeds it.
+    dt_s: length of a step where the samples have a clock, seconds; no machine's work depends on it, nor does the id.
     """
 
     layers: tuple[Layer, ...]
@@ -178,6 +179,7 @@ class Workload:
     shapes_only: bool = False
     delay: int = 0
     drawn: bool = False
+    dt_s: float | None = None
 
     @cached_property
     def id(self) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import isclose, isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
 
-from spikeloom.core.report import LayerReport, Report, Trial
+from spikeloom.core.report import LayerReport, RealTime, Report, Trial
 from spikeloom.errors import FileError
 from spikeloom.files.atomic import replacing
 from spikeloom.files.schema import first_problem
@@ -67,6 +67,12 @@ class _Layer(_Schema):
     utilisation: dict[str, _Real] = {}
 
 
+class _RealTime(_Schema):
+    sample_s: _Real
+    latency_s: _Real
+    energy_j: _Real
+
+
 class _Machine(_Schema):
     model: StrictStr
     arch: dict[str, Any]
@@ -78,6 +84,7 @@ class _Machine(_Schema):
     area_m2: dict[str, _Real] | None = None
     workload_id: StrictStr = ""
     label: StrictStr = ""
+    real_time: _RealTime | None = None
 
 
 class _Reports(_Schema):
@@ -252,7 +259,14 @@ def _machine(report: Report) -> dict[str, Any]:
         "area_m2": report.area,
         "workload_id": report.workload_id,
         "label": report.label,
+        "real_time": None if report.real_time is None else _real_time(report.real_time, report.num_samples),
     }
+
+
+def _real_time(found: RealTime, num_samples: int) -> dict[str, Any]:
+    latency, energy = found.latency_s / num_samples, found.energy_j / num_samples
+    mean = {"latency_s": latency, "energy_j": energy, "edp_js": latency * energy}
+    return {**asdict(found), "per_inference": mean}
 
 
 def _report(machine: _Machine, where: str) -> Report:
@@ -279,6 +293,7 @@ def _report(machine: _Machine, where: str) -> Report:
         warnings=machine.warnings,
         workload_id=machine.workload_id,
         label=machine.label,
+        real_time=None if machine.real_time is None else RealTime(**machine.real_time.model_dump()),
     )
     sums = [
         ("total.energy_j", machine.total.energy_j, report.energy_j),

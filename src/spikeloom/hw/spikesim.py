@@ -163,7 +163,8 @@ class Spikesim(AbstractMachine[SpikesimArch]):
         total = Counts(warnings=(*run.warnings, *_warnings(run)))
         for layer in run.layers:
             total = total.then(_layer_counts(layer, arch, tallies[layer.name], hops[layer.name]))
-        return replace(total, cycles=_makespan(run, arch, tallies, sources))
+        ends = _makespan(run, arch, tallies, sources)
+        return replace(total, cycles=sum(ends), sample_cycles=ends)
 
     def utilisation(self, counts: Counts, arch: SpikesimArch, layer: str) -> dict[str, float]:
         """row_use, column_use, weight_use: rows, columns and cells of the crossbars that hold weights; pe_use: crossbars of the
@@ -364,8 +365,8 @@ def _sources(workload: Workload, run: Workload) -> dict[str, tuple[str, ...]]:
 
 def _makespan(
     run: Workload, arch: SpikesimArch, tallies: abc.Mapping[str, Tally], sources: abc.Mapping[str, tuple[str, ...]]
-) -> int:
-    """Clock cycles of all samples, one sample after the other, layers overlapping.
+) -> tuple[int, ...]:
+    """Clock cycles of each sample, one sample after the other, layers overlapping.
 
     Step t of a layer begins when its step t - 1 has ended and ``handover`` percent of step t of every layer it hears have
     passed; it does not end before they do. A layer with another number of steps waits for the last one.
@@ -389,7 +390,7 @@ def _makespan(
             begin[name][:, t] = ready
             end[name][:, t] = free = np.maximum(ready + span[name][:, t], floor)
     last = np.max([times[:, -1] for times in end.values()], axis=0)
-    return int(last.sum())
+    return tuple(last.tolist())
 
 
 def _bit_hops(
