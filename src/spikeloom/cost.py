@@ -92,10 +92,8 @@ def price(
     elif real_time:
         said.append(f"nothing that leaks on {arch.model} is priced, so there is no bill in real time")
     elif sample_s is not None and watts:
-        said.append(
-            f"a sample arrives in {format_si(sample_s, 's').strip()} (T dt_s): waiting for it is not billed; real time (--real-time) "
-            "bills leakage over it"
-        )
+        lasts = format_si(sample_s, "s").strip()
+        said.append(f"idle time is not billed: a sample lasts {lasts} (T dt_s); --real-time bills leakage over it")
     if counts.expected:
         said.append("the counts are expected values of a rate-driven or tool-faithful model, not events of a trace")
     return Report(

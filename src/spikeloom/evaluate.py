@@ -151,8 +151,7 @@ def evaluate(
     """
     if real_time and workload.dt_s is None:
         raise ConfigError(
-            f"{workload.source or 'the workload'}: real time needs the length of a step and there is no dt_s; record a trace whose frames "
-            "have a length, or leave --real-time out"
+            "real time needs the length of a step (dt_s), and these spikes have none; leave --real-time out"
         )
     machine = HARDWARE[arch.model]
     run = machine.runs(workload, arch)

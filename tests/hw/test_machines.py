@@ -340,6 +340,58 @@ def test_any_arrival_is_run_or_refused_by_name(arch: AbstractArch, arrival: Arri
     runs_or_refuses(lower(chain("n", nodes), trace).layers[0], arch)
 
 
+def uneven() -> Workload:
+    """Samples of very different densities, 1 ms a step."""
+    rng, shapes = np.random.default_rng(4), {"conv1": (2, 6, 6), "conv2": (5, 6, 6), "fc": (16,)}
+    density = np.array([0.0, 0.9, 0.1])
+    arrivals: dict[str, Arrival] = {
+        name: Spikes.pack(rng.random((T, N, *shape)) < density.reshape(1, N, *[1] * len(shape)))
+        for name, shape in shapes.items()
+    }
+    return lower(network(), SpikeTrace(T, N, arrivals, dt_s=0.001))
+
+
+def alone(work: Workload, n: int) -> Workload:
+    """One sample of a workload of spikes without records of outputs."""
+    layers = []
+    for layer in work.layers:
+        assert isinstance(layer.arrival, Spikes)
+        out = None if layer.out is None else replace(layer.out, packed=layer.out.packed[:, n : n + 1])
+        layers.append(
+            replace(layer, arrival=replace(layer.arrival, packed=layer.arrival.packed[:, n : n + 1]), out=out)
+        )
+    return replace(work, layers=tuple(layers), num_samples=1)
+
+
+def test_cycles_of_a_sample_are_those_of_the_sample_alone(arch: AbstractArch) -> None:
+    found = counted(uneven(), arch).by_sample(N)
+    assert sum(found) == counted(uneven(), arch).cycles
+    if getattr(arch, "fidelity", "trace") == "trace":  # a tool takes one sparsity for all samples
+        assert found == tuple(counted(alone(uneven(), n), arch).cycles for n in range(N))
+
+
+def test_in_real_time_each_sample_lasts_its_frames_at_least_and_leakage_as_long(arch: AbstractArch) -> None:
+    """Against one bill for each sample alone; the frames end between the shortest sample and the longest."""
+    bills = [evaluate(alone(uneven(), n), arch) for n in range(N)]
+    latencies = [bill.latency_s for bill in bills]
+    for sample_s in ((min(latencies) + max(latencies)) / 2, 10 * max(latencies), min(latencies) / 10):
+        work = replace(uneven(), dt_s=sample_s / T)
+        plain, report = evaluate(work, arch), evaluate(work, arch, real_time=True)
+        leaked = sum(joules for key, joules in plain.by("action").items() if key.endswith(".leakage"))
+        note = [line for line in plain.warnings if "--real-time" in line]
+        assert plain.real_time is None and (report.energy_j, report.latency_s) == (plain.energy_j, plain.latency_s)
+        if not any(key.endswith(".leakage") for layer in plain.layers for key in layer.energy):
+            assert report.real_time is None and not note
+            assert any("no bill in real time" in line for line in report.warnings)
+            continue
+        assert len(note) == 1 and report.real_time is not None
+        if getattr(arch, "fidelity", "trace") == "trace":
+            expected_s = sum(max(latency, sample_s) for latency in latencies)
+            power = leaked / plain.latency_s
+            assert report.real_time.latency_s == pytest.approx(expected_s, rel=1e-12)
+            assert report.real_time.energy_j == pytest.approx(plain.energy_j - leaked + power * expected_s, rel=1e-9)
+
+
 #: What carries the input map itself, and what is bounded by it.
 MAP_TRAFFIC = {f"{part}_{what}" for part in ("dram", "glb", "lbuf") for what in ("act", "ifmap")} | {"dram"}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import ClassVar
 
 from rich.console import Console
 
@@ -30,9 +31,7 @@ def caution(warnings: Sequence[tuple[str, Sequence[str]]]) -> None:
 class _Log(logging.Handler):
     """Keeps what the package logs until a verb has done its work."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: dict[str, None] = {}
+    lines: ClassVar[dict[str, None]] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep a line, once."""

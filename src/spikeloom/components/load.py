@@ -165,15 +165,12 @@ def _entry(schema: _EntrySchema, where: str) -> Entry:
 def _check_actions(schema: _EntrySchema, known: tuple[str, ...] | None, where: str) -> None:
     if known is None:
         return
-    for i, point in enumerate(schema.points):
-        for key in point:
-            stem, _, suffix = key.rpartition("_")
-            if key not in ("width_bit", "size_kib") and stem not in (*known, *NOT_ACTIONS):
-                near = _closest(key, [f"{action}_{suffix}" for action in known] + ["area_um2", "leakage_mw"])
-                raise ConfigError(
-                    f"{where}.points[{i}]: unknown key '{key}'; the nearest known key is '{near}' (actions of {schema.kind}: "
-                    f"{', '.join(known) or 'none'})"
-                )
+    for key in schema.points[0]:  # all points have the same
+        stem, _, suffix = key.rpartition("_")
+        if key not in ("width_bit", "size_kib") and stem not in (*known, *NOT_ACTIONS):
+            near = _closest(key, [f"{action}_{suffix}" for action in known] + ["area_um2", "leakage_mw"])
+            said = f"actions of {schema.kind}: {', '.join(known) or 'none'}"
+            raise ConfigError(f"{where}: unknown key '{key}'; the nearest known key is '{near}' ({said})")
 
 
 def _point(raw: dict[str, Any], sized: bool, where: str) -> Point:

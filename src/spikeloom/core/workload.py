@@ -79,11 +79,9 @@ class Layer:
     @property
     def framed_extent(self) -> tuple[int, int]:
         """Rows and columns of the map with its padding, as far as the windows reach at least."""
-        reached = [
-            (out - 1) * self.stride[d] + (kernel - 1) * self.dilation[d] + 1
-            for d, (out, kernel) in enumerate(((self.P, self.R), (self.Q, self.S)))
-        ]
-        return max(self.H + 2 * self.padding[0], reached[0]), max(self.W + 2 * self.padding[1], reached[1])
+        rows = (self.P - 1) * self.stride[0] + (self.R - 1) * self.dilation[0] + 1
+        cols = (self.Q - 1) * self.stride[1] + (self.S - 1) * self.dilation[1] + 1
+        return max(self.H + 2 * self.padding[0], rows), max(self.W + 2 * self.padding[1], cols)
 
     @property
     def num_steps(self) -> int:

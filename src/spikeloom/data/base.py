@@ -188,9 +188,7 @@ def times_us(where: str, times: np.ndarray, offset: np.ndarray, origin: str) -> 
         DataError: an unknown origin, or what cannot be a time in microseconds.
     """
     if origin not in ORIGINS:
-        raise DataError(
-            f"{where}: origin: got '{origin}'{nearest(origin, ORIGINS)}, expected one of {', '.join(ORIGINS)}"
-        )
+        raise DataError(f"{where}: origin: got '{origin}'{nearest(origin, ORIGINS)}, expected {' or '.join(ORIGINS)}")
     if times.dtype.kind not in "iuf":
         raise DataError(f"{where}: times are {times.dtype}, expected whole microseconds")
     whole = np.floor(times) if times.dtype.kind == "f" else times
@@ -203,9 +201,7 @@ def times_us(where: str, times: np.ndarray, offset: np.ndarray, origin: str) -> 
             "microseconds: multiply times in seconds by 1e6"
         )
     if times.size and not -_LONGEST_US <= int(times.min()) <= int(times.max()) <= _LONGEST_US:
-        raise DataError(
-            f"{where}: times run from {times.min()} to {times.max()}, expected microseconds up to {_LONGEST_US}"
-        )
+        raise DataError(f"{where}: times run from {times.min()} to {times.max()}, expected at most {_LONGEST_US} us")
     found: np.ndarray = whole.astype(np.int64)
     if origin == "first-event":
         for start, stop in pairwise(offset.tolist()):

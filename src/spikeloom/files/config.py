@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -141,10 +142,8 @@ def read_topology(path: str | Path, *, rate: float, num_steps: int) -> RateWorkl
         else:
             H, W, R, S, C, K, stride = numbers
             groups = C if "DP" in row[0] else 1  # the tool's mark
-            kernel, strides = (R, S), (stride, stride)
-            layers.append(
-                RateLayer(row[0], "conv2d", (C, H, W), groups * K, rate, kernel, strides, groups=groups, overhang=True)
-            )
+            conv = RateLayer(row[0], "conv2d", (C, H, W), groups * K, rate, (R, S), (stride, stride), groups=groups)
+            layers.append(replace(conv, overhang=True))
     if not layers:
         raise ConfigError(f"{path}: holds no layer; expected a header line and a row per layer")
     return RateWorkload(tuple(layers), num_steps, source=str(path))

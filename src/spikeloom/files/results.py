@@ -67,12 +67,6 @@ class _Layer(_Schema):
     utilisation: dict[str, _Real] = {}
 
 
-class _RealTime(_Schema):
-    sample_s: _Real
-    latency_s: _Real
-    energy_j: _Real
-
-
 class _Machine(_Schema):
     model: StrictStr
     arch: dict[str, Any]
@@ -84,7 +78,7 @@ class _Machine(_Schema):
     area_m2: dict[str, _Real] | None = None
     workload_id: StrictStr = ""
     label: StrictStr = ""
-    real_time: _RealTime | None = None
+    real_time: RealTime | None = None
 
 
 class _Reports(_Schema):
@@ -259,14 +253,13 @@ def _machine(report: Report) -> dict[str, Any]:
         "area_m2": report.area,
         "workload_id": report.workload_id,
         "label": report.label,
-        "real_time": None if report.real_time is None else _real_time(report.real_time, report.num_samples),
+        **({} if report.real_time is None else _real_time(report.real_time, report.num_samples)),
     }
 
 
 def _real_time(found: RealTime, num_samples: int) -> dict[str, Any]:
-    latency, energy = found.latency_s / num_samples, found.energy_j / num_samples
-    mean = {"latency_s": latency, "energy_j": energy, "edp_js": latency * energy}
-    return {**asdict(found), "per_inference": mean}
+    mean = {"latency_s": found.latency_s / num_samples, "energy_j": found.energy_j / num_samples}
+    return {"real_time": {**asdict(found), "per_inference": mean}}
 
 
 def _report(machine: _Machine, where: str) -> Report:
@@ -293,7 +286,7 @@ def _report(machine: _Machine, where: str) -> Report:
         warnings=machine.warnings,
         workload_id=machine.workload_id,
         label=machine.label,
-        real_time=None if machine.real_time is None else RealTime(**machine.real_time.model_dump()),
+        real_time=machine.real_time,
     )
     sums = [
         ("total.energy_j", machine.total.energy_j, report.energy_j),

@@ -39,11 +39,8 @@ def comparison_table(reports: Sequence[Report]) -> Table:
         padding=(0, 1, 0, 0),
     )
     table.add_column("machine", overflow="fold")
-    for heading in (
-        *("latency", "energy", "EDP", "area"),
-        *(_USES[name] for name in uses),
-        *(("real time", "energy in it") if waiting else ()),
-    ):
+    headings = ["latency", "energy", "EDP", "area", *(_USES[name] for name in uses)]
+    for heading in headings + ["real time", "energy in it"] * waiting:
         table.add_column(heading, justify="right", no_wrap=True)
     for label, report in zip(labels(reports), reports, strict=True):
         area = report.area_m2

@@ -14,16 +14,7 @@ import numpy as np
 from spikeloom.core.network import Network
 from spikeloom.core.nodes import Conv1d, Conv2d, Linear
 from spikeloom.core.trace import SpikeTrace
-from spikeloom.data import (
-    DATASETS,
-    Augmentation,
-    Recordings,
-    Samples,
-    check_options,
-    load,
-    random_flip,
-    random_shift,
-)
+from spikeloom.data import DATASETS, Augmentation, Recordings, Samples, check_options, load, random_flip, random_shift
 from spikeloom.errors import ConfigError, DataError, NetworkError
 from spikeloom.files.atomic import make_folder
 from spikeloom.files.network import read_network, write_network
