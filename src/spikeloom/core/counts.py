@@ -16,7 +16,8 @@ class Counts:
 
     statistics: integers keyed (layer, name) that describe the schedule (utilisation) and are not priced.
     expected: True when a rate-driven or tool-faithful model returned expected (fractional) counts.
-    sample_cycles: cycles of each sample, which follow one another; empty where every sample takes the same.
+    sample_cycles: cycles of each sample, which follow one another; empty where every sample takes the same. No part of equality:
+        counts do not depend on the order of samples.
     """
 
     actions: abc.Mapping[Key, int] = field(default_factory=dict)
@@ -25,7 +26,7 @@ class Counts:
     statistics: abc.Mapping[tuple[str, str], int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     expected: bool = False
-    sample_cycles: tuple[int, ...] = ()
+    sample_cycles: tuple[int, ...] = field(default=(), compare=False)
 
     def by_sample(self, num_samples: int) -> tuple[int, ...]:
         """Cycles of each sample."""
