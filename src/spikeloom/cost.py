@@ -84,6 +84,7 @@ def price(
             )
         )
     said = [*counts.warnings, *warnings, *arch.notes(), *_own_table(counts, arch, table), *not_leaking, *without_area]
+    assert sample_s is not None or not real_time, "real time needs the time of a sample"
     waited = None
     if real_time and sample_s is not None and watts:
         idle_s = sum(max(0.0, sample_s - n / arch.clock) for n in counts.by_sample(num_samples))
