@@ -242,3 +242,25 @@ def test_an_action_may_not_be_called_leakage() -> None:
     counts = Counts({("a", "pe", "leakage"): 1}, {"a": 1}, 1)
     with pytest.raises(CostError, match=r"'pe\.leakage' is the key of standby energy"):
         price(counts, LeakingArch(), load_table("cacti32-hp"), num_samples=1, arch_fields={}, layer_synops={"a": 0})
+
+
+def test_a_chip_that_waits_for_its_camera_idles_at_its_power_by_hand() -> None:
+    """Two samples of 100 ms, one of 30 ms of work and one of 170: it idles 70 ms. 104 mW x 270 ms = 28.08 mJ."""
+    counts = Counts({}, {"a": 200}, 200, sample_cycles=(30, 170))
+    chip = Part("chip", Component("chip_frady2020", width_bit=1))
+    arch, table = TinyArch(clock=1000.0, parts=(chip,)), load_table("loihi-sanafe")
+    report = _price(counts, table, arch, num_samples=2, sample_s=0.1, real_time=True)
+    assert report.real_time is not None
+    assert report.energy_j == pytest.approx(0.104 * 0.2)
+    assert (report.real_time.sample_s, report.real_time.latency_s) == (0.1, pytest.approx(0.27))
+    assert report.real_time.energy_j == pytest.approx(0.02808)
+    assert "idle time is not billed: a sample lasts 100 ms" in " ".join(
+        _price(counts, table, arch, num_samples=2, sample_s=0.1).warnings
+    )
+
+
+def test_samples_that_differ_are_never_taken_for_alike() -> None:
+    with pytest.raises(AssertionError, match="cycles of samples that differ"):
+        Counts({}, {"a": 201}, 201).by_sample(2)
+    assert Counts({}, {"a": 4}, 4).then(Counts({}, {"b": 7}, 7, sample_cycles=(5, 2))).by_sample(2) == (7, 4)
+    assert Counts({}, {"a": 4}, 4).beside(Counts({}, {"b": 7}, 7, sample_cycles=(5, 2))).by_sample(2) == (5, 2)

@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from spikeloom.components.load import known_actions
 from spikeloom.components.table import Excluded, Quote, Table, describe
 from spikeloom.core.arch import AbstractArch, Charge, Component, Part
 from spikeloom.core.counts import Counts
 from spikeloom.core.purposes import holds
-from spikeloom.core.report import LayerReport, Report
+from spikeloom.core.report import LayerReport, RealTime, Report
 from spikeloom.errors import CostError
+from spikeloom.units import format_si
 
 _Pair = tuple[str, str]
 
@@ -28,6 +30,8 @@ def price(
     workload_id: str = "",
     label: str = "",
     warnings: Iterable[str] = (),
+    sample_s: float | None = None,
+    real_time: bool = False,
 ) -> Report:
     """Price every counted action and the standby of every part.
 
@@ -36,7 +40,7 @@ def price(
     instance in a layer = sum over its parts of copies * W * layer latency; where layers overlap in time
     (``Counts.beside``) each layer carries its share of the total time, so that leakage is power times latency. Area of
     an instance = sum of copies * area. A part whose leakage or area the table excludes is left out with a warning;
-    the area is None when no part has one.
+    the area is None when no part has one. In real time a sample lasts at least ``sample_s``, and what leaks does so meanwhile.
 
     Args:
         counts: what happened, over all samples.
@@ -49,6 +53,8 @@ def price(
         workload_id: content hash of the workload.
         label: what the user called the machine.
         warnings: what the workload and the mapping already warned about.
+        sample_s: time in which a sample arrives, T dt, where the trace has a clock.
+        real_time: also bill the wait for it; needs sample_s.
 
     Raises:
         CostError: a counted action without a charge, a component or an action without a sourced price, a part outside
@@ -80,6 +86,17 @@ def price(
             )
         )
     said = [*counts.warnings, *warnings, *arch.notes(), *_own_table(counts, arch, table), *not_leaking, *without_area]
+    assert sample_s is not None or not real_time, "real time needs the time of a sample"
+    waited = None
+    if real_time and sample_s is not None and watts:
+        idle_s = sum(max(0.0, sample_s - n / arch.clock) for n in counts.by_sample(num_samples))
+        energy_j = sum(layer.energy_j for layer in layers) + sum(watts.values()) * idle_s
+        waited = RealTime(sample_s, latency_s + idle_s, energy_j)
+    elif real_time:
+        said.append(f"nothing that leaks on {arch.model} is priced, so there is no bill in real time")
+    elif sample_s is not None and watts:
+        lasts = format_si(sample_s, "s").strip()
+        said.append(f"idle time is not billed: a sample lasts {lasts} (T dt_s); --real-time bills leakage over it")
     if counts.expected:
         said.append("the counts are expected values of a rate-driven or tool-faithful model, not events of a trace")
     paid = [key for key, charges in arch.charges().items() if charges]
@@ -96,6 +113,7 @@ def price(
         workload_id=workload_id,
         label=label,
         holds=holds(arch.purposes(), [*paid, *((instance, "leakage") for instance in watts)]),
+        real_time=waited,
     )
     return replace(report, limits=arch.beside_measured(report))
 
@@ -108,6 +126,8 @@ def _own_table(counts: Counts, arch: AbstractArch, table: Table) -> Iterable[str
         kinds |= {part.component.kind for part in arch.inventory()}
         sources = dict.fromkeys(entry.source for entry in table.entries if entry.kind in kinds)
         yield f"prices are those of {arch.table}, a table of your own, which names as its sources: {'; '.join(sources)}"
+        if unasked := [kind for kind in table.kinds if kind not in kinds and kind not in known_actions()]:
+            yield f"{arch.table} prices {', '.join(unasked)}, which no part of {arch.model} is"
 
 
 def _check(counts: Counts, arch: AbstractArch, num_samples: int, layer_synops: Mapping[str, int]) -> None:

@@ -143,6 +143,7 @@ def evaluate(
     mapping: Mapping | None = None,
     threads: int | None = None,
     cache: CountCache | None = None,
+    real_time: bool = False,
 ) -> Report:
     """Map, count and price a workload on a machine.
 
@@ -153,11 +154,17 @@ def evaluate(
         mapping: decisions made elsewhere; by default `decide`.
         threads: samples in parallel; by default all cores.
         cache: what counting may take over from earlier counts of the same spikes, e.g. a dict; the report is the same.
+        real_time: also bill samples that last T dt_s at least (``Report.real_time``); needs a workload with a dt_s.
 
     Raises:
         MappingError: the machine cannot run a layer.
         CostError: a counted action has no sourced price.
+        ConfigError: real time without a dt_s.
     """
+    if real_time and workload.dt_s is None:
+        raise ConfigError(
+            "real time needs the length of a step (dt_s), and these spikes have none; leave --real-time out"
+        )
     machine = HARDWARE[arch.model]
     run = machine.runs(workload, arch)
     counts = machine.count(workload, arch, mapping or decide(workload, arch), threads=threads, cache=cache)
@@ -171,4 +178,6 @@ def evaluate(
         utilisation={layer.name: machine.utilisation(counts, arch, layer.name) for layer in run.layers},
         workload_id=workload.id,
         label=label,
+        sample_s=None if workload.dt_s is None else workload.num_steps * workload.dt_s,
+        real_time=real_time,
     )

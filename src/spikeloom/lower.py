@@ -72,7 +72,9 @@ def lower(network: Network, trace: SpikeTrace) -> Workload:
             if name in records:
                 _check_record(name, what, records[name], arrival, shapes[name])
         layers.append(_layer(network, trace, name, arrival, sources[0], shapes[name]))
-    return Workload(_with_branches(layers), trace.num_steps, trace.num_samples, trace.source, delay=trace.delay)
+    return Workload(
+        _with_branches(layers), trace.num_steps, trace.num_samples, trace.source, delay=trace.delay, dt_s=trace.dt_s
+    )
 
 
 def _with_branches(layers: list[Layer]) -> tuple[Layer, ...]:
@@ -223,6 +225,9 @@ def draw(rates: RateWorkload) -> Workload:
         )
         trace = SpikeTrace(rates.num_steps, rates.num_samples, {rate.name: arrival})
         layer = lower(network, trace).layers[0]
+        if rate.overhang:
+            rows, cols = (n - k for n, k in zip(layer.framed_extent, rate.kernel, strict=True))
+            layer = replace(layer, P=-(-rows // rate.stride[0]) + 1, Q=-(-cols // rate.stride[1]) + 1)
         if rate.weight_density is not None:
             shape = (layer.K, layer.C // layer.groups, layer.R, layer.S)
             kept = (generator.random(shape) < rate.weight_density).astype(np.int8)

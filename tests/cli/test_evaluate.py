@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from spikeloom.evaluate import evaluate, load_machine, load_workload
 from spikeloom.files.results import read_reports
+from spikeloom.files.store import read_trace, write_trace
 from tests.cli.command import spikeloom
 
 MACHINES = ("spikex", "ptb", "snn-dense", "spikex:window=8")
@@ -154,3 +156,31 @@ def test_reports_do_not_replace_a_file_of_the_machine(files: Path, tmp_path: Pat
     run = spikeloom("eval", files / "trace.npz", f"{machine}:window=2", "--json", machine)
     assert run.code == 1 and str(machine) in str(run.complaint)
     assert machine.read_text() == 'model = "spikex"\n'
+
+
+def test_real_time_bills_the_wait_beside_the_work(files: Path, tmp_path: Path) -> None:
+    """104 mW of an idle chip over 2 samples of 6 steps of 1 ms; what leaks nothing has a dash."""
+    network, trace = read_trace(files / "trace.npz")
+    timed = tmp_path / "timed.npz"
+    write_trace(timed, network, replace(trace, dt_s=0.001))
+    chips = ("loihi", "loihi:static=frady2020")
+    run = spikeloom("eval", timed, *chips, "--real-time", "--json", tmp_path / "r.json")
+    assert run.code == 0
+    assert "real time" in run.out and "energy in it" in run.out and "6 ms" in run.out
+    assert "note: loihi: nothing that leaks on loihi is priced" in run.err
+    assert max(map(len, run.out.splitlines())) <= 80
+    bare, leaking = json.loads((tmp_path / "r.json").read_text())["machines"]
+    assert "real_time" not in bare
+    expected_j = bare["total"]["energy_j"] + 0.104 * 2 * 0.006
+    assert leaking["real_time"]["energy_j"] == pytest.approx(expected_j)
+    assert leaking["real_time"]["per_inference"] == pytest.approx({"latency_s": 0.006, "energy_j": expected_j / 2})
+    assert read_reports(tmp_path / "r.json")[1].real_time is not None
+    run = spikeloom("eval", timed, "loihi:static=frady2020")
+    assert "note: idle time is not billed: a sample lasts 6 ms (T dt_s); --real-time bills leakage over it" in run.err
+    assert "idle time" not in spikeloom("eval", timed, "loihi").err
+
+
+@pytest.mark.parametrize("source", ["trace.npz", "workload.toml"])
+def test_real_time_needs_the_length_of_a_step(files: Path, source: str) -> None:
+    run = spikeloom("eval", files / source, "spikex", "--real-time")
+    assert run.complaint is not None and "dt_s" in run.complaint

@@ -16,6 +16,7 @@ from spikeloom.lower import lower
 from spikeloom.snn import execute
 from tests.cli.command import spikeloom
 from tests.cli.conftest import small_network
+from tests.data.folders import nmnist_arrays, write_nmnist_npz
 
 
 @pytest.fixture
@@ -152,3 +153,31 @@ def test_the_network_itself_is_not_replaced_by_its_trace(network: Path) -> None:
     run = spikeloom("record", network, "--limit", 2, "--out", network)
     assert run.code == 1 and run.complaint is not None and "is read here and would be replaced" in run.complaint
     assert network.read_bytes() == before
+
+
+def test_events_outside_the_frames_are_said_and_a_set_without_any_inside_is_refused(tmp_path: Path) -> None:
+    t_us = nmnist_arrays("train", 11)["train_t_us"].astype(np.int64)
+    shifted = {"train_t_us": t_us - 20_000, "test_t_us": nmnist_arrays("test", 5)["test_t_us"].astype(np.int64)}
+    write_nmnist_npz(tmp_path / "trigger", **shifted)
+    write_nmnist_npz(tmp_path / "late", **{key: times + 5_000_000 for key, times in shifted.items()})
+    text = (
+        'data = "nmnist"\nnetwork = "mlp"\n[network_options]\nwidth = 0.02\nbatch_norm = false\n'
+        '[train]\nnum_steps = 3\nencoding = "events"\nepochs = 1\n'
+    )
+    (tmp_path / "e.toml").write_text(text)
+    words = ("train", tmp_path / "e.toml", "--out", tmp_path / "run", "--data-dir")
+    run = spikeloom(*words, tmp_path / "late")
+    assert run.complaint is not None
+    assert f"no event lies in a frame: {len(t_us)} behind the last of 3 frames" in run.complaint.replace(",", "")
+    assert not (tmp_path / "run" / "network.npz").exists()
+    run = spikeloom(*words, tmp_path / "trigger")
+    early, late = int((t_us < 20_000).sum()), int((t_us >= 50_000).sum())
+    assert (
+        f"note: nmnist/train: of {len(t_us)} events {early} before the first and {late} behind the last of 3" in run.err
+    )
+    run = spikeloom("record", tmp_path / "run" / "network.npz", "--data-dir", tmp_path / "trigger")
+    late = int((shifted["test_t_us"] >= 30_000).sum())
+    assert run.code == 0
+    assert f"note: nmnist/test: of 260 events {late} behind the last of 3" in run.err
+    (tmp_path / "e.toml").write_text(text + '[data_options]\norigin = "first-event"\n')
+    assert spikeloom(*words, tmp_path / "late", "--fresh").code == 0

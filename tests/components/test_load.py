@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from importlib import resources
 from pathlib import Path
 
 import pytest
 
-from spikeloom.components import Excluded, Quote, load_table
+from spikeloom.components import PARTS, TABLES, Excluded, Quote, load_table
+from spikeloom.components.load import known_actions
 from spikeloom.core.arch import Component
+from spikeloom.core.workload import RateLayer, RateWorkload
 from spikeloom.errors import ConfigError, CostError
+from spikeloom.evaluate import evaluate, load_machine
+from spikeloom.hw import HARDWARE
+from spikeloom.lower import draw
 
 OWN = """
 include = ["aladdin32"]
@@ -149,3 +155,50 @@ def test_unknown_names_and_missing_files(tmp_path: Path) -> None:
         load_table("cacti32hp")
     with pytest.raises(ConfigError, match=r"absent\.toml: no such file"):
         load_table(tmp_path / "absent.toml")
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "near"),
+    [
+        ("axon", "in_pj", "'out_pj'"),
+        ("axon", "nonsense_nj", "actions of axon: out"),
+        ("soma", "acces_pj", "'access_pj'"),
+        ("chip", "read_pj", "actions of chip: none"),
+        ("sram", "wrte_fj", "'write_fj'"),
+    ],
+)
+def test_an_action_that_no_machine_asks_of_a_known_kind_is_refused(
+    tmp_path: Path, kind: str, key: str, near: str
+) -> None:
+    text = OWN.replace('"crossbar"', f'"{kind}"').replace("read_fj", key)
+    with pytest.raises(ConfigError) as caught:
+        load_table(_write(tmp_path, text))
+    for words in ("own.toml: entry[0]", f"unknown key '{key}'", near):
+        assert words in str(caught.value)
+
+
+def test_every_action_of_every_shipped_table_is_known_to_a_table_of_ones_own(tmp_path: Path) -> None:
+    """The files themselves, read as a user's own."""
+    for name in (*TABLES, *PARTS):
+        text = (resources.files("spikeloom.components") / "tables" / f"{name}.toml").read_text(encoding="utf-8")
+        assert load_table(_write(tmp_path, text)).entries == load_table(name).entries
+
+
+@pytest.mark.parametrize("model", HARDWARE)
+def test_every_price_that_a_machine_asks_for_may_stand_in_a_table_of_ones_own(model: str) -> None:
+    known = known_actions()
+    for preset in HARDWARE[model].presets:
+        arch = load_machine(preset)[1]
+        for charges in arch.charges().values():
+            for charge in charges:
+                assert charge.action in known[charge.component.kind]
+
+
+def test_a_kind_that_is_no_part_of_the_machine_is_named(tmp_path: Path) -> None:
+    point = 'source = "x"\nnode = "not stated"\nvoltage = "not stated"\nvoltage_source = "x"\nrule = "linear in width_bit"\n'
+    own = f'title = "t"\ninclude = ["cacti32-hp"]\n[[entry]]\nkind = "axn"\n{point}width_bit = [1, 1]\n'
+    own += "points = [ { width_bit = 1, anything_pj = 1, area_um2 = 1, leakage_nw = 1 } ]\n"
+    path = _write(tmp_path, own)
+    work = draw(RateWorkload((RateLayer("fc", "linear", (4,), 2, 0.5),), 2))
+    said = evaluate(work, load_machine(f"spikex:table={path}")[1]).warnings
+    assert f"{path} prices axn, which no part of spikex is" in said

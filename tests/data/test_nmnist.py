@@ -57,12 +57,45 @@ def test_frames(tmp_path: Path) -> None:
         ({"test_label": np.arange(5) + 7}, "labels are int64 from 7 to 11"),
         ({"test_id": np.arange(4)}, "4 ids for 5 labels"),
         ({"test_t_us": np.zeros((2, 130))}, "'test_t_us' has shape"),
+        ({"test_t_us": np.arange(260) - 50_000}, "no event lies in a frame: 260 before the first of 30 frames"),
+        ({"test_t_us": np.arange(260) / 1000}, "multiply times in seconds"),
+        ({"test_offset": np.array([0, 50, 30, 152, 206, 260], np.uint32)}, "offsets do not cut"),
+        ({"test_offset": np.array([0, 50.5, 101, 153, 206, 260])}, "offsets are no whole numbers"),
+        ({"test_p": np.zeros(260, bool)}, "p is bool, expected integers"),
+        ({"test_x": np.zeros(260)}, "x is float64, expected integers"),
     ],
 )
 def test_wrong_arrays(tmp_path: Path, changes: dict[str, np.ndarray], words: str) -> None:
     write_nmnist_npz(tmp_path, **changes)
     with pytest.raises(DataError, match=words):
         load("nmnist", "test", data_dir=tmp_path)
+
+
+def test_a_clock_that_starts_late(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Five recordings, a minute between them, the first event of each 1 ms behind its start."""
+    arrays = nmnist_arrays("test", 5)
+    offset, t_us = arrays["test_offset"], arrays["test_t_us"].astype(np.int64)
+    starts = np.array([int(t_us[at]) for at in offset[:-1]])
+    late = t_us + np.repeat(60_000_000 * (1 + np.arange(5)), np.diff(offset))
+    write_nmnist_npz(tmp_path / "late", test_t_us=late)
+    with pytest.raises(DataError, match=r"260 behind the last of 30 frames of 10000 us.*origin = 'first-event'"):
+        load("nmnist", "test", data_dir=tmp_path / "late")
+    counted = load("nmnist", "test", data_dir=tmp_path / "late", origin="first-event")
+    write_nmnist_npz(tmp_path / "good", test_t_us=t_us - np.repeat(starts, np.diff(offset)))
+    good = load("nmnist", "test", data_dir=tmp_path / "good")
+    assert np.array_equal(counted.batch(range(5)), good.batch(range(5)))
+    assert good.batch(range(5)).any(axis=(0, 2, 3, 4)).all()
+    caplog.clear()
+    mixed = late.copy()
+    mixed[: offset[1]] -= 60_000_000 + 20_000
+    write_nmnist_npz(tmp_path / "mixed", test_t_us=mixed)
+    load("nmnist", "test", data_dir=tmp_path / "mixed")
+    early = int((mixed[: offset[1]] < 0).sum())
+    assert early
+    assert [record.getMessage() for record in caplog.records] == [
+        f"nmnist/test: of 260 events {early} before the first and 210 behind the last of 30 frames of 10000 us from time 0 "
+        "are left out; 4 of 5 recordings have no event in a frame"
+    ]
 
 
 def test_missing_keys(tmp_path: Path) -> None:

@@ -429,12 +429,21 @@ def test_rows_of_convolutions_and_of_matrix_products(tmp_path: Path) -> None:
     rates = read_csv(path)
     assert (rates.num_steps, rates.num_samples, rates.source) == (3, 1, str(path))
     assert rates.layers == (
-        RateLayer("Conv1", "conv2d", (4, 9, 8), 5, 0.5, (3, 2), (2, 2)),
+        RateLayer("Conv1", "conv2d", (4, 9, 8), 5, 0.5, (3, 2), (2, 2), overhang=True),
         RateLayer("FC", "conv2d", (32, 6, 1), 7, 0.5),
     )
     conv, gemm = load_workload(path, rate=1.0, num_steps=3).layers
     assert (conv.P, conv.Q) == (4, 4)
     assert gemm.dense_synops() == 3 * 6 * 7 * 32 == gemm.synops
+
+
+def test_dp_in_the_name_of_a_convolution_marks_a_depthwise_layer(tmp_path: Path) -> None:
+    rows = (
+        "Conv2DP, 9, 8, 3, 2, 4, 1, 2,\nmany_DP_3, 9, 8, 3, 2, 4, 5, 2,\nDepth, 9, 8, 3, 2, 4, 5, 2,\nDP, 6, 7, 32,\n"
+    )
+    one, many, dense, gemm = load_workload(csv_file(tmp_path, HEADER + rows), rate=1.0, num_steps=1).layers
+    assert [(layer.groups, layer.C, layer.K) for layer in (one, many, dense)] == [(4, 4, 4), (4, 4, 20), (1, 4, 5)]
+    assert (gemm.groups, gemm.K, gemm.synops) == (1, 7, 6 * 7 * 32)
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ from spikeloom.errors import ConfigError, MappingError, SpikeloomError
 from spikeloom.evaluate import evaluate, load_machine
 from spikeloom.files.placement import write_placement
 from spikeloom.hw import HARDWARE
-from spikeloom.hw.loihi_arch import DAVIES, LOIHI_PRESETS, LoihiArch
+from spikeloom.hw.loihi_arch import DAVIES, LATENCIES_NS, LOIHI_PRESETS, SANAFE, LoihiArch
 from spikeloom.hw.loihi_events import Counter
 from spikeloom.hw.loihi_groups import chart_of, run_of
 from spikeloom.hw.loihi_plan import plan_of
@@ -680,6 +680,14 @@ def test_traffic_adds_up_to_what_is_counted(make: Any) -> None:
 def test_fields_that_do_not_go_together(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         LoihiArch(**fields)
+
+
+@pytest.mark.parametrize("units", [SANAFE, DAVIES])
+def test_with_a_table_of_your_own_any_latency_is_your_own(units: str) -> None:
+    """Also those that happen to be another set's; of a shipped table they are refused as before."""
+    for name, ns in LATENCIES_NS[DAVIES if units == SANAFE else SANAFE].items():
+        arch = LoihiArch(**LOIHI_PRESETS.get(units, {}) | {"table": "own.toml", f"{name}_ns": ns})
+        assert arch.ticks[name] == round(10 * ns)
 
 
 def test_a_changed_latency_and_a_table_of_your_own_are_named() -> None:

@@ -36,7 +36,7 @@ from spikeloom.core.nodes import (
 )
 from spikeloom.core.report import Report
 from spikeloom.core.trace import Arrival, Levels, Spikes, SpikeTrace
-from spikeloom.core.workload import Layer, Workload
+from spikeloom.core.workload import Layer, RateLayer, RateWorkload, Workload
 from spikeloom.cost import price
 from spikeloom.errors import MappingError
 from spikeloom.evaluate import ARCH_TYPES, PRESETS, evaluate, load_machine, load_workload
@@ -45,7 +45,7 @@ from spikeloom.files.results import read_reports, reports_to_json, write_reports
 from spikeloom.files.store import write_trace
 from spikeloom.hw import HARDWARE
 from spikeloom.hw.spikex import SpikexArch
-from spikeloom.lower import lower
+from spikeloom.lower import draw, lower
 
 CARDS = Path(__file__).parents[2] / "docs" / "models"
 MACHINES = [(model, preset) for model, machine in HARDWARE.items() for preset in machine.presets]
@@ -341,6 +341,90 @@ def test_any_arrival_is_run_or_refused_by_name(arch: AbstractArch, arrival: Arri
     nodes: dict[str, Node] = {"in": Input(SHAPE), "odd": Conv2d(4, 3, (3, 3)), "neuron": IF()}
     trace = SpikeTrace(arrival.num_steps, arrival.num_samples, {"odd": arrival})
     runs_or_refuses(lower(chain("n", nodes), trace).layers[0], arch)
+
+
+def uneven() -> Workload:
+    """Samples of very different densities, 1 ms a step."""
+    rng, shapes = np.random.default_rng(4), {"conv1": (2, 6, 6), "conv2": (5, 6, 6), "fc": (16,)}
+    density = np.array([0.0, 0.9, 0.1])
+    arrivals: dict[str, Arrival] = {
+        name: Spikes.pack(rng.random((T, N, *shape)) < density.reshape(1, N, *[1] * len(shape)))
+        for name, shape in shapes.items()
+    }
+    return lower(network(), SpikeTrace(T, N, arrivals, dt_s=0.001))
+
+
+def alone(work: Workload, n: int) -> Workload:
+    """One sample of a workload of spikes without records of outputs."""
+    layers = []
+    for layer in work.layers:
+        assert isinstance(layer.arrival, Spikes)
+        out = None if layer.out is None else replace(layer.out, packed=layer.out.packed[:, n : n + 1])
+        layers.append(
+            replace(layer, arrival=replace(layer.arrival, packed=layer.arrival.packed[:, n : n + 1]), out=out)
+        )
+    return replace(work, layers=tuple(layers), num_samples=1)
+
+
+def test_cycles_of_a_sample_are_those_of_the_sample_alone(arch: AbstractArch) -> None:
+    found = counted(uneven(), arch).by_sample(N)
+    assert sum(found) == counted(uneven(), arch).cycles
+    if getattr(arch, "fidelity", "trace") == "trace":  # a tool takes one sparsity for all samples
+        assert found == tuple(counted(alone(uneven(), n), arch).cycles for n in range(N))
+
+
+def test_in_real_time_each_sample_lasts_its_frames_at_least_and_leakage_as_long(arch: AbstractArch) -> None:
+    """Against one bill for each sample alone; the frames end between the shortest sample and the longest."""
+    bills = [evaluate(alone(uneven(), n), arch) for n in range(N)]
+    latencies = [bill.latency_s for bill in bills]
+    for sample_s in ((min(latencies) + max(latencies)) / 2, 10 * max(latencies), min(latencies) / 10):
+        work = replace(uneven(), dt_s=sample_s / T)
+        plain, report = evaluate(work, arch), evaluate(work, arch, real_time=True)
+        leaked = sum(joules for key, joules in plain.by("action").items() if key.endswith(".leakage"))
+        note = [line for line in plain.warnings if "--real-time" in line]
+        assert plain.real_time is None and (report.energy_j, report.latency_s) == (plain.energy_j, plain.latency_s)
+        if not any(key.endswith(".leakage") for layer in plain.layers for key in layer.energy):
+            assert report.real_time is None and not note
+            assert any("no bill in real time" in line for line in report.warnings)
+            continue
+        assert len(note) == 1 and report.real_time is not None
+        if getattr(arch, "fidelity", "trace") == "trace":
+            expected_s = sum(max(latency, sample_s) for latency in latencies)
+            power = leaked / plain.latency_s
+            assert report.real_time.latency_s == pytest.approx(expected_s, rel=1e-12)
+            assert report.real_time.energy_j == pytest.approx(plain.energy_j - leaked + power * expected_s, rel=1e-9)
+
+
+#: What carries the input map itself, and what is bounded by it.
+MAP_TRAFFIC = {f"{part}_{what}" for part in ("dram", "glb", "lbuf") for what in ("act", "ifmap")} | {"dram"}
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "groups"),
+    [((20, 19), (3, 3), (2, 2), 1), ((9, 11), (3, 2), (4, 3), 2), ((8, 7), (1, 1), (3, 2), 4), ((6, 6), (2, 3), (5, 2), 1)],
+)  # fmt: skip
+def test_windows_that_hang_over_the_border_do_as_on_a_map_with_silent_rows_behind(
+    arch: AbstractArch, size: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int], groups: int
+) -> None:
+    """But for moving the map, which has no such rows. The third case has windows that lie outside altogether."""
+    if getattr(arch, "fidelity", "trace") == "tool" or arch.model == "sata-training":
+        return  # tools take the size of the output from that of the map
+    layer = RateLayer("a", "conv2d", (4, *size), 8, 0.4, kernel, stride, groups=groups, overhang=True)
+    work = draw(RateWorkload((layer,), T, N))
+    made = work.layers[0]
+    reached = [(out - 1) * stride[d] + kernel[d] for d, out in enumerate((made.P, made.Q))]
+    assert tuple(math.ceil((size[d] - kernel[d] + stride[d]) / stride[d]) for d in range(2)) == (made.P, made.Q)
+    rows, cols = (max(size[d], reached[d]) for d in range(2))
+    assert (rows, cols) != size
+    levels = np.zeros((T, N, 4, rows, cols), bool)
+    levels[..., : size[0], : size[1]] = made.arrival.unpack()  # type: ignore[union-attr]
+    whole = replace(made, H=rows, W=cols, arrival=Spikes.pack(levels))
+    hanging, silent = (counted(replace(work, layers=(each,)), arch) for each in (made, whole))
+    for key, n in silent.actions.items():
+        if arch.model not in RUNS_THE_ANN or key[2] == "mac":
+            assert hanging.actions[key] == n or (key[1] in MAP_TRAFFIC and hanging.actions[key] < n)
+    if arch.model not in RUNS_THE_ANN:  # its time is that of moving maps
+        assert (hanging.cycles, hanging.statistics) == (silent.cycles, silent.statistics)
 
 
 def test_a_recurrent_layer_is_run_or_refused_by_name(arch: AbstractArch) -> None:

@@ -27,7 +27,7 @@ from spikeloom.cli import (
     train,
     validate,
 )
-from spikeloom.cli.console import complain
+from spikeloom.cli.console import complain, log
 from spikeloom.errors import SpikeloomError
 
 #: Packages of the optional extras, by import name.
@@ -37,6 +37,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    result_callback=lambda *_, **__: log.show(),  # behind what a verb printed
     rich_markup_mode=None,  # or rich would read the [defaults] of the help texts as markup
     help="One trace of real spikes, many machines, one bill.",
 )
@@ -71,6 +72,7 @@ def _options(
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
 ) -> None:
     """One trace of real spikes, many machines, one bill."""
+    log.lines.clear()
 
 
 def main() -> None:

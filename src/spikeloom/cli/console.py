@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from typing import ClassVar
 
 from rich.console import Console
 
@@ -24,3 +26,22 @@ def caution(warnings: Sequence[tuple[str, Sequence[str]]]) -> None:
     for line, named in machines.items():
         warning = line if len(named) == len(warnings) else f"{', '.join(named)}: {line}"
         err.print(f"note: {warning}", style="yellow", soft_wrap=True, markup=False)
+
+
+class _Log(logging.Handler):
+    """Keeps what the package logs until a verb has done its work."""
+
+    lines: ClassVar[dict[str, None]] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a line, once."""
+        self.lines[record.getMessage()] = None
+
+    def show(self) -> None:
+        """The lines kept, as notes."""
+        caution([("", tuple(self.lines))])
+        self.lines.clear()
+
+
+log = _Log()
+logging.getLogger("spikeloom").addHandler(log)

@@ -36,6 +36,9 @@ def evaluate(
     threads: Annotated[int | None, typer.Option(min=1, help="samples counted in parallel [all cores]")] = None,
     rate: Annotated[float | None, typer.Option(help="firing rate, for a topology")] = None,
     steps: Annotated[int | None, typer.Option(help="time steps, for a topology")] = None,
+    real_time: Annotated[
+        bool, typer.Option("--real-time", help="also bill samples that last T dt_s at least, with leakage over it")
+    ] = False,
 ) -> None:
     """Say what each machine spends on the spikes of a trace; those that cannot run it are named, with exit code 1."""
     loaded = [load_machine(spec) for spec in machines]
@@ -49,7 +52,7 @@ def evaluate(
     for label, arch in loaded:
         with err.status(f"counting on {escape(label)}"):
             try:
-                reports.append(evaluate_workload(workload, arch, label=label, threads=threads))
+                reports.append(evaluate_workload(workload, arch, label=label, threads=threads, real_time=real_time))
             except MappingError as error:  # the other machines may run it
                 refusals[label] = error
     if not reports:

@@ -137,10 +137,10 @@ def option_costs(
     cycles_LO = np.zeros((len(layers), len(options)), dtype=np.int64)
     for k, layer in enumerate(layers):
         for found in machine.scheduled(layer, arch, options, threads=threads, cache=cache):
-            actions, cycles_O = action_counts(found, arch)
+            actions, cycles_ON = action_counts(found, arch)
             for pair, counts_O in actions.items():
                 energy_LO[k] += joules[pair] * counts_O
-            cycles_LO[k] += cycles_O
+            cycles_LO[k] += cycles_ON.sum(axis=1)
     return OptionCosts(tuple(layer.name for layer in layers), options, energy_LO, cycles_LO)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import cache
 from importlib import resources
@@ -90,16 +91,26 @@ def load_table(name_or_path: str | Path) -> Table:
             f"no component table '{name}'{nearest(name, (*TABLES, *PARTS))}; shipped are {', '.join(TABLES)} "
             f"(parts: {', '.join(PARTS)}); give one of these or the path of a .toml file"
         )
-    return _parse(read_toml(path), name=path.stem, file=str(path))
+    return _parse(read_toml(path), known_actions(), name=path.stem, file=str(path))
+
+
+@cache
+def known_actions() -> Mapping[str, tuple[str, ...]]:
+    """What the shipped tables price besides area and leakage, by kind: no machine asks more of these kinds."""
+    found: dict[str, dict[str, None]] = {}
+    for entry in (entry for name in (*TABLES, *PARTS) for entry in _shipped(name).entries):
+        found.setdefault(entry.kind, {}).update(dict.fromkeys(what for what in entry.priced if what not in NOT_ACTIONS))
+    return {kind: tuple(actions) for kind, actions in found.items()}
 
 
 @cache
 def _shipped(name: str) -> Table:
     file = resources.files("spikeloom.components") / "tables" / f"{name}.toml"
-    return _parse(tomllib.loads(file.read_text(encoding="utf-8")), name=name, file=f"{name}.toml")
+    return _parse(tomllib.loads(file.read_text(encoding="utf-8")), {}, name=name, file=f"{name}.toml")
 
 
-def _parse(raw: dict[str, Any], *, name: str, file: str) -> Table:
+def _parse(raw: dict[str, Any], known: Mapping[str, tuple[str, ...]], *, name: str, file: str) -> Table:
+    """known: the actions that an entry of a kind may price; any of a kind that is not there."""
     try:
         schema = _TableSchema.model_validate(raw)
     except ValidationError as error:
@@ -116,6 +127,8 @@ def _parse(raw: dict[str, Any], *, name: str, file: str) -> Table:
         notes += _shipped(included).notes
     entries += tuple(_entry(each, f"{file}: entry[{i}]") for i, each in enumerate(schema.entry))
     _check_settled(entries, file)
+    for i, each in enumerate(schema.entry):
+        _check_actions(each, known.get(each.kind), f"{file}: entry[{i}]")
     return Table(name, schema.title, entries, tuple(dict.fromkeys(notes + schema.notes)))
 
 
@@ -147,6 +160,17 @@ def _entry(schema: _EntrySchema, where: str) -> Entry:
     )
     _check_points(entry, where)
     return entry
+
+
+def _check_actions(schema: _EntrySchema, known: tuple[str, ...] | None, where: str) -> None:
+    if known is None:
+        return
+    for key in schema.points[0]:  # all points have the same
+        stem, _, suffix = key.rpartition("_")
+        if key not in ("width_bit", "size_kib") and stem not in (*known, *NOT_ACTIONS):
+            near = _closest(key, [f"{action}_{suffix}" for action in known] + ["area_um2", "leakage_mw"])
+            said = f"actions of {schema.kind}: {', '.join(known) or 'none'}"
+            raise ConfigError(f"{where}: unknown key '{key}'; the nearest known key is '{near}' ({said})")
 
 
 def _point(raw: dict[str, Any], sized: bool, where: str) -> Point:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import abc
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 K = TypeVar("K")
@@ -16,6 +16,8 @@ class Counts:
 
     statistics: integers keyed (layer, name) that describe the schedule (utilisation) and are not priced.
     expected: True when a rate-driven or tool-faithful model returned expected (fractional) counts.
+    sample_cycles: cycles of each sample, which follow one another; empty where every sample takes the same. No part of equality:
+        counts do not depend on the order of samples.
     """
 
     actions: abc.Mapping[Key, int] = field(default_factory=dict)
@@ -24,14 +26,24 @@ class Counts:
     statistics: abc.Mapping[tuple[str, str], int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     expected: bool = False
+    sample_cycles: tuple[int, ...] = field(default=(), compare=False)
+
+    def by_sample(self, num_samples: int) -> tuple[int, ...]:
+        """Cycles of each sample."""
+        found = self.sample_cycles or (self.cycles // num_samples,) * num_samples
+        assert len(found) == num_samples and sum(found) == self.cycles, "cycles of samples that differ are to be given"
+        return found
 
     def then(self, other: Counts) -> Counts:
         """Both, one after the other: actions and cycles add."""
-        return self._joined(other, self.cycles + other.cycles, lambda a, b: a + b)
+        N = len(self.sample_cycles or other.sample_cycles)
+        samples = tuple(a + b for a, b in zip(self.by_sample(N), other.by_sample(N), strict=True)) if N else ()
+        return replace(self._joined(other, self.cycles + other.cycles, lambda a, b: a + b), sample_cycles=samples)
 
     def beside(self, other: Counts) -> Counts:
         """Both at the same time: actions add, cycles are the larger."""
-        return self._joined(other, max(self.cycles, other.cycles), max)
+        longer = self if self.cycles >= other.cycles else other
+        return replace(self._joined(other, longer.cycles, max), sample_cycles=longer.sample_cycles)
 
     def _joined(self, other: Counts, cycles: int, join: abc.Callable[[int, int], int]) -> Counts:
         layer_cycles = dict(self.layer_cycles)

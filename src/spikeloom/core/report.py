@@ -29,6 +29,18 @@ class LayerReport:
 
 
 @dataclass(frozen=True)
+class RealTime:
+    """A bill in which each sample lasts at least ``sample_s`` = T dt, sums over the samples.
+
+    latency_s: of each sample the longer of its latency and sample_s. energy_j: the work, and leakage over all of latency_s.
+    """
+
+    sample_s: float
+    latency_s: float
+    energy_j: float
+
+
+@dataclass(frozen=True)
 class Report:
     """What one machine spent on one workload. All figures are sums over the samples; ``per_inference`` holds means.
 
@@ -36,6 +48,7 @@ class Report:
     sources: where each price came from, keyed like the energies.
     label: what the user called the machine.
     holds: kinds of cost inside the bill (`core.purposes`), () where not known. limits: what limits a ratio with a measured device.
+    real_time: the bill with waiting, where it was asked for and something leaks.
     """
 
     model: str
@@ -51,6 +64,7 @@ class Report:
     label: str = ""
     holds: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()
+    real_time: RealTime | None = None
 
     @property
     def energy_j(self) -> float:

@@ -38,6 +38,7 @@ class Layer:
     """One layer as a loop nest over T N K C P Q R S, with what arrived and what is known to have left.
 
     arrival: map shape (C, H, W); a linear layer has H = W = R = S = P = Q = 1.
+    P, Q: the last windows may hang over the far border of the padded map, where they meet nothing.
     out: output spikes with map shape (K, P, Q), or None when unknown.
     weight: shape (K, C/groups, R, S), or None.
     stored_kernel: (R, S) of the weights as stored when a folded pool repeats them by index, else None.
@@ -90,6 +91,13 @@ class Layer:
     def stored_extent(self) -> tuple[int, int]:
         """Kernel extent (R, S) of the weights as stored."""
         return self.stored_kernel or (self.R, self.S)
+
+    @property
+    def framed_extent(self) -> tuple[int, int]:
+        """Rows and columns of the map with its padding, as far as the windows reach at least."""
+        rows = (self.P - 1) * self.stride[0] + (self.R - 1) * self.dilation[0] + 1
+        cols = (self.Q - 1) * self.stride[1] + (self.S - 1) * self.dilation[1] + 1
+        return max(self.H + 2 * self.padding[0], rows), max(self.W + 2 * self.padding[1], cols)
 
     @property
     def num_steps(self) -> int:
@@ -178,6 +186,7 @@ class Workload:
     shapes_only: the layer list of a tool; its silence stands for spikes that are not known.
     delay: steps after which a spike acts, 0 or 1, as in `SpikeTrace`.
     drawn: from shapes and firing rates, in which no layer names what feeds it.
+    dt_s: length of a step where the samples have a clock, seconds; no machine's work depends on it, nor does the id.
     """
 
     layers: tuple[Layer, ...]
@@ -188,6 +197,7 @@ class Workload:
     shapes_only: bool = False
     delay: int = 0
     drawn: bool = False
+    dt_s: float | None = None
 
     @cached_property
     def id(self) -> str:
@@ -204,7 +214,11 @@ class Workload:
 
 @dataclass(frozen=True)
 class RateLayer:
-    """A layer known by its shape and firing rate only. firing_rate: of its input, 0..1."""
+    """A layer known by its shape and firing rate only.
+
+    firing_rate: of its input, 0..1. overhang: the last window may hang over the far border, as in SCALE-Sim:
+    P = ceil((H + 2 padding - R) / s) + 1; else the floor of it.
+    """
 
     name: str
     kind: str
@@ -217,6 +231,7 @@ class RateLayer:
     groups: int = 1
     weight_bits: int = 8
     weight_density: float | None = None
+    overhang: bool = False
 
 
 @dataclass(frozen=True)

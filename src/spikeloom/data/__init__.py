@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from inspect import signature
@@ -16,6 +17,7 @@ from spikeloom.data.mnist import mnist
 from spikeloom.data.moving_bar import moving_bar
 from spikeloom.data.nmnist import nmnist
 from spikeloom.errors import DataError
+from spikeloom.files.schema import nearest
 
 #: Environment variable that names the folder of data sets.
 DATA_VARIABLE = "SPIKELOOM_DATA"
@@ -31,7 +33,9 @@ DATASETS: Mapping[str, Callable[..., Samples]] = {
 
 
 #: What an option annotated so may be.
-_OPTION_TYPES: Mapping[str, tuple[type, ...]] = {"int": (int,), "int | None": (int, type(None)), "float": (int, float)}
+_OPTION_TYPES: Mapping[str, tuple[type, ...]] = {
+    "int": (int,), "int | None": (int, type(None)), "float": (int, float), "str": (str,),
+}  # fmt: skip
 
 
 def load(name: str, split: str, *, data_dir: Path | str | None = None, **options: Any) -> Samples:
@@ -45,20 +49,31 @@ def load(name: str, split: str, *, data_dir: Path | str | None = None, **options
         **options: of the data set, e.g. ``num_steps`` and ``dt_us`` of recordings, ``limit`` of cifar10.
 
     Raises:
-        DataError: unknown data set, split or option, or files that are absent or malformed.
+        DataError: unknown data set, split or option, files that are absent or malformed, or recordings without any event in
+            a frame. What the frames leave out of recordings is logged.
     """
     if name not in DATASETS:
         raise DataError(f"unknown data set '{name}', expected one of {', '.join(DATASETS)}")
+    check_options(name, options)
+    root = data_dir if data_dir is not None else os.environ.get(DATA_VARIABLE) or None
+    found = DATASETS[name](split, None if root is None else Path(root), **options)
+    if isinstance(found, Recordings) and (note := found.note()):
+        logging.getLogger(__name__).warning(note)
+    return found
+
+
+def check_options(name: str, options: Mapping[str, Any]) -> None:
+    """Raise DataError for an option that data set ``name`` does not have, or of another type."""
     known = [key for key in signature(DATASETS[name]).parameters if key not in ("split", "data_dir")]
     unknown = sorted(set(options) - set(known))
     if unknown:
-        raise DataError(f"data set '{name}' has no option {', '.join(unknown)}; it has {', '.join(known) or 'none'}")
+        raise DataError(
+            f"data set '{name}' has no option {', '.join(unknown)}{nearest(unknown[0], known)}; it has {', '.join(known) or 'none'}"
+        )
     for key, value in options.items():
         expected = signature(DATASETS[name]).parameters[key].annotation
         if isinstance(value, bool) or not isinstance(value, _OPTION_TYPES[expected]):
             raise DataError(f"data set '{name}': option {key}: got {value!r}, expected {expected}")
-    root = data_dir if data_dir is not None else os.environ.get(DATA_VARIABLE) or None
-    return DATASETS[name](split, None if root is None else Path(root), **options)
 
 
 __all__ = [
@@ -68,6 +83,7 @@ __all__ = [
     "Images",
     "Recordings",
     "Samples",
+    "check_options",
     "load",
     "random_flip",
     "random_shift",

@@ -8,14 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
 from spikeloom.core.nodes import Shape
 from spikeloom.errors import DataError
+from spikeloom.files.schema import nearest
 
 Split = str
 SPLITS = ("train", "test")
+#: What the frames of a recording are counted from: time 0 of its clock, or its earliest event.
+ORIGINS = ("zero", "first-event")
+#: Longest time in microseconds, 142 years either way: more is no time, and frames of it could not be counted.
+_LONGEST_US = 2**52
+#: Recordings shorter than this (1 ms) are none where their times have fractions of a microsecond: those are seconds.
+_SHORTEST_US = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +72,8 @@ class Recordings:
     Frame k of a recording shows the events with ``t_us // dt_us == k``; with dt_us None those with
     ``(t_us - first) * num_steps // (last - first + 1) == k``, so that every recording fills its frames whatever its length.
     A pixel of a frame is 1 if it saw at least one event of that polarity (several count once). Channel 0 is polarity 0
-    (darker), channel 1 polarity 1 (brighter). Events at or after num_steps * dt_us are dropped; `dropped` counts them.
+    (darker), channel 1 polarity 1 (brighter). Events before 0 or at and after num_steps * dt_us are in no frame; `outside`
+    counts them.
 
     x, y: uint16, p: uint8, t_us: int64, all of shape (E,); recording i is events offset[i]:offset[i+1].
     offset: int64, shape (N + 1,). labels, ids: int64, shape (N,).
@@ -99,10 +109,37 @@ class Recordings:
         """Length of a step in seconds, if all recordings have the same."""
         return None if self.dt_us is None else self.dt_us / 1_000_000
 
+    @cached_property
+    def outside(self) -> tuple[int, int, int]:
+        """Events of all recordings before the first frame and behind the last, and recordings without any in a frame."""
+        before = behind = silent = 0
+        for start, stop in pairwise(self.offset.tolist()):
+            step = self._step(self.t_us[start:stop])
+            early, late = int((step < 0).sum()), int((step >= self.num_steps).sum())
+            before, behind, silent = before + early, behind + late, silent + (early + late == len(step))
+        return before, behind, silent
+
     @property
     def dropped(self) -> int:
-        """Events of all recordings that lie behind the last frame."""
-        return 0 if self.dt_us is None else int((self.t_us >= self.num_steps * self.dt_us).sum())
+        """Events of all recordings that are in no frame."""
+        return sum(self.outside[:2])
+
+    def note(self) -> str:
+        """What the frames leave out, in one line, or nothing. Raises DataError where they leave out every event."""
+        name, events, (before, behind, silent) = f"{self.name}/{self.split}", len(self.t_us), self.outside
+        frames = f"{self.num_steps} frames of {self.dt_us} us from time 0"
+        sides = [f"{n:,} before the first" for n in (before,) if n] + [f"{n:,} behind the last" for n in (behind,) if n]
+        if events and before + behind == events:
+            raise DataError(
+                f"{name}: no event lies in a frame: {' and '.join(sides)} of {frames}, times run from {self.t_us.min()} to "
+                f"{self.t_us.max()} us; frames counted from the first event of each recording: origin = 'first-event'"
+            )
+        if sides:
+            lost = f"; {silent:,} of {len(self):,} recordings have no event in a frame" if silent else ""
+            return f"{name}: of {events:,} events {' and '.join(sides)} of {frames} are left out{lost}"
+        if events and self.dt_us is not None and self.num_steps > 1 and self.t_us.max() < self.dt_us:
+            return f"{name}: every event lies in the first of {frames}; times are read as microseconds"
+        return ""
 
     def batch(self, indices: np.ndarray | Sequence[int]) -> np.ndarray:
         """Recordings ``indices`` as 0/1 frames; uint8, shape (T, len(indices), 2, H, W)."""
@@ -111,7 +148,7 @@ class Recordings:
         for n, index in enumerate(chosen):
             span = slice(int(self.offset[index]), int(self.offset[index + 1]))
             step = self._step(self.t_us[span])
-            inside = step < self.num_steps
+            inside = (step >= 0) & (step < self.num_steps)
             frames[step[inside], n, self.p[span][inside], self.y[span][inside], self.x[span][inside]] = 1
         return frames
 
@@ -142,6 +179,34 @@ class Recordings:
 
 
 Samples = Images | Recordings
+
+
+def times_us(where: str, times: np.ndarray, offset: np.ndarray, origin: str) -> np.ndarray:
+    """Times of events as whole microseconds from ``origin``; int64. offset: as in `Recordings`.
+
+    Raises:
+        DataError: an unknown origin, or what cannot be a time in microseconds.
+    """
+    if origin not in ORIGINS:
+        raise DataError(f"{where}: origin: got '{origin}'{nearest(origin, ORIGINS)}, expected {' or '.join(ORIGINS)}")
+    if times.dtype.kind not in "iuf":
+        raise DataError(f"{where}: times are {times.dtype}, expected whole microseconds")
+    whole = np.floor(times) if times.dtype.kind == "f" else times
+    span = [times[start:stop] for start, stop in pairwise(offset.tolist()) if stop > start]
+    if not np.isfinite(times).all():
+        raise DataError(f"{where}: {int((~np.isfinite(times)).sum()):,} of {len(times):,} times are not finite")
+    if (whole != times).any() and all(np.ptp(each) < _SHORTEST_US for each in span):
+        raise DataError(
+            f"{where}: times run from {times.min():g} to {times.max():g} in fractions, and no recording lasts {_SHORTEST_US}; expected "
+            "microseconds: multiply times in seconds by 1e6"
+        )
+    if times.size and not -_LONGEST_US <= int(times.min()) <= int(times.max()) <= _LONGEST_US:
+        raise DataError(f"{where}: times run from {times.min()} to {times.max()}, expected at most {_LONGEST_US} us")
+    found: np.ndarray = whole.astype(np.int64)
+    if origin == "first-event":
+        for start, stop in pairwise(offset.tolist()):
+            found[start:stop] -= found[start:stop].min(initial=_LONGEST_US)
+    return found
 
 
 def check_split(name: str, split: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spikeloom.data.base import Recordings, check_split
+from spikeloom.data.base import Recordings, check_split, times_us
 from spikeloom.data.files import check_labels, dataset_folder, read_arrays
 from spikeloom.errors import DataError
 
@@ -16,7 +16,9 @@ _EVENT_BYTES = 5
 _FOLDERS = {"train": "Train", "test": "Test"}
 
 
-def nmnist(split: str, data_dir: Path | None = None, *, num_steps: int = 30, dt_us: int | None = 10_000) -> Recordings:
+def nmnist(
+    split: str, data_dir: Path | None = None, *, num_steps: int = 30, dt_us: int | None = 10_000, origin: str = "zero"
+) -> Recordings:
     """2 x 34 x 34 recordings of about 300 ms, 10 classes.
 
     Read from ``nmnist/nmnist_800_100.npz`` (800 and 100 recordings; keys ``{split}_{x,y,p,t_us,offset,label,id}``) or from the
@@ -26,8 +28,9 @@ def nmnist(split: str, data_dir: Path | None = None, *, num_steps: int = 30, dt_
         split: "train" or "test".
         data_dir: folder that holds ``nmnist/``.
         num_steps: frames of a recording.
-        dt_us: length of a frame in microseconds (events behind the last frame are dropped and counted), or None to spread every
+        dt_us: length of a frame in microseconds (events outside the frames are dropped and counted), or None to spread every
             recording over all frames.
+        origin: what frames are counted from: "zero" of the clock, or the "first-event" of each recording.
 
     Raises:
         DataError: the files are absent, damaged or hold something else.
@@ -45,11 +48,14 @@ def nmnist(split: str, data_dir: Path | None = None, *, num_steps: int = 30, dt_
     else:
         raise DataError(f"{folder} holds neither {_ARCHIVE} nor a folder '{_FOLDERS[split]}'; put N-MNIST there")
     labels = check_labels(where, labels, 10)
+    offset, stated = offset.astype(np.int64), offset
+    if (offset != stated).any():
+        raise DataError(f"{where}: offsets are no whole numbers")
     _check_events(where, x, y, p, t_us, offset, len(labels))
     if len(ids) != len(labels):
         raise DataError(f"{where}: {len(ids)} ids for {len(labels)} labels")
     return Recordings(
-        "nmnist", split, x, y, p, t_us.astype(np.int64), offset.astype(np.int64), labels, ids.astype(np.int64),
+        "nmnist", split, x, y, p, times_us(where, t_us, offset, origin), offset, labels, ids.astype(np.int64),
         (2, _SIDE, _SIDE), 10, num_steps, dt_us,
     )  # fmt: skip
 
@@ -96,5 +102,7 @@ def _check_events(
             f"{where}: x, y, p, t_us have {len(x)}, {len(y)}, {len(p)}, {len(t_us)} events, expected equal numbers"
         )
     for name, values, end in (("x", x, _SIDE), ("y", y, _SIDE), ("p", p, 2)):
+        if values.dtype.kind not in "iu":
+            raise DataError(f"{where}: {name} is {values.dtype}, expected integers")
         if values.size and not (values.min() >= 0 and values.max() < end):
             raise DataError(f"{where}: {name} runs from {values.min()} to {values.max()}, expected 0..{end - 1}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -108,7 +109,9 @@ def read_topology(path: str | Path, *, rate: float, num_steps: int) -> RateWorkl
     """Read a SCALE-Sim topology: rows ``name, H, W, R, S, C, K, stride`` (convolutions) or ``name, M, N, K`` (GEMM).
 
     rate: firing rate of every input, which the format lacks. A GEMM row is a linear layer of K inputs and N outputs
-    applied at M positions, that is a 1x1 convolution on an M x 1 map. Raises ConfigError naming file and line.
+    applied at M positions, that is a 1x1 convolution on an M x 1 map. Windows hang over the far border as the tool's do
+    (``RateLayer.overhang``), and a convolution with DP in its name is depthwise: K filters for every channel, each on that
+    channel alone. Raises ConfigError naming file and line.
     """
     layers: list[RateLayer] = []
     try:
@@ -138,7 +141,9 @@ def read_topology(path: str | Path, *, rate: float, num_steps: int) -> RateWorkl
             layers.append(RateLayer(row[0], "conv2d", (K, M, 1), N, rate))
         else:
             H, W, R, S, C, K, stride = numbers
-            layers.append(RateLayer(row[0], "conv2d", (C, H, W), K, rate, (R, S), (stride, stride)))
+            groups = C if "DP" in row[0] else 1  # the tool's mark
+            conv = RateLayer(row[0], "conv2d", (C, H, W), groups * K, rate, (R, S), (stride, stride), groups=groups)
+            layers.append(replace(conv, overhang=True))
     if not layers:
         raise ConfigError(f"{path}: holds no layer; expected a header line and a row per layer")
     return RateWorkload(tuple(layers), num_steps, source=str(path))

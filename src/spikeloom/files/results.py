@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import isclose, isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
@@ -22,7 +22,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
 
 from spikeloom.core.purposes import PURPOSES, holds
-from spikeloom.core.report import LayerReport, Report, Trial
+from spikeloom.core.report import LayerReport, RealTime, Report, Trial
 from spikeloom.errors import FileError
 from spikeloom.files.atomic import replacing
 from spikeloom.files.schema import first_problem
@@ -81,6 +81,7 @@ class _Machine(_Schema):
     label: StrictStr = ""
     holds: tuple[StrictStr, ...] | None = None
     limits: tuple[StrictStr, ...] = ()
+    real_time: RealTime | None = None
 
 
 class _Reports(_Schema):
@@ -257,7 +258,13 @@ def _machine(report: Report) -> dict[str, Any]:
         "label": report.label,
         "holds": report.holds,
         "limits": report.limits,
+        **({} if report.real_time is None else _real_time(report.real_time, report.num_samples)),
     }
+
+
+def _real_time(found: RealTime, num_samples: int) -> dict[str, Any]:
+    mean = {"latency_s": found.latency_s / num_samples, "energy_j": found.energy_j / num_samples}
+    return {"real_time": {**asdict(found), "per_inference": mean}}
 
 
 def _report(machine: _Machine, where: str) -> Report:
@@ -286,6 +293,7 @@ def _report(machine: _Machine, where: str) -> Report:
         label=machine.label,
         holds=_earlier(machine) if machine.holds is None else machine.holds,
         limits=machine.limits,
+        real_time=machine.real_time,
     )
     sums = [
         ("total.energy_j", machine.total.energy_j, report.energy_j),

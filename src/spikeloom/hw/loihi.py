@@ -98,7 +98,7 @@ class _Totals:
 
     def __init__(self, chart: Chart, plan: Plan) -> None:
         self.chart, self.plan = chart, plan
-        self.samples = 0
+        self.ticks: list[int] = []
         self.by_group_G6 = np.zeros((len(chart.groups), 6), np.int64)
         self.ticks_L = np.zeros(len(chart.workload.layers), np.int64)
         ends = [len(outgoing.ends) if outgoing else 0 for outgoing in plan.outgoing]
@@ -107,7 +107,7 @@ class _Totals:
 
     def add(self, sample: SampleCounts) -> None:
         """One sample more."""
-        self.samples += 1
+        self.ticks.append(int(sample.ticks_L.sum()))
         self.by_group_G6 += sample.by_group_G6
         self.ticks_L += sample.ticks_L
         for mine, more in ((self.arrived, sample.arrived), (self.events, sample.events), (self.busy, sample.busy)):
@@ -126,7 +126,7 @@ class _Totals:
         """All sums as Python integers."""
         actions: dict[tuple[str, str, str], int] = {}
         statistics: dict[tuple[str, str], int] = {}
-        steps = self.chart.num_steps * self.samples
+        steps = self.chart.num_steps * len(self.ticks)
         for g, group in enumerate(self.chart.groups):
             name, stand = group.name, self.plan.stands[g]
             updates, spikes, messages, hops_x, hops_y, links = self.by_group_G6[g].tolist()
@@ -155,7 +155,7 @@ class _Totals:
         statistics["", "steps"] = steps
         names = [layer.name for layer in self.chart.workload.layers]
         layer_cycles = dict(zip(names, self.ticks_L.tolist(), strict=True))
-        return Counts(actions, layer_cycles, sum(layer_cycles.values()), statistics)
+        return Counts(actions, layer_cycles, sum(layer_cycles.values()), statistics, sample_cycles=tuple(self.ticks))
 
 
 _checked: WeakKeyDictionary[Plan, dict[Any, tuple[str, ...]]] = WeakKeyDictionary()

@@ -158,7 +158,8 @@ class LoihiArch(AbstractArch):
             raise ConfigError(
                 f"synapse_class: got '{unknown[0]}', {self.units} knows {', '.join(SYNAPSES_NS[self.units])} only"
             )
-        self._refuse_mixed_latencies()
+        if self.table == self.units:  # of a table of one's own the latencies are one's own as well
+            self._refuse_mixed_latencies()
         _whole_ticks("synapse_ns", self.synapse_ns)
         self.ticks, self.network_ticks  # noqa: B018  # refuses latencies that are no whole ticks
 

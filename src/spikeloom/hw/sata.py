@@ -161,16 +161,18 @@ def _layer_counts(layer: Layer, arch: SataArch, out_bits: int) -> Counts:
     passes = 1 if isinstance(layer.arrival, Spikes) else layer.arrival.bits
     bits = stored_bits(layer.arrival)
     weight_bits = layer.weight_bits if layer.kind in WEIGHTED else 0
-    steps, row_steps, ever = 0, 0, 0
+    steps_N, row_steps, ever = [0] * N, 0, 0
     packed = _active_bits(layer.arrival)
     for n in range(N):
         for g in range(groups):
             part = packed[:, n, g * walk.C : (g + 1) * walk.C]
             found = active_columns(walk, part) if arch.skip else dense_columns(walk, T)
-            steps, row_steps, ever = steps + found.steps, row_steps + found.row_steps, ever + found.ever
-    folds = walk.row_folds * walk.col_folds * groups * N
+            steps_N[n] += found.steps
+            row_steps, ever = row_steps + found.row_steps, ever + found.ever
+    filling = walk.row_folds * walk.col_folds * groups * T * (arch.rows + arch.cols - 2)
     columns = walk.row_folds * walk.synapses * T * groups * N
-    cycles = walk.col_folds * steps * passes + folds * T * (arch.rows + arch.cols - 2)
+    cycles_N = tuple(walk.col_folds * steps * passes + filling for steps in steps_N)
+    cycles = sum(cycles_N)
     outputs = layer.K * layer.P * layer.Q * T * N
     kernel = math.prod(layer.stored_extent)
     weights = layer.K * (layer.C // groups) * kernel * weight_bits * N
@@ -208,5 +210,6 @@ def _layer_counts(layer: Layer, arch: SataArch, out_bits: int) -> Counts:
         {(name, *key): n for key, n in actions.items()},
         {name: cycles},
         cycles,
-        {(name, "active"): steps, (name, "columns"): columns},
+        {(name, "active"): sum(steps_N), (name, "columns"): columns},
+        sample_cycles=cycles_N,
     )

@@ -183,9 +183,10 @@ class SataTraining(AbstractMachine[SataTrainingArch]):
             expected=tool or any((*values_of(arch.sp_du), *values_of(arch.sp_df))),
         )
         for layer, actions in zip(run.layers, found, strict=True):
-            cycles = _cycles(layer, actions, arch)
+            by_sample = _cycles(layer, actions, arch)
+            cycles = sum(by_sample)
             counts = {(layer.name, *pair): n for pair, n in actions.items()}
-            total = total.then(Counts(counts, {layer.name: cycles}, cycles))
+            total = total.then(Counts(counts, {layer.name: cycles}, cycles, sample_cycles=by_sample))
         return total
 
     def utilisation(self, counts: Counts, arch: SataTrainingArch, layer: str) -> dict[str, float]:
@@ -271,15 +272,15 @@ def _input_ones(arrival: Arrival) -> np.ndarray:
     return ones
 
 
-def _cycles(layer: Layer, actions: _Actions, arch: SataTrainingArch) -> int:
-    """Lower bound of a layer's cycles: each sample is a step of its own, its operations over all PEs, rounded up."""
+def _cycles(layer: Layer, actions: _Actions, arch: SataTrainingArch) -> tuple[int, ...]:
+    """Lower bound of a layer's cycles by sample: each sample is a step of its own, its operations over all PEs, rounded up."""
     N, accumulations = layer.num_samples, actions["forward", "ac"] + actions["update", "accumulate"]
     products = actions["backward", "product"] / N
     if arch.fidelity == "tool":
-        return N * math.ceil((accumulations / N + products) / arch.pes)
+        return (math.ceil((accumulations / N + products) / arch.pes),) * N
     dense = replace(layer, weight=None)
     met = (2 * dense.met(ones_CHW) for ones_CHW in _input_ones(layer.arrival))
-    return sum(math.ceil((work + products) / arch.pes) for work in met)
+    return tuple(math.ceil((work + products) / arch.pes) for work in met)
 
 
 def _kept(count: int, sparsity: float) -> int:

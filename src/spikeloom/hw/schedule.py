@@ -71,9 +71,8 @@ def _geometry(
     padding: tuple[int, int],
     dilation: tuple[int, int],
 ) -> _Geometry:
-    """Indices for C channels and extents (H, W, R, S, P, Q); the same for every sample and window."""
-    H, W, R, S, P, Q = extents
-    height, width = H + 2 * padding[0], W + 2 * padding[1]
+    """Indices for C channels and extents (rows, columns, R, S, P, Q), the framed map's; the same for every sample and window."""
+    height, width, R, S, P, Q = extents
     p, q = np.divmod(np.arange(P * Q, dtype=np.int64), Q)
     r, s = np.divmod(np.arange(R * S, dtype=np.int64), S)
     return _Geometry(
@@ -294,7 +293,7 @@ def schedules(layer: Layer, rules: Sequence[Rules], threads: int) -> list[Schedu
 
     Rules that share a window share its tags. Samples run in parallel, each thread with memory of its own.
     """
-    extents = (layer.H, layer.W, layer.R, layer.S, layer.P, layer.Q)
+    extents = (*layer.framed_extent, layer.R, layer.S, layer.P, layer.Q)
     geometry = _geometry(layer.C, extents, layer.stride, layer.padding, layer.dilation)
     first = rules[0]
     masks = _masks(layer, first.rows, geometry.num_words) if first.skip_weights else np.empty((0, 0, 0), np.uint64)

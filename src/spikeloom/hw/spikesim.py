@@ -164,7 +164,8 @@ class Spikesim(AbstractMachine[SpikesimArch]):
         total = Counts(warnings=(*run.warnings, *_warnings(run)))
         for layer in run.layers:
             total = total.then(_layer_counts(layer, arch, tallies, hops[layer.name]))
-        return replace(total, cycles=_makespan(run, arch, tallies, sources))
+        ends = _makespan(run, arch, tallies, sources)
+        return replace(total, cycles=sum(ends), sample_cycles=ends)
 
     def utilisation(self, counts: Counts, arch: SpikesimArch, layer: str) -> dict[str, float]:
         """row_use, column_use, weight_use: rows, columns and cells of the crossbars that hold weights; pe_use: crossbars of the
@@ -293,12 +294,13 @@ def _tally(layer: Layer, arch: SpikesimArch) -> Tally:
     firsts = range(grid.channels, layer.C, grid.channels)
     every = Spikes.pack(np.ones((T, 1), bool)).packed.reshape(-1, 1, 1, 1)
     (p, q), (u, v), (a, b) = layer.padding, layer.stride, layer.dilation
+    far = tuple(n - inner - pad for n, inner, pad in zip(layer.framed_extent, (layer.H, layer.W), (p, q), strict=True))
     for plane in _planes(layer):
         any_pe = np.zeros_like(ever)
         for g, channels in enumerate(np.split(plane, firsts, axis=2)):
             occupied = np.bitwise_or.reduceat(channels, starts, axis=2)
             vectors[g] += np.bitwise_count(occupied).sum(axis=(0, 1, 3, 4), dtype=np.int64)
-            padded = np.pad(occupied, ((0, 0), (0, 0), (0, 0), (p, p), (q, q)))
+            padded = np.pad(occupied, ((0, 0), (0, 0), (0, 0), (p, far[0]), (q, far[1])))
             chunk = np.zeros_like(ever)
             last = grid.blocks * grid.positions - 1
             for index in range(last + 1):
@@ -386,8 +388,8 @@ def _sources(workload: Workload, run: Workload) -> dict[str, tuple[str, ...]]:
 
 def _makespan(
     run: Workload, arch: SpikesimArch, tallies: abc.Mapping[str, Tally], sources: abc.Mapping[str, tuple[str, ...]]
-) -> int:
-    """Clock cycles of all samples, one sample after the other, layers overlapping.
+) -> tuple[int, ...]:
+    """Clock cycles of each sample, one sample after the other, layers overlapping.
 
     Step t of a layer begins when its step t - 1 has ended and ``handover`` percent of step t of every layer it hears have
     passed; it does not end before they do, nor before the branches whose sums its neurons take. A layer with another number of
@@ -414,7 +416,7 @@ def _makespan(
             begin[name][:, t] = ready
             end[name][:, t] = free = np.maximum(ready + span[name][:, t], floor)
     last = np.max([times[:, -1] for times in end.values()], axis=0)
-    return int(last.sum())
+    return tuple(last.tolist())
 
 
 def _bit_hops(

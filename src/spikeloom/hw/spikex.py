@@ -464,7 +464,7 @@ def cycles_per_bit(clock: float, bandwidth: float) -> Fraction:
 
 
 def action_counts(found: ArrayCounts, arch: SpikexArch) -> tuple[Actions, np.ndarray]:
-    """Everything in ACTIONS and the cycles of the layer, over all samples; int64 (O,) each.
+    """Everything in ACTIONS over all samples, int64 (O,) each, and the cycles of the layer by sample, int64 (O, N).
 
     found: scheduled for this machine. In each sample array and memory work side by side.
     """
@@ -474,16 +474,18 @@ def action_counts(found: ArrayCounts, arch: SpikexArch) -> tuple[Actions, np.nda
     counts["dram", "cycles"] = dram_ON.sum(axis=1)
     for action in ("read", "write"):
         counts["vmem", action] = counts["vmem", action] * arch.membrane_bit
-    return {pair: counts[pair] for pair in ACTIONS}, np.maximum(found.array_ON, dram_ON).sum(axis=1)
+    return {pair: counts[pair] for pair in ACTIONS}, np.maximum(found.array_ON, dram_ON)
 
 
 def _counts(found: ArrayCounts, arch: SpikexArch) -> Counts:
     """Counts of one layer under its one choice, summed over samples."""
     name = found.layer.name
-    actions, cycles = action_counts(found, arch)
+    actions, cycles_ON = action_counts(found, arch)
+    cycles = tuple(cycles_ON[0].tolist())
     return Counts(
         {(name, *pair): int(count[0]) for pair, count in actions.items()},
-        {name: int(cycles[0])},
-        int(cycles[0]),
+        {name: sum(cycles)},
+        sum(cycles),
         {(name, key): int(value[0]) for key, value in found.statistics().items()},
+        sample_cycles=cycles,
     )

@@ -353,7 +353,7 @@ def _synapses(layer: Layer, arch: SystolicArch, dataflow: str, out_bits: int) ->
         counts["pe", f"multiply_{width}"] = nonzero if arch.gating else macs
 
     ifmap_words, weight_words = (words * times for words in fold.streamed)
-    rows, cols = layer.H + 2 * layer.padding[0], layer.W + 2 * layer.padding[1]
+    rows, cols = layer.framed_extent
     padded = layer.C * rows * cols * level_bits
     fits = padded // layer.groups <= arch.ifmap / 2  # groups run one after another
     map_passes = (1 if fits or dataflow == "is" else fold.outer) * layer.num_steps * layer.num_samples

@@ -22,11 +22,13 @@ def comparison_table(reports: Sequence[Report]) -> Table:
     """One row per machine: latency, energy and EDP of one inference, area, utilisation.
 
     Utilisation is the mean over layers weighted by their cycles. The synaptic operations, which no machine changes,
-    are the caption. An empty line parts what is not ranked together (`groups`). The table fits 80 columns.
+    are the caption. An empty line parts what is not ranked together (`groups`). Where real time was asked for, time and energy of
+    that bill stand in the place of utilisation: a dash where nothing leaks. The table fits 80 columns.
     """
     _some(reports)
     present = {name for report in reports for layer in report.layers for name in layer.utilisation}
-    uses = [name for name in _USES if name in present]
+    waiting = any(report.real_time for report in reports)
+    uses = [name for name in _USES if name in present and not waiting]
     table = Table(
         title="Machines on the same spikes, per inference",
         caption=_synops(reports),
@@ -34,7 +36,8 @@ def comparison_table(reports: Sequence[Report]) -> Table:
         padding=(0, 1, 0, 0),
     )
     table.add_column("machine", overflow="fold")
-    for heading in ("latency", "energy", "EDP", "area", *(_USES[name] for name in uses)):
+    headings = ["latency", "energy", "EDP", "area", *(_USES[name] for name in uses)]
+    for heading in headings + ["real time", "energy in it"] * waiting:
         table.add_column(heading, justify="right", no_wrap=True)
     names, parts = labels(reports), groups(reports)
     ends = {part[-1] for part in parts[:-1]}
@@ -48,9 +51,18 @@ def comparison_table(reports: Sequence[Report]) -> Table:
             format_si(report.edp_js, "Js"),
             "not priced" if area is None else f"{from_si(area, 'mm2'):.3g} mm2",
             *(_brief_percent(_mean_use(report, name)) for name in uses),
+            *(_real_time(report) if waiting else ()),
             end_section=i in ends,
         )
     return table
+
+
+def _real_time(report: Report) -> tuple[str, str]:
+    """Time and energy of an inference in real time."""
+    if report.real_time is None:
+        return "-", "-"
+    time, energy = report.real_time.latency_s, report.real_time.energy_j
+    return format_si(time / report.num_samples, "s"), format_si(energy / report.num_samples, "J")
 
 
 def breakdown_table(reports: Sequence[Report], by: Literal["layer", "component", "action"] = "component") -> Table:

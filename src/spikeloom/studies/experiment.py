@@ -14,8 +14,8 @@ import numpy as np
 from spikeloom.core.network import Network
 from spikeloom.core.nodes import Conv1d, Conv2d, Linear
 from spikeloom.core.trace import SpikeTrace
-from spikeloom.data import DATASETS, Augmentation, Recordings, Samples, load, random_flip, random_shift
-from spikeloom.errors import ConfigError, NetworkError
+from spikeloom.data import DATASETS, Augmentation, Recordings, Samples, check_options, load, random_flip, random_shift
+from spikeloom.errors import ConfigError, DataError, NetworkError
 from spikeloom.files.atomic import make_folder
 from spikeloom.files.network import read_network, write_network
 from spikeloom.files.schema import dataclass_from, nearest, read_toml
@@ -110,6 +110,10 @@ def _experiment_from(raw: Mapping[str, Any], where: str) -> Experiment:
     if experiment.shift < 0:
         raise ConfigError(f"{where}: shift: got {experiment.shift}, expected 0 or more pixels")
     train_config(experiment, where)
+    try:
+        check_options(experiment.data, experiment.data_options)
+    except DataError as error:
+        raise ConfigError(f"{where}: data_options: {error}") from None
     try:
         execution_of(experiment)
     except NetworkError as error:
