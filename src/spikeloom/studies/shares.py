@@ -16,8 +16,8 @@ _LISTED: Mapping[str, Mapping[Share, tuple[str, ...]]] = {
     "spikex": {
         "compute": ("array", "pe"),
         "neuron": ("pe.update", "pe.leak", "vmem"),
-        "sram": ("lbuf_weight", "lbuf_act", "glb_weight", "glb_act"),
-        "dram": ("dram", "dram_weight", "dram_act", "dram_out"),
+        "sram": ("lbuf_weight", "lbuf_act", "glb_weight", "glb_act", "glb_psum"),
+        "dram": ("dram", "dram_weight", "dram_act", "dram_out", "dram_psum"),
     },
     "sata": {
         "compute": ("mac", "spad"),
