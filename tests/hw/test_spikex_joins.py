@@ -25,6 +25,7 @@ from spikeloom.studies.shares import share_of, shares
 from tests.hw.test_spikex import arch_of, layer_of
 from tests.reference import spikex as slow
 from tests.reference.cases import joined_cases, knob_sets, layer_cases
+from tests.snn.importers.runs import installed
 
 thorough = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
@@ -188,6 +189,14 @@ def test_without_skipping_no_branch_changes_when_its_owner_works(owner: slow.Lay
     check_alone_but_for_joins(owner, knobs)
 
 
+@settings(max_examples=25, deadline=None)
+@given(layer_cases(), knob_sets(dispatches=SKIPPING))
+def test_a_branch_that_hears_what_its_owner_hears_adds_its_sums_alone(case: slow.LayerCase, knobs: slow.Knobs) -> None:
+    """Law (b): the owner works wherever the branch's field does."""
+    branch = dataclasses.replace(case, joined=True, has_bias=False, out=None, reset="none", weights=None)
+    check_alone_but_for_joins(dataclasses.replace(case, branches=(branch,)), knobs)
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(joined_cases(), knob_sets(dispatches=SKIPPING), st.sampled_from((0, 1)))
 def test_where_silence_is_skipped_weights_do_not_matter(owner: slow.LayerCase, knobs: slow.Knobs, value: int) -> None:
@@ -290,3 +299,253 @@ def sums_of(case: slow.LayerCase, weights: np.ndarray) -> np.ndarray:
                 if 0 <= h < H and 0 <= w < W:
                     found[:, k, p, q] += levels[:, channel, h, w] * weights[k, c, r, s]
     return found
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.sampled_from((1, 2, 3, 6)), st.sampled_from((1, 2, 3, 6)), st.sampled_from(SKIPPING), st.integers(0, 2**16))
+def test_a_group_hears_the_groups_of_a_branch_that_share_a_filter_with_it(
+    groups: int, branch_groups: int, dispatch: str, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+
+    def case(number: int, density: float, **fields: Any) -> slow.LayerCase:
+        levels = (rng.random((5, 6, 1, 4)) < density).astype(int).tolist()
+        return slow.LayerCase(levels, 6, (1, 1), (1, 1), (0, 0), groups=number, **fields)
+
+    owner = case(groups, 0.05, branches=(case(branch_groups, 0.06, joined=True, reset="none"),))
+    knobs = slow.Knobs(rows=2, cols=3, window=2, dispatch=dispatch)
+    found = flat(counted(workload_of(owner), arch_of(knobs)), "owner")
+    assert found == without_tiles(slow.count(owner, knobs))
+
+
+def pair(branch: dict[str, Any] | None = None, owner: dict[str, Any] | None = None) -> Workload:
+    """A branch and an owner with 3 x 4 x 4 sums in 4 steps."""
+    shape = ("conv2d", 2, 3, 6, 6, 3, 3, 4, 4)
+    one = Layer("side", *shape, Spikes.pack(np.ones((4, 1, 2, 6, 6))), neuron=NONE, joins="main")  # type: ignore[arg-type]
+    one = dataclasses.replace(one, **(branch or {}))
+    other = Layer("main", *shape, Spikes.pack(np.zeros((4, 1, 2, 6, 6))), branches=(one,))  # type: ignore[arg-type]
+    return Workload((one, dataclasses.replace(other, **(owner or {}))), 4, 1)
+
+
+def test_sums_wait_in_the_buffer_if_just_as_many_fit() -> None:
+    """16 bits of 3 x 4 x 4 sums: 3,072 of four steps, 1,536 of a window of two."""
+    for join, kept in (("layer", 3072), ("tile", 1536), ("tile", 1536)):
+        arch = SpikexArch(window=2, join=join, glb=4.0 * kept)
+        enough = counted(pair(), arch)
+        assert (enough.total("glb_psum", "write"), enough.total("dram_psum", "write")) == (3072, 0)
+        short = counted(pair(), dataclasses.replace(arch, glb=4.0 * kept - 1))
+        assert short.of("side")["glb_psum.read"] == short.of("side")["dram_psum.write"] == 3072
+        assert short.of("main")["glb_psum.write"] == short.of("main")["dram_psum.read"] == 3072
+        assert short.of("main")["glb_psum.read"] == short.of("side")["glb_psum.write"] == 3072
+        assert counted(pair(), dataclasses.replace(arch, window=64)).total("dram_psum", "read") == 3072 * (
+            join == "tile"
+        )  # no more steps than there are
+
+
+def test_only_layers_whose_sums_meet_have_their_actions() -> None:
+    counts = counted(pair(), SpikexArch())
+    assert {key for key in counts.of("side") if key in slow.JOIN_KEYS} == {"glb_psum.write"}
+    assert {key for key in counts.of("main") if key in slow.JOIN_KEYS} == {"pe.join", "glb_psum.read"}
+    alone = dataclasses.replace(pair().layers[1], branches=())
+    assert not set(counted(Workload((alone,), 4, 1), SpikexArch()).of("main")) & set(slow.JOIN_KEYS)
+
+
+def test_the_owner_works_where_the_branch_hears_something() -> None:
+    """It hears nothing itself: tiles of such columns alone integrate nothing."""
+    counts = counted(pair(), SpikexArch())
+    assert counts.of("main")["pe.update"] == 3 * 16 * 4
+    assert counts.of("main")["pe.add"] == counts.of("main")["lbuf_weight.read"] == 0
+    assert counts.of("side")["pe.update"] == counts.of("side")["vmem.read"] == counts.of("side")["dram_out.write"] == 0
+
+
+@pytest.mark.parametrize(
+    ("branch", "word"),
+    [
+        ({"K": 2}, r"side.*'K': 2.*'main'.*'K': 3"),
+        ({"P": 3}, r"side.*'P': 3.*'main'.*'P': 4"),
+        ({"Q": 3}, r"side.*'Q': 3.*'main'.*'Q': 4"),
+        ({"arrival": Spikes.pack(np.ones((3, 1, 2, 6, 6)))}, r"side.*'T': 3.*'main'.*'T': 4"),
+        ({"recurrent": True}, r"'side'.*recurrent"),
+        ({"kind": "sumpool2d"}, r"'side'.*sumpool2d layer whose sums meet in the neurons of 'main'"),
+        ({"kind": "avgpool2d"}, r"'side'.*avgpool2d layer whose sums meet in the neurons of 'main'"),
+        ({"kind": "add"}, r"'side'.*add layer whose sums meet in the neurons of 'main'"),
+    ],
+)
+def test_what_cannot_meet_is_refused_by_name(branch: dict[str, Any], word: str) -> None:
+    workload = pair(branch)
+    workload = dataclasses.replace(
+        workload, layers=(workload.layers[0], dataclasses.replace(workload.layers[1], branches=workload.layers[:1]))
+    )
+    for fold_pool in (True, False):
+        with pytest.raises(MappingError, match=word):
+            evaluate(workload, SpikexArch(fold_pool=fold_pool))
+
+
+def test_a_recurrent_owner_is_refused() -> None:
+    with pytest.raises(MappingError, match=r"'main'.*recurrent"):
+        evaluate(pair(owner={"inputs": ("main",)}), SpikexArch())
+
+
+def test_sums_of_a_window_meet_in_the_same_window() -> None:
+    tables = {"window": {"side": 2, "main": 4}, "join": "tile"}
+    with pytest.raises(MappingError, match=r"'side'.*'main'.*join = 'tile'.* 2 and 4; .*join = 'layer'"):
+        evaluate(pair(), SpikexArch(**tables))  # type: ignore[arg-type]
+    evaluate(pair(), SpikexArch(window={"side": 2, "main": 4}))
+    evaluate(pair(), SpikexArch(window={"side": 4, "main": 4}, dispatch={"side": "ptb", "main": "dense"}, join="tile"))
+
+
+def test_a_bias_of_a_branch_keeps_its_owner_awake_and_not_the_branch() -> None:
+    quiet = {"arrival": Spikes.pack(np.zeros((4, 1, 2, 6, 6))), "has_bias": True}
+    workload = pair(quiet)
+    counts = counted(workload, SpikexArch())
+    assert counts.statistics["side", "tiles"] == counts.of("side")["array.cycles"] == 0
+    assert counts.of("main")["pe.update"] == 3 * 16 * 4
+    assert counts.of("side")["glb_psum.write"] == counts.of("main")["glb_psum.read"] == 16 * 3 * 16 * 4
+    assert "no silent window is skipped in main: a bias acts in every step" in counts.warnings
+
+
+def test_narrow_sums_are_those_of_owner_and_branches_together() -> None:
+    """18 synapses of 8 bits each reach 2,304 and take 13 bits; 36 reach 4,608 and take 14."""
+    alone = dataclasses.replace(pair().layers[1], branches=())
+    text = "psum_bit = 13 saturates in the worst case of main (14 bits would not)"
+    assert text in counted(pair(), SpikexArch(psum_bit=13)).warnings
+    assert not any("saturates" in each for each in counted(Workload((alone,), 4, 1), SpikexArch(psum_bit=13)).warnings)
+    levels = {"arrival": Levels(np.ones((4, 1, 2, 6, 6), np.uint8), 2)}  # three of each level: 2,304 x 4
+    assert "saturates in the worst case of main (15 bits" in " ".join(
+        counted(pair(levels), SpikexArch(psum_bit=14)).warnings
+    )
+
+
+def test_every_action_is_priced_and_has_a_purpose() -> None:
+    report = evaluate(pair(), SpikexArch(glb=8192.0, table="cacti32"))  # 2,048 usable bits: through DRAM
+    spent = report.by("action")
+    assert set(slow.JOIN_KEYS) <= set(spent)
+    prices = {key: spent[key] / sum(layer.counts.get(key, 0) for layer in report.layers) for key in slow.JOIN_KEYS}
+    like = {"glb_psum.read": "glb_act.read", "glb_psum.write": "glb_act.write", "dram_psum.read": "dram_act.read",
+            "dram_psum.write": "dram_out.write", "pe.join": "pe.leak"}  # fmt: skip
+    for key, other in like.items():  # adders of sums and membranes are equally wide here
+        each = spent[other] / sum(layer.counts[other] for layer in report.layers) if spent[other] else None
+        assert each is None or prices[key] == pytest.approx(each, rel=1e-12)
+    assert sum(shares(report).values()) == pytest.approx(1)
+    assert [share_of("spikex", key) for key in slow.JOIN_KEYS] == ["compute", "sram", "sram", "dram", "dram"]
+
+
+def joined_network(side: str) -> Network:
+    """Spikes in, a 1x1 convolution of stride 2, and beside it a pool with a 1x1 convolution behind it or not."""
+    rng = np.random.default_rng(3)
+    weight = rng.integers(-5, 6, (2, 2, 1, 1)).astype(np.float32)
+    nodes: dict[str, Any] = {"in": Input((2, 8, 8)), "pool": SumPool2d((2, 2), (2, 2))}
+    edges = [("in", "pool")]
+    if side != "pool":
+        nodes["side"] = Conv2d(2, 2, (1, 1), weight=np.ones((2, 2, 1, 1), np.float32))
+        edges.append(("pool", "side"))
+    nodes |= {"main": Conv2d(2, 2, (1, 1), (2, 2), weight=weight), "fire": IF(), "out": Output((2, 4, 4))}
+    edges += [("in", "main"), (side, "fire"), ("main", "fire"), ("fire", "out")]
+    return Network(nodes, tuple(edges))
+
+
+def joined_workload(side: str) -> Workload:
+    rng = np.random.default_rng(5)
+    frames = rng.random((6, 2, 2, 8, 8)) < 0.03
+    pooled = frames.reshape(6, 2, 2, 4, 2, 4, 2).sum(axis=(4, 6)).astype(np.uint8)
+    arrivals: dict[str, Any] = {name: Spikes.pack(frames) for name in ("pool", "main")}
+    if side != "pool":
+        arrivals["side"] = Levels(pooled, 3)
+    return lower(joined_network(side), SpikeTrace(6, 2, arrivals))
+
+
+def test_a_folded_branch_is_heard_like_one_behind_its_pool() -> None:
+    workload = joined_workload("side")
+    folded, plain = (evaluate(workload, SpikexArch(fold_pool=fold)) for fold in (True, False))
+    counts = [{layer.name: layer.counts for layer in report.layers} for report in (folded, plain)]
+    assert [list(each) for each in counts] == [["side", "main"]] * 2
+    assert counts[0]["main"] == counts[1]["main"]
+    alone = dataclasses.replace(workload["main"], branches=())
+    lonely = evaluate(Workload((alone,), 6, 2), SpikexArch()).layers[0].counts
+    assert counts[0]["main"]["pe.update"] > lonely["pe.update"]
+
+
+@pytest.mark.parametrize("fold_pool", [True, False])
+def test_a_pool_as_a_branch_is_refused_and_not_left_out(fold_pool: bool) -> None:
+    with pytest.raises(MappingError, match=r"'pool'.*sumpool2d layer whose sums meet in the neurons of 'main'"):
+        evaluate(joined_workload("pool"), SpikexArch(fold_pool=fold_pool))
+
+
+# ---- a residual block of SpikingJelly
+
+
+@pytest.fixture(scope="module")
+def projection() -> Workload:
+    """A block with a 1x1 projection shortcut '2.d' beside its second convolution '2.b', on the framework's own module."""
+    torch = pytest.importorskip("torch")
+    neuron = installed("spikingjelly.activation_based.neuron")
+    layer = installed("spikingjelly.activation_based.layer")
+    from spikeloom.snn.execute import Execution
+    from spikeloom.snn.importers import import_module
+    from spikeloom.snn.record import record
+    from spikeloom.transform.fold import fold
+    from tests.snn.toys import Pixels
+
+    def conv(inner: int, outer: int, kernel: int = 3) -> Any:
+        return layer.Conv2d(inner, outer, kernel, padding=kernel // 2, bias=False, step_mode="m")
+
+    class Block(torch.nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.l, self.b = conv(8, 8), neuron.LIFNode(step_mode="m"), conv(8, 8)
+            self.d, self.k = conv(8, 8, 1), neuron.LIFNode(step_mode="m")
+
+        def forward(self, x: Any) -> Any:
+            return self.k(self.d(x) + self.b(self.l(self.a(x))))
+
+    module = torch.nn.Sequential(
+        conv(2, 8), neuron.LIFNode(step_mode="m"), Block(),
+        layer.Flatten(step_mode="m"), layer.Linear(8 * 144, 10, step_mode="m"),
+    ).eval()  # fmt: skip
+    torch.manual_seed(1)
+    for parameter in module.parameters():
+        parameter.data = torch.randn(parameter.shape) * 0.5
+    network = fold(import_module(module, (2, 12, 12)))
+    frames = (np.random.default_rng(0).random((8, 1, 2, 12, 12)) < 0.3).astype(np.uint8)
+    source = Pixels(frames, np.zeros(1, np.int64), sample_axis=1)
+    return lower(network, record(network, source, Execution(8, "events")))
+
+
+@pytest.mark.parametrize(
+    ("preset", "updates", "alone", "cycles", "branch_cycles", "kept"),
+    [
+        ("spikex", 8992, (8832, 4819), 4787, 661, 73728),
+        ("ptb", 9216, (9152, None), 5276, 2032, 73728),
+        ("snn-dense", 9216, (9216, None), 10526, 1310, 18432),
+    ],
+)
+def test_a_projection_shortcut(
+    projection: Workload,
+    preset: str,
+    updates: int,
+    alone: tuple[int, int | None],
+    cycles: int,
+    branch_cycles: int,
+    kept: int,
+) -> None:
+    """Values worked out from specs/modern_networks.md, section 1, by its author: 9,216 sums of 16 bits."""
+    arch = load_machine(preset)[1]
+    assert isinstance(arch, SpikexArch)
+    bits = 147456
+    counts = counted(projection, arch)
+    owner, branch = counts.of("2.b"), counts.of("2.d")
+    assert (owner["pe.update"], owner["array.cycles"], branch["array.cycles"]) == (updates, cycles, branch_cycles)
+    assert owner["pe.join"] == 9216
+    assert owner["glb_psum.read"] == owner["glb_psum.write"] == owner["dram_psum.read"] == bits > arch.usable_glb
+    assert branch["glb_psum.read"] == branch["glb_psum.write"] == branch["dram_psum.write"] == bits
+    nothing = ("pe.update", "pe.leak", "vmem.read", "vmem.write", "dram_out.write")
+    assert not any(branch[key] for key in nothing)
+    by_window = dataclasses.replace(arch, join="tile")
+    assert counted(projection, by_window).total("dram_psum", "write") == 0
+    for glb, parked in ((4.0 * kept, 0), (4.0 * kept - 4, bits)):
+        counts = counted(projection, dataclasses.replace(by_window, glb=glb))
+        assert counts.total("dram_psum", "write") == counts.total("dram_psum", "read") == parked
+    lonely = dataclasses.replace(projection["2.b"], branches=())
+    single = counted(Workload((lonely,), 8, 1), arch).of("2.b")
+    assert single["pe.update"] == alone[0]
+    assert alone[1] in (None, single["array.cycles"])
