@@ -268,6 +268,9 @@ class Spikex(AbstractMachine[SpikexArch]):
             choice = mapping.layers[layer.name]
             for counts in self.scheduled(layer, arch, (choice,), threads=threads, cache=cache):
                 total = total.then(_counts(counts, arch))
+        if parked := [x.name for x in run.layers if (x.name, "dram_psum", "write") in total.actions]:
+            what = f"sums of {', '.join(parked)} do not fit the global buffer (join = '{arch.join}'): they wait in DRAM"
+            total = replace(total, warnings=(*total.warnings, what))
         return total
 
     def scheduled(
