@@ -361,7 +361,7 @@ def _refuse_unsupported(layer: Layer) -> None:
 
 def _fires_silently(layer: Layer) -> bool:
     """Soft reset (or none) may leave a residue above the threshold that fires in a silent window."""
-    return layer.neuron.kind in ("if", "lif") and layer.neuron.reset != "hard"
+    return not layer.joins and layer.neuron.kind in ("if", "lif") and layer.neuron.reset != "hard"
 
 
 def _every_window(layer: Layer) -> bool:
