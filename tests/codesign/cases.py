@@ -15,10 +15,11 @@ from spikeloom.core.nodes import Leak
 from spikeloom.core.trace import Spikes
 from spikeloom.core.workload import Layer, NeuronRule, Workload
 from tests.hw.test_spikex import arch_of, layer_of
+from tests.hw.test_spikex_joins import workload_of
 from tests.reference import spikex as slow
-from tests.reference.cases import layer_cases, membrane_cases
+from tests.reference.cases import joined_cases, layer_cases, membrane_cases
 
-__all__ = ["arch_of", "leaking_registers", "shuffled", "tiny_workload", "workloads"]
+__all__ = ["arch_of", "joined_workloads", "leaking_registers", "shuffled", "tiny_workload", "workloads"]
 
 
 def shuffled(case: slow.LayerCase, seed: int) -> slow.LayerCase:
@@ -39,6 +40,21 @@ def workloads(draw: st.DrawFn, *, max_layers: int = 3) -> Workload:
         cases = [shuffled(case, seed) for seed in range(samples)]
         layers.append(dataclasses.replace(layer_of(cases), name=f"layer{k}"))
     return Workload(tuple(layers), max(layer.num_steps for layer in layers), samples)
+
+
+@st.composite
+def joined_workloads(draw: st.DrawFn) -> Workload:
+    """One or two branches and the layer that has their neurons, on one or two samples."""
+    owner = draw(joined_cases())
+    seeds = range(draw(st.integers(1, 2)))
+    return workload_of(
+        *(
+            dataclasses.replace(
+                shuffled(owner, seed), branches=tuple(shuffled(branch, seed + 1) for branch in owner.branches)
+            )
+            for seed in seeds
+        )
+    )
 
 
 def tiny_workload(seed: int = 0, *, samples: int = 2, steps: int = 12) -> Workload:

@@ -36,6 +36,28 @@ def event_net(*, reset: Any = "hard") -> Network:
     return build(chain("events", nodes), seed=3).to_network()
 
 
+def residual_net() -> Network:
+    """conv 3x3 (6), then a block of conv 3x3 (6) and conv 3x3 (4) with a projection 1x1 (4) beside it, fc 2; drawn weights."""
+    neuron = LIF(Leak(shift=2))
+    nodes: dict[str, Any] = {
+        "input": Input((1, 8, 8), "spikes"),
+        "conv1": Conv2d(1, 6, (3, 3), padding=(1, 1)),
+        "neuron1": neuron,
+        "side": Conv2d(6, 4, (1, 1), (2, 2)),
+        "conv2": Conv2d(6, 6, (3, 3), padding=(1, 1)),
+        "neuron2": neuron,
+        "conv3": Conv2d(6, 4, (3, 3), (2, 2), (1, 1)),
+        "neuron3": neuron,
+        "flatten": Flatten(),
+        "fc": Linear(64, 2),
+        "readout": LI(),
+        "output": Output((2,)),
+    }
+    way = [name for name in nodes if name != "side"]
+    edges = (*zip(way, way[1:], strict=False), ("neuron1", "side"), ("side", "neuron3"))
+    return build(Network(nodes, edges, "residual"), seed=3).to_network()
+
+
 def events(number: int, *, rate: float = 0.15, seed: int = 0) -> Pixels:
     """Random frames; in class 1 only the right half of the map sees anything."""
     frames = spiking_frames(T, number, (1, 8, 8), rate, seed)

@@ -22,7 +22,7 @@ from spikeloom.codesign.curves import (
 from spikeloom.core.trace import Levels, Spikes
 from spikeloom.core.workload import Workload
 from spikeloom.evaluate import evaluate, load_machine
-from tests.codesign.spiking import event_net, events, spikes_of
+from tests.codesign.spiking import event_net, events, residual_net, spikes_of
 
 MACHINES = (
     "spikex:window={conv1=1,conv2=3,fc=4}",
@@ -52,6 +52,21 @@ def test_the_right_ends_of_the_curves_are_the_exact_cost(workload: Workload, spe
     assert curves["conv2"].fill.size > 3
 
 
+@pytest.mark.parametrize("spec", ["spikex:window={conv1=1,side=2,conv2=3,conv3=4,fc=4}", "ptb:join=tile", "snn-dense"])
+def test_both_ends_are_exact_where_sums_meet(spec: str) -> None:
+    """A branch falls silent with its owner."""
+    workload, arch = spikes_of(residual_net(), events(4, rate=0.4)), load_machine(spec)[1]
+    assert workload["conv3"].branches == (workload["side"],) and workload["conv3"].arrival.density() > 0
+    curves = draw_curves(workload, arch)
+    assert curves["side"].departure is None and curves["conv3"].departure == "fc"
+    silent = replace(workload, layers=tuple(_silenced(layer) for layer in workload.layers))
+    for run in (workload, silent):
+        energy, latency = predicted(curves, fills(run, arch, curves))
+        report = evaluate(run, arch)
+        assert energy == pytest.approx(report.energy_per_inference_j, rel=1e-9, abs=0)
+        assert latency == pytest.approx(report.latency_per_inference_s, rel=1e-9, abs=0)
+
+
 @pytest.mark.parametrize("spec", MACHINES)
 def test_silence_is_exact_too(workload: Workload, spec: str) -> None:
     arch = load_machine(spec)[1]
@@ -71,7 +86,7 @@ def _silenced(layer: Any) -> Any:
     else:
         arrival = replace(layer.arrival, values=np.zeros_like(layer.arrival.values))
     out = None if layer.out is None else Spikes(np.zeros_like(layer.out.packed), layer.num_steps)
-    return replace(layer, arrival=arrival, out=out)
+    return replace(layer, arrival=arrival, out=out, branches=tuple(_silenced(x) for x in layer.branches))
 
 
 def test_a_curve_predicts_spikes_between_its_points(workload: Workload) -> None:

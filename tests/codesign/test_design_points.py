@@ -17,7 +17,8 @@ from spikeloom.core.workload import Workload
 from spikeloom.errors import ConfigError, CostError, MappingError
 from spikeloom.evaluate import evaluate
 from spikeloom.hw.spikex import SpikexArch
-from tests.codesign.cases import tiny_workload, workloads
+from tests.codesign.cases import joined_workloads, tiny_workload, workloads
+from tests.hw.test_spikex_joins import pair
 
 VALUES: dict[str, tuple[Any, ...]] = {
     "rows": (1, 2, 3, 5, 8),
@@ -85,6 +86,24 @@ def test_every_point_equals_its_evaluation(
 ) -> None:
     arch, cache = data.draw(machines(leaky_table)), ScheduleCache()
     check(design_tables(workload, arch, chosen, values, cache=cache, threads=1), workload, 6, seed, cache)
+
+
+@settings(max_examples=25, deadline=None)
+@given(workload=joined_workloads(), values=values_of_knobs(), chosen=options(), seed=st.integers(0, 2**16))
+def test_sums_that_meet_take_room_by_their_width(
+    workload: Workload, values: dict[str, tuple[Any, ...]], chosen: list[LayerMapping], seed: int
+) -> None:
+    cache = ScheduleCache()
+    sizes = {"glb": VALUES["glb"][:2], "psum_bit": (16, 5), **values}
+    arch = SpikexArch(table="cacti32")
+    check(design_tables(workload, arch, chosen, sizes, cache=cache, threads=1), workload, 6, seed, cache)
+
+
+def test_windows_that_are_shared_cannot_be_chosen_one_by_one() -> None:
+    workload, options = pair(), MappingChoices((1, 2)).options()
+    design_tables(tiny_workload(), SpikexArch(join="tile"), options)
+    with pytest.raises(MappingError, match=r"join = 'tile' binds the windows of side.* takes join = 'layer' only"):
+        design_tables(workload, SpikexArch(join="tile"), options)
 
 
 def test_all_values_at_once_equal_their_evaluations() -> None:

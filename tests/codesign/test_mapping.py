@@ -27,7 +27,8 @@ from spikeloom.evaluate import evaluate, load_machine
 from spikeloom.files.config import machine_keys
 from spikeloom.files.schema import toml_value
 from spikeloom.hw.spikex import SpikexArch
-from tests.codesign.cases import tiny_workload, workloads
+from tests.codesign.cases import joined_workloads, tiny_workload, workloads
+from tests.hw.test_spikex_joins import pair
 
 FEW = MappingChoices((1, 2, 5), ("agile", "ptb"), ("raster",), (1, 2))
 
@@ -75,7 +76,7 @@ def every_report(workload: Workload, arch: SpikexArch, found: MappingChoices, ca
 
 
 @settings(max_examples=25, deadline=None)
-@given(workload=workloads(max_layers=2), found=choices(), data=st.data())
+@given(workload=workloads(max_layers=2) | joined_workloads(), found=choices(), data=st.data())
 def test_nothing_is_better_than_the_best_mapping(
     workload: Workload, found: MappingChoices, data: st.DataObject, leaky_table: str
 ) -> None:
@@ -90,6 +91,14 @@ def test_nothing_is_better_than_the_best_mapping(
         assert best.counted == len(workload.layers) * len(found.options())
         assert best.report == evaluate(workload, best.arch)
         assert best.edp_js == best.energy_j * best.latency_s
+
+
+def test_windows_that_are_shared_cannot_be_chosen_one_by_one() -> None:
+    """One window for all layers is another matter: both have it."""
+    best_mapping(tiny_workload(), SpikexArch(join="tile"), FEW)
+    with pytest.raises(MappingError, match=r"join = 'tile' binds the windows of side.* takes join = 'layer' only"):
+        best_mapping(pair(), SpikexArch(join="tile"), FEW)
+    assert best_global_window(pair(), SpikexArch(join="tile")).report.edp_js > 0
 
 
 @settings(max_examples=15, deadline=None)

@@ -168,7 +168,7 @@ def test_latency_meets_both_bounds(case: slow.LayerCase, knobs: slow.Knobs) -> N
 def test_every_count_has_a_charge(case: slow.LayerCase, knobs: slow.Knobs) -> None:
     arch = arch_of(knobs)
     counts = fast_counts(layer_of([case]), arch)
-    assert {f"{i}.{a}" for i, a in arch.charges()} == PRICED == set(counts.of("layer"))
+    assert {f"{i}.{a}" for i, a in arch.charges()} - set(slow.JOIN_KEYS) == PRICED == set(counts.of("layer"))
 
 
 @settings(max_examples=30, deadline=None)

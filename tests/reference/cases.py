@@ -126,6 +126,72 @@ def layer_cases(
 
 
 @st.composite
+def branch_cases(draw: st.DrawFn, owner: LayerCase) -> LayerCase:
+    """A layer without neurons whose sums are as many as those of ``owner``: its own kernel, stride, padding, dilation, groups, input."""
+    p, q = extents_of(owner)
+    steps = len(owner.levels) if owner.constant_steps is None else owner.constant_steps
+    groups = draw(st.sampled_from([g for g in (1, 1, 2, 3, owner.out_channels) if owner.out_channels % g == 0]))
+    c_each = draw(st.sampled_from((1, 2, 3)))
+    kernel, dilation, stride, padding, size = [], [], [], [], []
+    for extent in (p, q):
+        kernel.append(draw(st.integers(1, 3)))
+        dilation.append(draw(st.integers(1, 2)))
+        stride.append(draw(st.sampled_from((1, 1, 2, 3))))
+        spare = draw(st.integers(0, stride[-1] - 1))  # rows behind the last window that no kernel position reads
+        reach = (extent - 1) * stride[-1] + dilation[-1] * (kernel[-1] - 1) + 1 + spare
+        padding.append(draw(st.sampled_from([pad for pad in (0, 0, 1, 2) if reach - 2 * pad >= 1])))
+        size.append(reach - 2 * padding[-1])
+    constant = draw(st.sampled_from((False, False, False, True)))
+    bits = draw(st.sampled_from((1, 1, 2, 4)))
+    rng = random.Random(draw(st.integers(0, 2**16)))
+    density = draw(st.sampled_from((0.0, 0.02, 0.05, 0.1, 0.3, 1.0)))
+    shape = (1 if constant else steps, groups * c_each, size[0], size[1])
+    levels = _random_levels(rng, shape, density, bits)
+    signed = draw(st.booleans())
+    if signed:
+        levels = _random_signs(rng, levels)
+    weights = None
+    keep = draw(st.sampled_from((None, 1.0, 0.4, 0.0)))
+    if keep is not None:
+        weights = _random_signs(rng, _random_levels(rng, (owner.out_channels, c_each, *kernel), keep, 7))
+    return LayerCase(
+        levels=levels,
+        out_channels=owner.out_channels,
+        kernel=(kernel[0], kernel[1]),
+        stride=(stride[0], stride[1]),
+        padding=(padding[0], padding[1]),
+        dilation=(dilation[0], dilation[1]),
+        groups=groups,
+        level_bits=bits,
+        signed=signed,
+        weight_bits=draw(st.sampled_from((8, 1, 3))),
+        reset="none",
+        has_bias=draw(st.sampled_from((False,) * 7 + (True,))),
+        weights=weights,
+        constant_steps=steps if constant else None,
+        joined=True,
+    )
+
+
+def extents_of(case: LayerCase) -> tuple[int, int]:
+    """Rows and columns of the output map."""
+    sizes = (len(case.levels[0][0]), len(case.levels[0][0][0]))
+    found = [
+        (sizes[a] + 2 * case.padding[a] - case.dilation[a] * (case.kernel[a] - 1) - 1) // case.stride[a] + 1
+        for a in (0, 1)
+    ]
+    return found[0], found[1]
+
+
+@st.composite
+def joined_cases(draw: st.DrawFn, **fields: Any) -> LayerCase:
+    """A layer with one or two branches."""
+    owner = draw(layer_cases(**fields))
+    number = draw(st.sampled_from((1, 1, 2)))
+    return replace(owner, branches=tuple(draw(branch_cases(owner)) for _ in range(number)))
+
+
+@st.composite
 def membrane_cases(draw: st.DrawFn) -> LayerCase:
     """A pointwise binary layer of long, busy time and little to integrate: its tiles wait for membranes."""
     steps = draw(st.integers(5, 40))

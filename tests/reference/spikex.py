@@ -21,6 +21,9 @@ tile is simulated with absolute start times; nothing is multiplied out. Readings
     case is a T=1 map, its output a map of `constant_steps` steps.
 14. Stored weight bits choose the code once per filter group and channel set (not per row).
 15. The sign of a signed level is one more bit wherever a level is stored or moved; adding and subtracting cost the same.
+
+Sums that meet: a *branch* (`LayerCase.joined`) has no neurons; its sums wait for the layer that has them (`branches`).
+The keys of JOIN_KEYS appear in the counts of such layers alone, and only where they are not 0.
 """
 
 from __future__ import annotations
@@ -58,6 +61,8 @@ COUNT_KEYS = (
     "tile.slots",
 )
 
+JOIN_KEYS = ("pe.join", "glb_psum.read", "glb_psum.write", "dram_psum.read", "dram_psum.write")
+
 
 @dataclass(frozen=True)
 class Knobs:
@@ -80,6 +85,8 @@ class Knobs:
     dram_bandwidth_gb_s: float = 30.0
     clock_mhz: float = 500.0
     weight_skip: str = "off"
+    psum_bit: int = 16
+    join: str = "layer"
 
 
 @dataclass(frozen=True)
@@ -101,6 +108,10 @@ class LayerCase:
     weights: Levels | None = None  # [K][C/groups][R][S]
     out: Levels | None = None  # [T][K][P][Q]
     constant_steps: int | None = None
+    joined: bool = False  # a branch: the neurons are another layer's
+    branches: tuple[LayerCase, ...] = ()  # whole, also in a part of a grouped convolution
+    filters_before: int = 0  # of a part: filters of the whole layer in front of its own
+    whole_filters: int | None = None  # of a part: filters of the whole layer
 
 
 @dataclass(frozen=True)
@@ -229,6 +240,34 @@ class _Convolution:
             steps = range(self.case.constant_steps)
         return any(self.case.out[t][k][p][q] != 0 for t in steps for k in range(self.K))
 
+    def output_steps(self, o: int) -> list[int]:
+        """The time steps of window o; those of constant analog input are all."""
+        if self.case.constant_steps is not None:
+            return list(range(self.case.constant_steps))
+        return list(range(o * self.L, min((o + 1) * self.L, self.T)))
+
+    def _branch_holds(self, branch: LayerCase, x: int, o: int) -> bool:
+        """Whether a branch holds a level that is not zero at output position x in a step of our window o.
+
+        Of a grouped branch the groups count that share a filter with ours.
+        """
+        p, q = divmod(x, self.Q)
+        c_each = len(branch.levels[0]) // branch.groups
+        k_each = branch.out_channels // branch.groups
+        for k in range(self.case.filters_before, self.case.filters_before + self.K):
+            for c in range(k // k_each * c_each, (k // k_each + 1) * c_each):
+                for r in range(branch.kernel[0]):
+                    for s in range(branch.kernel[1]):
+                        h = p * branch.stride[0] - branch.padding[0] + r * branch.dilation[0]
+                        w = q * branch.stride[1] - branch.padding[1] + s * branch.dilation[1]
+                        if not (0 <= h < len(branch.levels[0][0]) and 0 <= w < len(branch.levels[0][0][0])):
+                            continue
+                        for t in self.output_steps(o):
+                            at = 0 if branch.constant_steps is not None else t  # constant pixels hold in every step
+                            if branch.levels[at][c][h][w] != 0:
+                                return True
+        return False
+
     def _active(self) -> list[list[bool]]:
         """act[x, o], with the additions of section 5 for a bias and for soft reset."""
         active = []
@@ -236,9 +275,12 @@ class _Convolution:
             of_position = []
             for o in range(self.N):
                 act = any(self.tag(x, i, o) for i in range(self.I))
-                if self.case.has_bias:
+                act = act or any(self._branch_holds(branch, x, o) for branch in self.case.branches)
+                if self.case.has_bias or any(branch.has_bias for branch in self.case.branches):
                     act = True
-                if self.case.reset == "soft":
+                if self.case.joined:  # what acts on the neurons is the owner's business
+                    act = any(self.tag(x, i, o) for i in range(self.I))
+                elif self.case.reset == "soft":
                     act = act or self.case.out is None or self._fires(x, o)
                 of_position.append(act)
             active.append(of_position)
@@ -338,7 +380,9 @@ class _Convolution:
         return _ceil_div(work, self.knobs.adders)
 
     def leak(self, skipped: int) -> int:
-        """leak_j after `skipped` windows."""
+        """leak_j after `skipped` windows; what has no membrane does not leak."""
+        if self.case.joined:
+            return 0
         if self.knobs.decay == "step":
             return skipped * self.L
         if self.knobs.decay == "table":
@@ -473,6 +517,8 @@ class _Convolution:
 
     def output_map_bits(self) -> int:
         """Return the size of the output map: tagged when its spikes are known and the dispatch uses tags."""
+        if self.case.joined:
+            return 0  # its output is the owner's
         if self.dense or self.case.out is None:
             return self.T_out * self.K * self.P * self.Q
         windows = _ceil_div(self.T_out, self.L)
@@ -485,6 +531,32 @@ class _Convolution:
                         if any(self.case.out[t][k][p][q] != 0 for t in steps):
                             filled += 1
         return windows * self.K * self.P * self.Q + filled * self.L
+
+    def sums_that_meet(self, glb_part: Fraction) -> dict[str, int]:
+        """What a branch writes and its owner reads and adds: one sum of `psum_bit` bits a neuron and step."""
+        n: dict[str, int] = {}
+
+        def happens(key: str, times: int) -> None:
+            n[key] = n.get(key, 0) + times
+
+        b = self.knobs.psum_bit
+        filters = self.K if self.case.whole_filters is None else self.case.whole_filters
+        steps = self.T_out if self.knobs.join == "layer" else min(self.T_out, self.L)
+        fits = b * filters * self.P * self.Q * steps <= glb_part
+        for _t in range(self.T_out):
+            for _neuron in range(self.K * self.P * self.Q):
+                if self.case.joined:
+                    happens("glb_psum.write", b)
+                    if not fits:
+                        happens("glb_psum.read", b)
+                        happens("dram_psum.write", b)
+                for _branch in self.case.branches:
+                    if not fits:
+                        happens("dram_psum.read", b)
+                        happens("glb_psum.write", b)
+                    happens("glb_psum.read", b)
+                    happens("pe.join", 1)
+        return n
 
     def counts(self) -> dict[str, int]:
         """Return every count of the table for this convolution and sample."""
@@ -502,11 +574,14 @@ class _Convolution:
                     spikes = sum(_popcount(level) for level in self.words[x][i][o])
                     n["pe.add"] += spikes * self.non_zero_rows(run.group, i)
                     n["tile.tags"] += 1 if self.tag(x, i, o) else 0
-            n["pe.update"] += sum(run.update_steps) * run.rows
-            n["pe.leak"] += sum(run.leaks) * run.rows
+            if not self.case.joined:
+                n["pe.update"] += sum(run.update_steps) * run.rows
+                n["pe.leak"] += sum(run.leaks) * run.rows
             lbuf_weight_reads[run.group] += len(run.synapses) * run.rows * self.case.weight_bits
             n["lbuf_act.read"] += len(run.steps) * window_sum * self.stored_level_bits()
             membranes = 1 if run.tile.mode == "A" else m
+            if self.case.joined:
+                membranes = 0
             n["vmem.read"] += membranes * run.rows * knobs.membrane_bit
             n["vmem.write"] += membranes * run.rows * knobs.membrane_bit
             n["tile.count"] += 1
@@ -531,7 +606,10 @@ class _Convolution:
         n["glb_act.write"] = n["dram_act.read"]
         n["lbuf_weight.write"] = n["glb_weight.read"]
         n["lbuf_act.write"] = n["glb_act.read"]
+        sums = self.sums_that_meet(glb_part)
+        n.update(sums)
         dram_bits = n["dram_weight.read"] + n["dram_act.read"] + n["dram_out.write"]
+        dram_bits += sums.get("dram_psum.read", 0) + sums.get("dram_psum.write", 0)
         exact_cycles = dram_bits * (_exact(knobs.clock_mhz) * 10**6) / (_exact(knobs.dram_bandwidth_gb_s) * 10**9 * 8)
         n["dram.cycles"] = _ceil_div(exact_cycles.numerator, exact_cycles.denominator)
         n["cycles"] = max(n["array.cycles"], n["dram.cycles"])
@@ -565,6 +643,10 @@ def _split(case: LayerCase) -> list[LayerCase]:
                 weights=None if case.weights is None else case.weights[k0 : k0 + k_each],
                 out=None if case.out is None else [step[k0 : k0 + k_each] for step in case.out],
                 constant_steps=case.constant_steps,
+                joined=case.joined,
+                branches=case.branches,
+                filters_before=k0,
+                whole_filters=case.out_channels,
             )
         )
     return parts
@@ -590,5 +672,5 @@ def count(case: LayerCase, knobs: Knobs) -> dict[str, int]:
     totals = dict.fromkeys(COUNT_KEYS, 0)
     for convolution in _convolutions(case, knobs):
         for key, value in convolution.counts().items():
-            totals[key] += value
+            totals[key] = totals.get(key, 0) + value
     return totals

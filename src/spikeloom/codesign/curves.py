@@ -190,13 +190,15 @@ def movable(layer: Layer) -> bool:
 
 
 def _thinned_layer(layer: Layer, fraction: float, thinning: Thinning, generator: np.random.Generator) -> Layer:
-    """Fewer spikes in, and as many fewer out: a layer that hears nothing says nothing."""
+    """Fewer spikes in, also of branches, and as many fewer out: a layer that hears nothing says nothing."""
     out = layer.out
     if out is not None:
         fewer = thinned(out, fraction, thinning, generator)
         assert isinstance(fewer, Spikes)
         out = fewer
-    return replace(layer, arrival=thinned(layer.arrival, fraction, thinning, generator), out=out)
+    arrival = thinned(layer.arrival, fraction, thinning, generator)
+    branches = tuple(_thinned_layer(x, fraction, thinning, generator) if movable(x) else x for x in layer.branches)
+    return replace(layer, arrival=arrival, out=out, branches=branches)
 
 
 def _curve(workload: Workload, layer: Layer, window: int, drawn: list[_Point]) -> Curve:

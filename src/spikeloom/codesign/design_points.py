@@ -7,7 +7,8 @@ machine itself uses; a point then adds up rows of tables and multiplies them wit
     E = sum over columns of (sum over layers of count) * price + leakage power * latency,    latency = cycles / clock
 
 Tables by axes: L layers, C cols, R rows, B sizes of the L1 buffer, G sizes of the global buffer, Q cycles per DRAM bit,
-O options, A columns of counts, P widths of partial sums, M widths of membranes, W windows.
+O options, A columns of counts, P widths of partial sums, M widths of membranes, W windows, F what a global buffer has to hold: each of
+its sizes, where sums of several layers meet in it with each of their widths.
 """
 
 from __future__ import annotations
@@ -21,16 +22,16 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from spikeloom.codesign.mapping import mapped, time_batched
+from spikeloom.codesign.mapping import mapped, refuse_shared_windows, time_batched
 from spikeloom.components import load_table
 from spikeloom.core.arch import AbstractArch, Charge, LayerMapping
-from spikeloom.core.workload import Workload
+from spikeloom.core.workload import Layer, Workload
 from spikeloom.cost import standing, unit_prices
 from spikeloom.errors import ConfigError
 from spikeloom.files.schema import nearest
 from spikeloom.hw.base import CountCache
-from spikeloom.hw.closed_form import Actions, transfer_cycles
-from spikeloom.hw.spikex import ACTIONS, Spikex, SpikexArch, cycles_per_bit
+from spikeloom.hw.closed_form import ACTIONS, JOIN_ACTIONS, Actions, transfer_cycles
+from spikeloom.hw.spikex import Spikex, SpikexArch, cycles_per_bit
 
 #: Fields of the machine that differ from point to point, in the order of `DesignPoints.knobs`.
 KNOBS = ("rows", "cols", "lbuf", "glb", "clock", "dram_bandwidth", "psum_bit", "membrane_bit")
@@ -93,8 +94,9 @@ class DesignTables:
     num_samples: int
     of_rows: _Columns = field(repr=False)  # L C R O A
     of_lbuf: _Columns = field(repr=False)  # L C R B O A
-    of_glb: _Columns = field(repr=False)  # L C R G O A
-    cycles: np.ndarray = field(repr=False)  # int64 L C R G Q O
+    of_glb: _Columns = field(repr=False)  # L C R F O A
+    cycles: np.ndarray = field(repr=False)  # int64 L C R F Q O
+    fit: np.ndarray = field(repr=False)  # psum_bit, glb -> F
     ratio: np.ndarray = field(repr=False)  # clock, bandwidth -> Q
     prices: np.ndarray = field(repr=False)  # joules P M B G A, all columns
     watts: _Standing = field(repr=False)
@@ -147,7 +149,15 @@ class DesignTables:
         hertz = np.array(self.values["clock"], dtype=np.float64)
         windows = np.array([option.window for option in self.options])
         rank_O = np.searchsorted(np.unique(windows), windows)
-        tables = (self.of_rows.table, self.of_lbuf.table, self.of_glb.table, self.cycles, self.ratio, self.prices)
+        tables = (
+            self.of_rows.table,
+            self.of_lbuf.table,
+            self.of_glb.table,
+            self.cycles,
+            self.fit,
+            self.ratio,
+            self.prices,
+        )
         standing_area = self.area or self.watts  # one signature for the kernel; the result is not used without area
         standing_of = (self.watts.pe, self.watts.lbuf, self.watts.glb)
         area_of = (standing_area.pe, standing_area.lbuf, standing_area.glb)
@@ -208,24 +218,30 @@ def design_tables(
         threads: samples counted in parallel; by default all cores.
 
     Raises:
-        ConfigError: an unknown knob, or a value no machine may have. MappingError: the machine cannot run a layer.
+        ConfigError: an unknown knob, or a value no machine may have.
+        MappingError: the machine cannot run a layer, or does not let the layers choose their options one by one.
         CostError: a part outside the range of its price table.
     """
     arch, options = time_batched(arch), tuple(dict.fromkeys(options))
     chosen = _values(arch, values or {})
     if not options or len(options) > _MOST_VALUES:
         raise ConfigError(f"options: got {len(options)}, expected 1..{_MOST_VALUES}")
-    layers = tuple(layer.name for layer in Spikex().runs(workload, arch).layers)
+    run = Spikex().runs(workload, arch).layers
+    refuse_shared_windows(run, arch)
+    layers = tuple(layer.name for layer in run)
     for option in options:
         Spikex().map(workload, mapped(arch, dict.fromkeys(layers or ("",), option)))
     ratios = [[cycles_per_bit(f, b) for b in chosen["dram_bandwidth"]] for f in chosen["clock"]]
     distinct = sorted({ratio for row in ratios for ratio in row})
-    counted = _count(workload, arch, options, chosen, distinct, {} if cache is None else cache, threads)
+    widths = chosen["psum_bit"] if any(layer.branches for layer in run) else ()
+    counted = _count(run, arch, options, chosen, distinct, widths, {} if cache is None else cache, threads)
+    number = len(chosen["glb"])
+    fit = np.arange(max(1, len(widths)) * number).reshape(-1, number)
     by_rows, by_lbuf, by_glb = (_columns(table, actions) for table, actions in counted[:3])
     windows = sorted({option.window for option in options})
     return DesignTables(
         arch, layers, options, chosen, workload.num_samples,
-        by_rows, by_lbuf, by_glb, counted[3],
+        by_rows, by_lbuf, by_glb, counted[3], np.broadcast_to(fit, (len(chosen["psum_bit"]), number)).copy(),
         np.array([[distinct.index(ratio) for ratio in row] for row in ratios]),
         _prices(arch, chosen, [*by_rows.actions, *by_lbuf.actions, *by_glb.actions]),
         *_standing(arch, chosen, windows),
@@ -248,39 +264,45 @@ def _values(arch: SpikexArch, values: Mapping[str, Sequence[Any]]) -> dict[str, 
 
 
 def _count(
-    workload: Workload,
+    layers: tuple[Layer, ...],
     arch: SpikexArch,
     options: tuple[LayerMapping, ...],
     values: Mapping[str, tuple[Any, ...]],
     ratios: Sequence[Fraction],
+    widths: Sequence[int],
     cache: CountCache,
     threads: int | None,
 ) -> tuple[Any, ...]:
-    """Tables of the counts that rows, L1 buffer and global buffer decide, each with its actions, and the cycles."""
-    layers = Spikex().runs(workload, arch).layers
+    """Tables of the counts that rows, L1 buffer and global buffer decide, each with its actions, and the cycles.
+
+    widths: of partial sums, where those of several layers meet; else none.
+    """
     machines = [[replace(arch, rows=r, cols=c) for r in values["rows"]] for c in values["cols"]]
     lbufs, glbs = (values[name] for name in ("lbuf", "glb"))
+    fits = [(width, replace(arch, glb=size).usable_glb) for width in widths or (0,) for size in glbs]
     shape = (len(layers), len(values["cols"]), len(values["rows"]))
     by_rows: list[Actions] = []
     by_lbuf: list[Actions] = []
     by_glb: list[Actions] = []
-    cycles = np.zeros((*shape, len(glbs), len(ratios), len(options)), np.int64)
+    cycles = np.zeros((*shape, len(fits), len(ratios), len(options)), np.int64)
     for at in np.ndindex(shape):
         k, c, r = at
         parts = Spikex().scheduled(layers[k], machines[c][r], options, threads=threads, cache=cache)
         by_rows.append(_added(part.of_rows() for part in parts))
         by_lbuf += [_added(part.of_lbuf(replace(arch, lbuf=x).usable_lbuf) for part in parts) for x in lbufs]
-        for g, size in enumerate(glbs):
-            usable = replace(arch, glb=size).usable_glb
-            by_glb.append(_added(part.of_glb(usable) for part in parts))
-            for part in parts:
-                bits_ON = part.dram_bits_ON(usable)
+        for f, (width, usable) in enumerate(fits):
+            sums = [part.of_joins(width, usable, False) for part in parts]
+            by_glb.append(
+                _added(part.of_glb(usable) | (each if widths else {}) for part, each in zip(parts, sums, strict=True))
+            )
+            for part, each in zip(parts, sums, strict=True):
+                bits_ON = part.dram_bits_ON(usable, each)
                 for q, ratio in enumerate(ratios):
-                    cycles[at][g, q] += np.maximum(part.array_ON, transfer_cycles(bits_ON, ratio)).sum(axis=1)
+                    cycles[at][f, q] += np.maximum(part.array_ON, transfer_cycles(bits_ON, ratio)).sum(axis=1)
     return (
         _table(by_rows, shape),
         _table(by_lbuf, (*shape, len(lbufs))),
-        _table(by_glb, (*shape, len(glbs))),
+        _table(by_glb, (*shape, len(fits))),
         cycles,
     )
 
@@ -327,7 +349,7 @@ def _prices(
         chosen: dict[str, Any] = {name: values[name][k] for name, k in zip(knobs, at, strict=True)}
         machine = replace(arch, **chosen)
         charges = machine.charges()
-        for pair in ACTIONS:
+        for pair in (*ACTIONS, *JOIN_ACTIONS):
             if (pair, charges[pair]) not in known:
                 known[pair, charges[pair]] = unit_prices([pair], machine, table)[0][pair]
         for a, pairs in enumerate(columns):
@@ -373,8 +395,9 @@ def _add_up(
     option: np.ndarray,  # int16 (n, L)
     of_rows: np.ndarray,  # int64 L C R O A
     of_lbuf: np.ndarray,  # int64 L C R B O A
-    of_glb: np.ndarray,  # int64 L C R G O A
-    layer_cycles: np.ndarray,  # int64 L C R G Q O
+    of_glb: np.ndarray,  # int64 L C R F O A
+    layer_cycles: np.ndarray,  # int64 L C R F Q O
+    fit: np.ndarray,  # int64, psum_bit glb
     ratio: np.ndarray,  # int64, clock bandwidth
     prices: np.ndarray,  # float64 P M B G A
     rank: np.ndarray,  # int64 (O,): of the window among all
@@ -392,6 +415,7 @@ def _add_up(
         r, c, b, g = knobs[n, 0], knobs[n, 1], knobs[n, 2], knobs[n, 3]
         q = ratio[knobs[n, 4], knobs[n, 5]]
         p, m = knobs[n, 6], knobs[n, 7]
+        f = fit[p, g]
         counts[:] = 0
         total = 0
         widest = 0
@@ -402,8 +426,8 @@ def _add_up(
             for a in range(num_lbuf):
                 counts[num_rows + a] += of_lbuf[k, c, r, b, o, a]
             for a in range(num_glb):
-                counts[num_rows + num_lbuf + a] += of_glb[k, c, r, g, o, a]
-            total += layer_cycles[k, c, r, g, q, o]
+                counts[num_rows + num_lbuf + a] += of_glb[k, c, r, f, o, a]
+            total += layer_cycles[k, c, r, f, q, o]
             widest = max(widest, rank[o])
         energy = 0.0
         for a in range(counts.shape[0]):

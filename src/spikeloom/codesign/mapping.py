@@ -18,12 +18,13 @@ from spikeloom.codesign.separable import Front, least_product, not_dominated, pa
 from spikeloom.components import load_table
 from spikeloom.core.arch import AbstractArch, LayerMapping
 from spikeloom.core.report import Report
-from spikeloom.core.workload import Workload
+from spikeloom.core.workload import Layer, Workload
 from spikeloom.cost import standing, unit_prices
 from spikeloom.errors import ConfigError, MappingError
 from spikeloom.evaluate import evaluate
 from spikeloom.hw.base import CountCache
-from spikeloom.hw.spikex import ACTIONS, DISPATCHES, ORDERS, Spikex, SpikexArch, action_counts
+from spikeloom.hw.closed_form import ACTIONS, JOIN_ACTIONS
+from spikeloom.hw.spikex import DISPATCHES, ORDERS, Spikex, SpikexArch, action_counts
 
 #: What a best mapping minimises; ties go to the lower latency, with "latency" to the lower energy.
 Objective = Literal["edp", "energy", "latency"]
@@ -125,14 +126,16 @@ def option_costs(
     """Count and price every (layer, option) once.
 
     Raises:
-        MappingError: the machine cannot run a layer. ConfigError: an option does not go with the machine's other fields.
+        MappingError: the machine cannot run a layer, or does not let the layers choose their mappings one by one.
+        ConfigError: an option does not go with the machine's other fields.
         CostError: a counted action has no sourced price.
     """
     machine, options = Spikex(), tuple(options)
     layers = machine.runs(workload, arch).layers
+    refuse_shared_windows(layers, arch)
     for dispatch in sorted({option.dispatch for option in options}):
         machine.map(workload, replace(arch, window=1, dispatch=dispatch, order="raster", merge=1))
-    joules, _ = unit_prices(ACTIONS, arch, load_table(arch.table))
+    joules, _ = unit_prices((*ACTIONS, *JOIN_ACTIONS), arch, load_table(arch.table))
     energy_LO = np.zeros((len(layers), len(options)))
     cycles_LO = np.zeros((len(layers), len(options)), dtype=np.int64)
     for k, layer in enumerate(layers):
@@ -225,6 +228,16 @@ def time_batched(arch: AbstractArch) -> SpikexArch:
             f"expected a machine of model '{SpikexArch.model}'"
         )
     return arch
+
+
+def refuse_shared_windows(layers: Iterable[Layer], arch: SpikexArch) -> None:
+    """Raises MappingError where ``join`` binds the window of a layer to that of another: no search layer by layer finds its best."""
+    joining = [layer.name for layer in layers if layer.joins]
+    if joining and arch.join != "layer":
+        raise MappingError(
+            f"join = '{arch.join}' binds the windows of {', '.join(joining)} to those of the layers whose neurons their sums "
+            "meet in; a search of mappings takes join = 'layer' only"
+        )
 
 
 def mapped(arch: SpikexArch, layers: Mapping[str, LayerMapping]) -> SpikexArch:

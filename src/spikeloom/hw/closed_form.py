@@ -19,6 +19,35 @@ from spikeloom.core.workload import Layer
 from spikeloom.hw import dispatch as tiles
 from spikeloom.hw.schedule import Schedule
 
+#: What is counted, in the order of reports.
+ACTIONS = (
+    ("array", "cycles"),
+    ("dram", "cycles"),
+    ("pe", "add"),
+    ("pe", "update"),
+    ("pe", "leak"),
+    ("vmem", "read"),
+    ("vmem", "write"),
+    ("lbuf_weight", "read"),
+    ("lbuf_weight", "write"),
+    ("lbuf_act", "read"),
+    ("lbuf_act", "write"),
+    ("glb_weight", "read"),
+    ("glb_weight", "write"),
+    ("glb_act", "read"),
+    ("glb_act", "write"),
+    ("dram_weight", "read"),
+    ("dram_act", "read"),
+    ("dram_out", "write"),
+)
+#: What is counted besides where sums of several layers meet, of those layers alone.
+JOIN_ACTIONS = (
+    ("pe", "join"),
+    ("glb_psum", "read"),
+    ("glb_psum", "write"),
+    ("dram_psum", "read"),
+    ("dram_psum", "write"),
+)
 #: Joint counts by (instance, action); each int64, shape (O,).
 Actions = dict[tuple[str, str], np.ndarray]
 _INT64_SAFE = 2**62
@@ -29,6 +58,7 @@ class ArrayCounts:
     """A layer under several choices on an array of ``rows`` rows; each method adds what one more knob decides.
 
     layer: without groups. choices, found: O of each. tailoring: fetch only weights of channels that spike.
+    parts: layers like this one that a grouped convolution was cut into.
     """
 
     layer: Layer
@@ -36,6 +66,7 @@ class ArrayCounts:
     found: Sequence[Schedule]
     rows: int
     tailoring: bool
+    parts: int = 1
 
     @cached_property
     def _totals_ONSX(self) -> np.ndarray:
@@ -94,9 +125,9 @@ class ArrayCounts:
 
     @cached_property
     def _out_bits_ON(self) -> np.ndarray:
-        """Bits of the output map in the same form where its spikes are known, else one a neuron and step."""
+        """Bits of the output map in the same form where its spikes are known, else one a neuron and step; a branch has none."""
         steps = self.layer.num_steps
-        outputs = self.layer.K * self.layer.P * self.layer.Q
+        outputs = 0 if self.layer.joins else self.layer.K * self.layer.P * self.layer.Q
         untagged_ON = np.full((len(self.found), self.layer.num_samples), steps * outputs, dtype=np.int64)
         if self.layer.out is None:
             return untagged_ON
@@ -135,13 +166,14 @@ class ArrayCounts:
         """What the rows alone decide, over all samples; ``vmem`` in words of one membrane."""
         sums, by_rows = self._sums
         first = self.found[0]
-        membranes = by_rows[:, tiles.TILES_A] + by_rows[:, tiles.COLUMNS_B]
+        neurons = 0 if self.layer.joins else 1  # a branch has none
+        membranes = (by_rows[:, tiles.TILES_A] + by_rows[:, tiles.COLUMNS_B]) * neurons
         maps = self._map_bits_ON.sum(axis=1) * self.groups
         return {
             ("array", "cycles"): self.array_ON.sum(axis=1),
             ("pe", "add"): np.full(len(self.found), first.additions, dtype=np.int64),
-            ("pe", "update"): by_rows[:, tiles.UPDATES],
-            ("pe", "leak"): by_rows[:, tiles.LEAKS],
+            ("pe", "update"): by_rows[:, tiles.UPDATES] * neurons,
+            ("pe", "leak"): by_rows[:, tiles.LEAKS] * neurons,
             ("vmem", "read"): membranes,
             ("vmem", "write"): membranes,
             ("lbuf_weight", "read"): self._weight_reads_ONS.sum(axis=(1, 2)),
@@ -166,14 +198,35 @@ class ArrayCounts:
             ("dram_act", "read"): act,
         }
 
+    def of_joins(self, psum_bit: int, usable: float, per_window: bool) -> Actions:
+        """Sums of ``psum_bit`` bits that meet those of other layers, over all samples; 0 where none do.
+
+        usable: bits of the global buffer in which those of all steps wait, or of a window's; if too few, they pass through DRAM.
+        """
+        layer, none = self.layer, np.zeros(len(self.found), dtype=np.int64)
+        waiting_O = np.minimum(self._window_O1[:, 0], layer.num_steps) if per_window else none + layer.num_steps
+        kept_O = psum_bit * layer.K * self.parts * layer.P * layer.Q * waiting_O
+        sums = none + layer.num_sums * layer.num_samples
+        written, read = sums * bool(layer.joins), sums * len(layer.branches)
+        parked = kept_O > usable
+        return {
+            ("pe", "join"): read,
+            ("glb_psum", "read"): psum_bit * (read + written * parked),
+            ("glb_psum", "write"): psum_bit * (written + read * parked),
+            ("dram_psum", "read"): psum_bit * read * parked,
+            ("dram_psum", "write"): psum_bit * written * parked,
+        }
+
     def _act_traffic_ON(self, usable: float) -> np.ndarray:
         """Bits of the input map read from DRAM: once if the whole map fits, else once per filter group."""
         traffic: np.ndarray = self._map_bits_ON * np.where(self._map_bits_ON <= usable, 1, self.groups)
         return traffic
 
-    def dram_bits_ON(self, usable_glb: float) -> np.ndarray:
-        """All bits to and from DRAM."""
-        bits: np.ndarray = self._weight_traffic_ON(usable_glb) + self._act_traffic_ON(usable_glb) + self._out_bits_ON
+    def dram_bits_ON(self, usable_glb: float, sums: Actions) -> np.ndarray:
+        """All bits to and from DRAM; those of ``sums``, made by `of_joins`, are as many in every sample."""
+        sums_O = (sums["dram_psum", "read"] + sums["dram_psum", "write"]) // self.layer.num_samples
+        maps_ON = self._act_traffic_ON(usable_glb) + self._out_bits_ON
+        bits: np.ndarray = self._weight_traffic_ON(usable_glb) + maps_ON + sums_O[:, None]
         return bits
 
     def statistics(self) -> dict[str, np.ndarray]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -63,8 +63,14 @@ class _Geometry:
     num_words: int
 
 
+def _geometry(layer: Layer) -> _Geometry:
+    """The indices of a layer; the same for every sample and window."""
+    extents = (*layer.framed_extent, layer.R, layer.S, layer.P, layer.Q)
+    return _indices(layer.C, extents, layer.stride, layer.padding, layer.dilation)
+
+
 @functools.lru_cache(maxsize=1024)
-def _geometry(
+def _indices(
     C: int,
     extents: tuple[int, int, int, int, int, int],
     stride: tuple[int, int],
@@ -122,9 +128,49 @@ class Schedule:
     coded: CodedWeights | None = None
 
 
+def groups_of(layer: Layer) -> Iterator[Layer]:
+    """Each group of a grouped convolution as a convolution of its own, under the layer's name, with what its neurons hear of branches."""
+    each = layer.K // layer.groups
+    for first in range(0, layer.K, each):
+        yield layer if layer.groups == 1 else _filters_of(layer, first, first + each)
+
+
+def _filters_of(layer: Layer, first: int, stop: int) -> Layer:
+    """The filters first..stop of a layer and the channels of all groups that share one with them, as one group."""
+    inner, outer = layer.C // layer.groups, layer.K // layer.groups
+    channels, filters = slice(first // outer * inner, -(-stop // outer) * inner), slice(first, stop)
+    if isinstance(layer.arrival, Spikes):
+        arrival: Spikes | Levels = replace(layer.arrival, packed=layer.arrival.packed[:, :, channels])
+    else:
+        arrival = replace(layer.arrival, values=layer.arrival.values[:, :, channels])
+    return replace(
+        layer,
+        C=channels.stop - channels.start,
+        K=stop - first,
+        groups=1,
+        arrival=arrival,
+        out=None if layer.out is None else replace(layer.out, packed=layer.out.packed[:, :, filters]),
+        weight=None if layer.weight is None else layer.weight[filters],
+        branches=tuple(_filters_of(branch, first, stop) for branch in layer.branches),
+    )
+
+
 def integrated_once(layer: Layer) -> bool:
     """A constant direct-coded input is integrated in one step and its sum reused."""
     return isinstance(layer.arrival, Levels) and layer.arrival.analog and layer.arrival.constant()
+
+
+def _window_tags(layer: Layer, n: int, window: int, pad: tuple[int, int]) -> np.ndarray:
+    """Bit o where any channel of a pixel holds a level in window o of sample n; uint64 (pixels with their halo, ceil(N/64))."""
+    if isinstance(layer.arrival, Spikes):
+        channels = np.bitwise_or.reduce(layer.arrival.packed[:, n], axis=1)
+        held_THW = np.unpackbits(channels, axis=0, count=layer.num_steps, bitorder="little")
+    else:
+        held_THW = (layer.arrival.values[:, n] != 0).any(axis=1)
+    tags_OHW = np.logical_or.reduceat(held_THW, np.arange(0, layer.num_steps, window), axis=0)
+    tags_OHW = np.pad(tags_OHW, ((0, -len(tags_OHW) % 64), (pad[0],) * 2, (pad[1],) * 2))
+    packed = np.packbits(tags_OHW.reshape(len(tags_OHW), -1).T, axis=1, bitorder="little")
+    return np.ascontiguousarray(packed).view(np.uint64)
 
 
 def _ones(levels: Levels, steps: int) -> np.ndarray:
@@ -177,7 +223,7 @@ class _Sampler:
         starts = np.arange(0, self.steps, rules.window, dtype=np.int64)
         self.levels_of = np.minimum(rules.window, self.steps - starts)
         self.updates_of = np.array([layer.num_steps], dtype=np.int64) if once else self.levels_of
-        # a constant input has one window that covers every step, also for the outputs that fire in it
+        # a constant input has one window that covers every step, also for the outputs that fire and the sums that meet in it
         self.fired_window = layer.num_steps if once else rules.window
         windows, pixels = len(starts), geometry.num_pixels
         self.tags = np.empty((windows, geometry.num_words, pixels), np.uint64)
@@ -226,6 +272,9 @@ class _Sampler:
                 self.active[:, o >> 6] |= np.uint64(1 << (o & 63))
         else:
             tiles.active_windows(self.any_tag, self.geometry.first_pixel, self.geometry.offsets, self.active)
+            for branch in self.layer.branches:  # in windows of these neurons, whatever those of the branch are
+                tags, where = _window_tags(branch, n, self.fired_window, branch.padding), _geometry(branch)
+                tiles.active_windows(tags, where.first_pixel, where.offsets, self.active)
 
     def run(self, n: int) -> None:
         """Schedule sample n by every rule of the family."""
@@ -293,8 +342,7 @@ def schedules(layer: Layer, rules: Sequence[Rules], threads: int) -> list[Schedu
 
     Rules that share a window share its tags. Samples run in parallel, each thread with memory of its own.
     """
-    extents = (*layer.framed_extent, layer.R, layer.S, layer.P, layer.Q)
-    geometry = _geometry(layer.C, extents, layer.stride, layer.padding, layer.dilation)
+    geometry = _geometry(layer)
     first = rules[0]
     masks = _masks(layer, first.rows, geometry.num_words) if first.skip_weights else np.empty((0, 0, 0), np.uint64)
     arrival, steps = layer.arrival, 1 if integrated_once(layer) else layer.num_steps

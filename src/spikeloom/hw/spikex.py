@@ -35,36 +35,23 @@ from spikeloom.core.trace import Levels, Spikes
 from spikeloom.core.workload import Layer, Workload
 from spikeloom.errors import ConfigError, MappingError
 from spikeloom.hw import dispatch as tiles
-from spikeloom.hw.base import AbstractMachine, CountCache, check_layer_tables, fold_pools, refuse_shapes_only
-from spikeloom.hw.closed_form import Actions, ArrayCounts, transfer_cycles
+from spikeloom.hw.base import (
+    SUMMING_POOLS,
+    AbstractMachine,
+    CountCache,
+    check_joins,
+    check_layer_tables,
+    fold_pools,
+    refuse_shapes_only,
+)
+from spikeloom.hw.closed_form import ACTIONS, JOIN_ACTIONS, Actions, ArrayCounts, transfer_cycles
 from spikeloom.hw.memory import PRUNED, storage_note, zero_share
-from spikeloom.hw.schedule import Rules, Schedule, ScheduleKey, schedules
+from spikeloom.hw.schedule import Rules, Schedule, ScheduleKey, groups_of, schedules
 from spikeloom.units import exact_si, from_si
 
 DISPATCHES = {"agile": tiles.AGILE, "temporal": tiles.TEMPORAL, "ptb": tiles.PTB, "dense": tiles.DENSE}
 ORDERS = ("raster", "interleave")
 DECAYS = {"step": tiles.DECAY_STEP, "table": tiles.DECAY_TABLE, "free": tiles.DECAY_FREE}
-#: What is counted, in the order of reports.
-ACTIONS = (
-    ("array", "cycles"),
-    ("dram", "cycles"),
-    ("pe", "add"),
-    ("pe", "update"),
-    ("pe", "leak"),
-    ("vmem", "read"),
-    ("vmem", "write"),
-    ("lbuf_weight", "read"),
-    ("lbuf_weight", "write"),
-    ("lbuf_act", "read"),
-    ("lbuf_act", "write"),
-    ("glb_weight", "read"),
-    ("glb_weight", "write"),
-    ("glb_act", "read"),
-    ("glb_act", "write"),
-    ("dram_weight", "read"),
-    ("dram_act", "read"),
-    ("dram_out", "write"),
-)
 MAX_WINDOW = 64
 MAX_COLS = 64
 
@@ -121,6 +108,11 @@ class SpikexArch(AbstractArch):
     tailoring: bool = knob(True, "fetch only the weights of input channels that spike in the sample")
     weight_skip: str = knob(
         "off", "drop synapses whose weights are zero for a whole filter group", choices=("off", "group")
+    )
+    join: str = knob(
+        "layer",
+        "how long sums wait that meet those of another layer: all steps, or those of a window",
+        choices=("layer", "tile"),
     )
     fold_pool: bool = knob(True, "fold sum and average pools into the next layer; otherwise it adds graded levels")
     psum_bit: int = knob(16, "width of partial sums", suffix="bit", low=4, high=32)
@@ -198,12 +190,15 @@ class SpikexArch(AbstractArch):
                 Charge(part["psum_register"], "read"),
             ),
             ("pe", "leak"): (Charge(part["membrane_adder"], "add"),),
+            ("pe", "join"): (Charge(part["psum_adder"], "add"),),
         }
         for action in ("read", "write"):
             charges["vmem", action] = (Charge(part["vmem"], action, per_bit=True),)
             for half in ("weight", "act"):
                 charges[f"lbuf_{half}", action] = (Charge(part["lbuf"], action, per_bit=True),)
                 charges[f"glb_{half}", action] = (Charge(part["glb"], action, per_bit=True),)
+            charges["glb_psum", action] = (Charge(part["glb"], action, per_bit=True),)
+            charges["dram_psum", action] = (Charge(part["dram"], action, per_bit=True),)
         charges["dram_weight", "read"] = (Charge(part["dram"], "read", per_bit=True),)
         charges["dram_act", "read"] = (Charge(part["dram"], "read", per_bit=True),)
         charges["dram_out", "write"] = (Charge(part["dram"], "write", per_bit=True),)
@@ -231,7 +226,7 @@ class Spikex(AbstractMachine[SpikexArch]):
     def runs(self, workload: Workload, arch: SpikexArch) -> Workload:
         """Pools folded into the layer behind (``fold_pool``); pools that stay only form levels at a neuron's output."""
         folded = fold_pools(workload) if arch.fold_pool else workload
-        plain = [x for x in folded.layers if x.kind in ("sumpool2d", "avgpool2d") and x.neuron.kind == "none"]
+        plain = [x for x in folded.layers if x.kind in SUMMING_POOLS and x.neuron.kind == "none" and not x.joins]
         left = [layer.name for layer in plain]
         if not left:
             return folded
@@ -250,8 +245,11 @@ class Spikex(AbstractMachine[SpikexArch]):
         refuse_shapes_only(workload, "record a trace, or give a workload of firing rates")
         for layer in layers:
             _refuse_unsupported(layer)
+        check_joins(layers)
         names = [layer.name for layer in layers]
         check_layer_tables(arch, names)
+        if arch.join == "tile":
+            _check_windows(layers, arch)
         return Mapping("spikex", {name: _layer_mapping(arch, name) for name in names})
 
     def count(
@@ -270,6 +268,9 @@ class Spikex(AbstractMachine[SpikexArch]):
             choice = mapping.layers[layer.name]
             for counts in self.scheduled(layer, arch, (choice,), threads=threads, cache=cache):
                 total = total.then(_counts(counts, arch))
+        if parked := [x.name for x in run.layers if (x.name, "dram_psum", "write") in total.actions]:
+            what = f"sums of {', '.join(parked)} do not fit the global buffer (join = '{arch.join}'): they wait in DRAM"
+            total = replace(total, warnings=(*total.warnings, what))
         return total
 
     def scheduled(
@@ -287,7 +288,7 @@ class Spikex(AbstractMachine[SpikexArch]):
         """
         threads = threads or os.cpu_count() or 1
         found = []
-        for group, part in enumerate(_groups(layer)):
+        for group, part in enumerate(groups_of(layer)):
             rules = [_rules(part, arch, choice) for choice in choices]
             known: dict[Rules, Schedule] = {}
             if cache is not None:
@@ -298,7 +299,9 @@ class Spikex(AbstractMachine[SpikexArch]):
                     known[each] = one
                     if cache is not None:
                         cache[ScheduleKey(layer.id, group, each)] = one
-            found.append(ArrayCounts(part, choices, [known[each] for each in rules], arch.rows, arch.tailoring))
+            found.append(
+                ArrayCounts(part, choices, [known[each] for each in rules], arch.rows, arch.tailoring, layer.groups)
+            )
         return tuple(found)
 
     def utilisation(self, counts: Counts, arch: SpikexArch, layer: str) -> dict[str, float]:
@@ -329,12 +332,24 @@ def _layer_mapping(arch: SpikexArch, layer: str) -> LayerMapping:
     )
 
 
+def _check_windows(layers: abc.Iterable[Layer], arch: SpikexArch) -> None:
+    for branch in layers:
+        got, expected = (of_layer(arch.window, name) for name in (branch.name, branch.joins or branch.name))
+        if got != expected:
+            raise MappingError(
+                f"layer '{branch.name}': its sums meet in the neurons of '{branch.joins}', and join = 'tile' takes the same "
+                f"window for both; got {got} and {expected}; give both one window, or take join = 'layer'"
+            )
+
+
 def _refuse_unsupported(layer: Layer) -> None:
     kinds = ("conv1d", "conv2d", "linear")
     if layer.kind not in kinds:
+        where, pools = "", " and foldable sum or average pools"
+        if layer.joins:
+            where, pools = f" whose sums meet in the neurons of '{layer.joins}'", ""
         raise MappingError(
-            f"layer '{layer.name}': spikex cannot run a {layer.kind} layer, only {', '.join(kinds)} and foldable "
-            "sum or average pools; replace it before recording or choose another machine"
+            f"layer '{layer.name}': spikex cannot run a {layer.kind} layer{where}, only {', '.join(kinds)}{pools}; replace it before recording or choose another machine"
         )
     if layer.recurrent or layer.name in layer.inputs:
         raise MappingError(f"layer '{layer.name}': this machine batches time steps and cannot run a recurrent layer")
@@ -346,11 +361,11 @@ def _refuse_unsupported(layer: Layer) -> None:
 
 def _fires_silently(layer: Layer) -> bool:
     """Soft reset (or none) may leave a residue above the threshold that fires in a silent window."""
-    return layer.neuron.kind in ("if", "lif") and layer.neuron.reset != "hard"
+    return not layer.joins and layer.neuron.kind in ("if", "lif") and layer.neuron.reset != "hard"
 
 
 def _every_window(layer: Layer) -> bool:
-    return layer.has_bias or (_fires_silently(layer) and layer.out is None)
+    return layer.biased or (_fires_silently(layer) and layer.out is None)
 
 
 def _warnings(workload: Workload, arch: SpikexArch, mapping: Mapping) -> abc.Iterator[str]:
@@ -359,8 +374,8 @@ def _warnings(workload: Workload, arch: SpikexArch, mapping: Mapping) -> abc.Ite
 
     dense = [layer for layer in workload.layers if mapping.layers[layer.name].dispatch == "dense"]
     skipping = [layer for layer in workload.layers if layer not in dense]
-    biased = [layer for layer in skipping if layer.has_bias]
-    residue = [layer for layer in skipping if not layer.has_bias and _every_window(layer)]
+    biased = [layer for layer in skipping if layer.biased]
+    residue = [layer for layer in skipping if not layer.biased and _every_window(layer)]
     if biased:
         yield f"no silent window is skipped in {named(biased)}: a bias acts in every step"
     if residue:
@@ -394,7 +409,7 @@ def _weight_warnings(workload: Workload, arch: SpikexArch) -> abc.Iterator[str]:
     if arch.weight_skip == "group":
         known = [layer for layer in workload.layers if layer.weight is not None]
         if known:
-            yield storage_note((part for layer in known for part in _groups(layer)), arch.rows)
+            yield storage_note((part for layer in known for part in groups_of(layer)), arch.rows)
         unknown = [layer.name for layer in workload.layers if layer.weight is None]
         if unknown:
             yield f"weight_skip = 'group' skips nothing in {', '.join(unknown)}: the trace holds no weights"
@@ -408,37 +423,18 @@ def _weight_warnings(workload: Workload, arch: SpikexArch) -> abc.Iterator[str]:
 
 
 def _worst_psum_bits(layer: Layer) -> int:
-    """Bits of the largest possible sum of one step: every input at its highest level meets the largest weight."""
-    level = 1 if isinstance(layer.arrival, Spikes) else 2**layer.arrival.bits - 1
-    synapses = layer.C // layer.groups * layer.R * layer.S
-    return math.ceil(math.log2(synapses * level * 2 ** (layer.weight_bits - 1) + 1)) + 1
-
-
-def _groups(layer: Layer) -> abc.Iterator[Layer]:
-    """Each group of a grouped convolution as a convolution of its own, under the layer's name."""
-    if layer.groups == 1:
-        yield layer
-        return
-    inner, outer = layer.C // layer.groups, layer.K // layer.groups
-    for g in range(layer.groups):
-        channels, filters = slice(g * inner, (g + 1) * inner), slice(g * outer, (g + 1) * outer)
-        if isinstance(layer.arrival, Spikes):
-            arrival: Spikes | Levels = replace(layer.arrival, packed=layer.arrival.packed[:, :, channels])
-        else:
-            arrival = replace(layer.arrival, values=layer.arrival.values[:, :, channels])
-        yield replace(
-            layer,
-            C=inner,
-            K=outer,
-            groups=1,
-            arrival=arrival,
-            out=None if layer.out is None else replace(layer.out, packed=layer.out.packed[:, :, filters]),
-            weight=None if layer.weight is None else layer.weight[filters],
-        )
+    """Bits of the largest possible sum of one step: every input, of branches too, at its highest level meets the largest weight."""
+    largest = 0
+    for part in (layer, *layer.branches):
+        level = 1 if isinstance(part.arrival, Spikes) else 2**part.arrival.bits - 1
+        largest += part.C // part.groups * part.R * part.S * level * 2 ** (part.weight_bits - 1)
+    return math.ceil(math.log2(largest + 1)) + 1
 
 
 def _rules(layer: Layer, arch: SpikexArch, choice: LayerMapping) -> Rules:
     decay = arch.decay if arch.decay != "auto" else "step" if layer.neuron.leaky else "free"
+    if layer.joins:  # no membrane
+        decay = "free"
     skip_weights = arch.weight_skip == "group" and layer.weight is not None
     return Rules(
         rows=arch.rows if skip_weights else 0,
@@ -464,17 +460,18 @@ def cycles_per_bit(clock: float, bandwidth: float) -> Fraction:
 
 
 def action_counts(found: ArrayCounts, arch: SpikexArch) -> tuple[Actions, np.ndarray]:
-    """Everything in ACTIONS over all samples, int64 (O,) each, and the cycles of the layer by sample, int64 (O, N).
+    """Everything in ACTIONS and JOIN_ACTIONS over all samples, int64 (O,) each, and the cycles of the layer by sample, int64 (O, N).
 
     found: scheduled for this machine. In each sample array and memory work side by side.
     """
     per_bit = cycles_per_bit(arch.clock, arch.dram_bandwidth)
-    dram_ON = transfer_cycles(found.dram_bits_ON(arch.usable_glb), per_bit)
-    counts = found.of_rows() | found.of_lbuf(arch.usable_lbuf) | found.of_glb(arch.usable_glb)
+    sums = found.of_joins(arch.psum_bit, arch.usable_glb, arch.join == "tile")
+    dram_ON = transfer_cycles(found.dram_bits_ON(arch.usable_glb, sums), per_bit)
+    counts = sums | found.of_rows() | found.of_lbuf(arch.usable_lbuf) | found.of_glb(arch.usable_glb)
     counts["dram", "cycles"] = dram_ON.sum(axis=1)
     for action in ("read", "write"):
         counts["vmem", action] = counts["vmem", action] * arch.membrane_bit
-    return {pair: counts[pair] for pair in ACTIONS}, np.maximum(found.array_ON, dram_ON)
+    return {pair: counts[pair] for pair in (*ACTIONS, *JOIN_ACTIONS)}, np.maximum(found.array_ON, dram_ON)
 
 
 def _counts(found: ArrayCounts, arch: SpikexArch) -> Counts:
@@ -483,7 +480,7 @@ def _counts(found: ArrayCounts, arch: SpikexArch) -> Counts:
     actions, cycles_ON = action_counts(found, arch)
     cycles = tuple(cycles_ON[0].tolist())
     return Counts(
-        {(name, *pair): int(count[0]) for pair, count in actions.items()},
+        {(name, *pair): int(count[0]) for pair, count in actions.items() if pair in ACTIONS or count[0]},
         {name: sum(cycles)},
         sum(cycles),
         {(name, key): int(value[0]) for key, value in found.statistics().items()},

@@ -10,7 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from spikeloom.core.purposes import WHOLE
+from spikeloom.core.purposes import PURPOSES, WHOLE
 from spikeloom.core.report import Report
 from spikeloom.units import format_si, from_si
 
@@ -119,8 +119,11 @@ def groups(reports: Sequence[Report]) -> tuple[tuple[int, ...], ...]:
 
 
 def kind(report: Report) -> tuple[str, ...]:
-    """What two bills must have in common to be ranked: who counted (``trace`` or ``tool``), and the kinds of cost inside."""
-    return (str(report.arch.get("fidelity", "trace")), *report.holds)
+    """What two bills must have in common to be ranked: who counted (``trace`` or ``tool``), the kinds of cost inside, leaking memory."""
+    memories = {name.split("_")[0] for name, of in PURPOSES.get(report.model, {}).items() if of == "on-chip memory"}
+    leaking = {key.removesuffix(".leakage").split("_")[0] for key in report.sources if key.endswith(".leakage")}
+    held = report.holds if not memories & leaking else (*report.holds, "leakage of on-chip memory")
+    return (str(report.arch.get("fidelity", "trace")), *held)
 
 
 def caveats(reports: Sequence[Report], names: Sequence[str] | None = None) -> tuple[str, ...]:
