@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from spikeloom.components import load_table
 from spikeloom.core.arch import AbstractArch, Mapping
 from spikeloom.core.report import Report
+from spikeloom.core.widths import check_asked, with_weight_bits
 from spikeloom.core.workload import Workload
 from spikeloom.cost import price
 from spikeloom.errors import ConfigError, FileError, NetworkError
@@ -27,15 +29,18 @@ PRESETS = {name: machine.presets for name, machine in HARDWARE.items()}
 PRESET_MODELS = {preset: model for model, presets in PRESETS.items() for preset in presets}
 
 
-def load_workload(path: str | Path, *, rate: float | None = None, num_steps: int | None = None) -> Workload:
+def load_workload(
+    path: str | Path, *, rate: float | None = None, num_steps: int | None = None, weight_bits: int | None = None
+) -> Workload:
     """Read a trace (.npz), a workload of firing rates (.toml) or a SCALE-Sim topology (.csv).
 
     rate, num_steps: what a topology lacks. A workload without a trace is drawn and says so in its warnings.
+    weight_bits: charged for weights that are floats, or of which the file does not say how wide they are.
     """
     suffix = Path(path).suffix.lower()
     if suffix == ".npz":
         network, trace = read_trace(path)
-        return lower(network, trace)
+        return lower(with_weight_bits(network, weight_bits, str(path)), trace)
     if suffix == ".toml":
         rates = read_workload(path)
     elif suffix == ".csv":
@@ -46,6 +51,10 @@ def load_workload(path: str | Path, *, rate: float | None = None, num_steps: int
         rates = read_topology(path, rate=rate, num_steps=num_steps)
     else:
         raise FileError(f"{path}: cannot tell what this is; expected a trace .npz, a workload .toml or a topology .csv")
+    if weight_bits is not None:
+        check_asked(weight_bits, rates.silent, str(path))
+        layers = (replace(x, weight_bits=weight_bits) if x.name in rates.silent else x for x in rates.layers)
+        rates = replace(rates, layers=tuple(layers), asked=weight_bits)
     try:
         return draw(rates)
     except NetworkError as error:
@@ -149,7 +158,7 @@ def evaluate(
     machine = HARDWARE[arch.model]
     run = machine.runs(workload, arch)
     counts = machine.count(workload, arch, mapping or decide(workload, arch), threads=threads, cache=cache)
-    return price(
+    report = price(
         counts,
         machine.sized(workload, arch),
         load_table(arch.table),
@@ -160,3 +169,8 @@ def evaluate(
         workload_id=workload.id,
         label=label,
     )
+    width = workload.width
+    if width is None or not machine.charges_width(arch):
+        return report
+    told = {"charged": list(width.charged), "assumed": width.assumed}
+    return replace(report, warnings=(width.note, *report.warnings), weight_bits=told)

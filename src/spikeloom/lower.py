@@ -29,6 +29,7 @@ from spikeloom.core.nodes import (
     SumPool2d,
 )
 from spikeloom.core.trace import Arrival, Levels, Spikes, SpikeTrace
+from spikeloom.core.widths import told_width, width_of
 from spikeloom.core.workload import Layer, NeuronRule, RateLayer, RateWorkload, Workload
 from spikeloom.errors import NetworkError, TraceError
 
@@ -69,7 +70,9 @@ def lower(network: Network, trace: SpikeTrace) -> Workload:
             if name in records:
                 _check_record(name, what, records[name], arrival, shapes[name])
         layers.append(_layer(network, trace, name, arrival, sources[0], shapes[name]))
-    return Workload(tuple(layers), trace.num_steps, trace.num_samples, trace.source, delay=trace.delay)
+    return Workload(
+        tuple(layers), trace.num_steps, trace.num_samples, trace.source, delay=trace.delay, width=width_of(network)
+    )
 
 
 def _check_levels(name: str, levels: Levels) -> None:
@@ -204,7 +207,10 @@ def draw(rates: RateWorkload) -> Workload:
             kept = (generator.random(shape) < rate.weight_density).astype(np.int8)
             layer = replace(layer, weight=kept)
         layers.append(replace(layer, neuron=NeuronRule("if")))
-    return Workload(tuple(layers), rates.num_steps, rates.num_samples, rates.source, (SYNTHETIC,), drawn=True)
+    width = told_width({rate.weight_bits for rate in rates.layers if rate.name in rates.silent}, "", rates.asked)
+    return Workload(
+        tuple(layers), rates.num_steps, rates.num_samples, rates.source, (SYNTHETIC,), drawn=True, width=width
+    )
 
 
 def _rate_node(rate: RateLayer) -> Node:

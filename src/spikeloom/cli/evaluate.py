@@ -36,6 +36,9 @@ def evaluate(
     threads: Annotated[int | None, typer.Option(min=1, help="samples counted in parallel [all cores]")] = None,
     rate: Annotated[float | None, typer.Option(help="firing rate, for a topology")] = None,
     steps: Annotated[int | None, typer.Option(help="time steps, for a topology")] = None,
+    weight_bits: Annotated[
+        int | None, typer.Option(min=1, max=64, help="charged for a weight that is a float, or of unknown width [8]")
+    ] = None,
 ) -> None:
     """Say what each machine spends on the spikes of a trace; those that cannot run it are named, with exit code 1."""
     loaded = [load_machine(spec) for spec in machines]
@@ -43,7 +46,7 @@ def evaluate(
         raise FileError(f"{json}: is the trace itself; name another file for the reports")
     if json not in (None, "-"):
         keep_sources(json, *(file for spec, arch in loaded for file in machine_files(spec, arch)))
-    workload = load_workload(trace, rate=rate, num_steps=steps)
+    workload = load_workload(trace, rate=rate, num_steps=steps, weight_bits=weight_bits)
     reports: list[Report] = []
     refusals: dict[str, MappingError] = {}
     for label, arch in loaded:

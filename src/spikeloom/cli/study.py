@@ -33,12 +33,16 @@ def study(
     limit: Annotated[
         int | None, typer.Option(min=1, help="only the first samples [a trace: all, a network: 20]")
     ] = None,
+    weight_bits: Annotated[
+        int | None, typer.Option(min=1, max=64, help="charged for a weight that is a float, or of unknown width [8]")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="of the spikes that are removed or added")] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="samples counted in parallel [all cores]")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="folder of data sets [SPIKELOOM_DATA]")] = None,
     json: Annotated[str | None, typer.Option(help="write everything as JSON; - is standard output")] = None,
 ) -> None:
     """Ask whether an SNN is truly cheaper than its ANN, on every machine."""
+    from spikeloom.core.widths import open_widths, with_weight_bits
     from spikeloom.files.store import read_trace
     from spikeloom.report.truly_efficient import notes, sentences, tables
     from spikeloom.studies.ann import is_trace, spikes_of
@@ -60,6 +64,9 @@ def study(
             data_dir=data_dir,
             progress=progress,
         )
+        network = with_weight_bits(network, weight_bits, str(source))
+        if known is not None and open_widths(known[0]):  # one in integers keeps its widths
+            known = with_weight_bits(known[0], weight_bits, str(ann)), known[1]
         exits = None
         if chosen is not None:
             from spikeloom.studies.experiment import execution_of, samples

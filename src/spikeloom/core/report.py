@@ -33,6 +33,7 @@ class Report:
     area: square metres keyed by instance, or None when no part has a sourced area.
     sources: where each price came from, keyed like the energies.
     label: what the user called the machine.
+    weight_bits: where the width of weights is not their own: {"charged": bits of all layers that do, "assumed": nobody asked for it}.
     """
 
     model: str
@@ -46,6 +47,7 @@ class Report:
     warnings: tuple[str, ...] = ()
     workload_id: str = ""
     label: str = ""
+    weight_bits: abc.Mapping[str, Any] | None = None
 
     @property
     def energy_j(self) -> float:

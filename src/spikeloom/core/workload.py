@@ -13,6 +13,7 @@ import numpy as np
 
 from spikeloom.core.nodes import Leak, Reset, Shape
 from spikeloom.core.trace import Arrival, Levels, Spikes
+from spikeloom.core.widths import Width
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,7 @@ class Workload:
     shapes_only: the layer list of a tool; its silence stands for spikes that are not known.
     delay: steps after which a spike acts, 0 or 1, as in `SpikeTrace`.
     drawn: from shapes and firing rates, in which no layer names what feeds it.
+    width: what a bill has to say of a width that weights do not have by themselves.
     """
 
     layers: tuple[Layer, ...]
@@ -168,6 +170,7 @@ class Workload:
     shapes_only: bool = False
     delay: int = 0
     drawn: bool = False
+    width: Width | None = None
 
     @cached_property
     def id(self) -> str:
@@ -201,13 +204,15 @@ class RateLayer:
 
 @dataclass(frozen=True)
 class RateWorkload:
-    """Layers without a trace."""
+    """Layers without a trace. silent: layers of whose weight bits the file says nothing. asked: bits that a user wants for them."""
 
     layers: tuple[RateLayer, ...]
     num_steps: int
     num_samples: int = 1
     seed: int = 0
     source: str = ""
+    silent: tuple[str, ...] = ()
+    asked: int | None = None
 
 
 @lru_cache(maxsize=1024)

@@ -78,6 +78,7 @@ class _Machine(_Schema):
     area_m2: dict[str, _Real] | None = None
     workload_id: StrictStr = ""
     label: StrictStr = ""
+    weight_bits: dict[str, Any] | None = None
 
 
 class _Reports(_Schema):
@@ -252,6 +253,7 @@ def _machine(report: Report) -> dict[str, Any]:
         "area_m2": report.area,
         "workload_id": report.workload_id,
         "label": report.label,
+        **({} if report.weight_bits is None else {"weight_bits": report.weight_bits}),
     }
 
 
@@ -279,6 +281,7 @@ def _report(machine: _Machine, where: str) -> Report:
         warnings=machine.warnings,
         workload_id=machine.workload_id,
         label=machine.label,
+        weight_bits=machine.weight_bits,
     )
     sums = [
         ("total.energy_j", machine.total.energy_j, report.energy_j),
