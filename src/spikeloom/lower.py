@@ -207,7 +207,9 @@ def draw(rates: RateWorkload) -> Workload:
             kept = (generator.random(shape) < rate.weight_density).astype(np.int8)
             layer = replace(layer, weight=kept)
         layers.append(replace(layer, neuron=NeuronRule("if")))
-    width = told_width({rate.weight_bits for rate in rates.layers if rate.name in rates.silent}, "", rates.asked)
+    width = told_width(
+        {rate.name: rate.weight_bits for rate in rates.layers if rate.name in rates.silent}, "", rates.asked
+    )
     return Workload(
         tuple(layers), rates.num_steps, rates.num_samples, rates.source, (SYNTHETIC,), drawn=True, width=width
     )

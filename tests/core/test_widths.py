@@ -106,7 +106,11 @@ def test_who_writes_by_hand_is_not_taken_for_integers(tmp_path: Path) -> None:
     path = tmp_path / "hand.npz"
     write_trace(path, network(), replace(trace, extra={}))
     again, silent = read_trace(path)
-    assert bill(lower(again, silent)).warnings[0].startswith("nothing says how wide weights are: charged with 8 bits")
+    assert (
+        bill(lower(again, silent))
+        .warnings[0]
+        .startswith("nothing says how wide the weights of conv, fc are: charged with 8")
+    )
     write_trace(path, again, silent)
     assert load_workload(path).width == lower(again, silent).width is not None
     write_trace(path, network(4), replace(trace, extra={}))  # a width of a node's own is a statement

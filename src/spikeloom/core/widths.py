@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from spikeloom.core.network import Network
@@ -43,31 +43,23 @@ def open_widths(network: Network) -> tuple[str, ...]:
 
 def width_of(network: Network) -> Width | None:
     """What a bill of the network has to say of its widths; None where they are those of its weights."""
-    bits = {network.nodes[name].weight_bits for name in open_widths(network)}  # type: ignore[union-attr]
+    bits = {name: network.nodes[name].weight_bits for name in open_widths(network)}  # type: ignore[union-attr]
     return told_width(bits, made_with(network), network.metadata.get(ASKED))
 
 
-def told_width(bits: Iterable[int], made: str, asked: int | None = None) -> Width | None:
+def told_width(bits: Mapping[str, int], made: str, asked: int | None = None) -> Width | None:
     """As `width_of`, of layers with open widths ``bits``; ``made``: as `made_with`."""
-    charged = tuple(sorted(bits))
-    words = f"{'/'.join(map(str, charged))} bits"
-    real = re.search(r"float(\d+)", made)
+    charged = tuple(sorted(set(bits.values())))
+    words, real = f"{'/'.join(map(str, charged))} bits", re.search(r"float(\d+)", made)
     if asked is not None:
         floats = f"; they are {real[0]}" if real else ""
         return Width(f"weights are charged with {asked} bits, as --weight-bits asks{floats}", (asked,), False)
     if not charged or (real and charged == (int(real[1]),)):
         return None
+    note = f"nothing says how wide the weights of {', '.join(bits)} are: charged with {words}"
     if "float" in made:
-        return Width(
-            f"weights are {real[0] if real else made}, charged as if quantised to {words}; --weight-bits charges others",
-            charged,
-            True,
-        )
-    return Width(
-        f"nothing says how wide weights are: charged with {words}; state weight_bits or give --weight-bits",
-        charged,
-        True,
-    )
+        note = f"weights are {real[0] if real else made}, charged as if quantised to {words}"
+    return Width(f"{note}; --weight-bits charges another width", charged, True)
 
 
 def with_weight_bits(network: Network, bits: int | None, where: str) -> Network:
