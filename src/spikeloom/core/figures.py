@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Figures:
 class Point:
     """An SNN at one T. spikes, synops, energy_j, latency_s: per inference; None where no machine or no such data.
 
-    warnings: of the bill.
+    warnings: of the bill; no figure.
     """
 
     num_steps: int
@@ -46,7 +46,7 @@ class Point:
     synops: float
     energy_j: float | None
     latency_s: float | None
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def edp_js(self) -> float | None:
