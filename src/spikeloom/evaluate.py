@@ -164,7 +164,7 @@ def evaluate(
         load_table(arch.table),
         num_samples=workload.num_samples,
         arch_fields=machine_keys(arch),
-        layer_synops={layer.name: layer.synops for layer in run.layers},
+        layer_synops=run.synops,
         utilisation={layer.name: machine.utilisation(counts, arch, layer.name) for layer in run.layers},
         workload_id=workload.id,
         label=label,

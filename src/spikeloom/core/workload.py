@@ -15,6 +15,9 @@ from spikeloom.core.nodes import Leak, Reset, Shape
 from spikeloom.core.trace import Arrival, Levels, Spikes
 from spikeloom.core.widths import Width
 
+#: Kinds of layers that have weights.
+WEIGHTED = ("conv1d", "conv2d", "linear")
+
 
 @dataclass(frozen=True)
 class NeuronRule:
@@ -99,7 +102,10 @@ class Layer:
 
     @cached_property
     def synops(self) -> int:
-        """Synaptic operations over all samples: one per non-zero input level and non-zero weight it meets."""
+        """Synaptic operations over all samples: one per non-zero input level and non-zero weight it meets.
+
+        Of a pool or a sum, which have no weights and whose bill shows none, one per level and output that it reaches.
+        """
         return self.met(self.arrival.events())
 
     def met(self, events_CHW: np.ndarray) -> int:
@@ -177,6 +183,11 @@ class Workload:
         """SHA-256 over all layers."""
         more = (f"delay={self.delay}" if self.delay else "") + ("drawn" if self.drawn else "")
         return hashlib.sha256(("".join(layer.id for layer in self.layers) + more).encode()).hexdigest()
+
+    @property
+    def synops(self) -> dict[str, int]:
+        """Synaptic operations over all samples by layer; 0 of pools and sums, which have no synapses."""
+        return {layer.name: layer.synops if layer.kind in WEIGHTED else 0 for layer in self.layers}
 
     def __getitem__(self, name: str) -> Layer:
         for layer in self.layers:

@@ -324,7 +324,7 @@ def measure(
         calibration,
         accuracy,
         spikes_sent(network, counted, execution),
-        sum(layer.synops for layer in workload.layers) / len(counted),
+        sum(workload.synops.values()) / len(counted),
         energy,
         latency,
         warnings,
