@@ -7,7 +7,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from spikeloom import report as columns
 from spikeloom.components import load_table
 from spikeloom.core.arch import Component
+from spikeloom.core.deployment import Deployed
+from spikeloom.core.efficiency import Estimate, OnMachine, TrulyEfficient
+from spikeloom.core.figures import CrossbarRow, Figures
+from spikeloom.core.figures import Point as PointAtT
 from spikeloom.core.network import Network
 from spikeloom.core.nodes import (
     IF,
     LI,
     AvgPool2d,
     Conv2d,
+    Delay,
     Flatten,
     Input,
     Linear,
@@ -400,3 +406,96 @@ def test_spikes_of_a_deployment_are_those_that_neurons_send() -> None:
         work = lower(network, trace)
         fired = sum(int(layer.out.events().sum()) for layer in work.layers if layer.out is not None)
         assert fired == sum(int(x.sum()) for x in found.sent.values())
+
+
+def test_a_neuron_counts_once_however_many_hear_it() -> None:
+    """One neuron layer heard by two layers and, a step late, by itself; graded spikes; a read-out of one step of its own."""
+    rng = np.random.default_rng(10)
+
+    def weight(*shape: int) -> np.ndarray:
+        return np.asarray(rng.integers(-2, 3, shape))
+
+    nodes: dict[str, Node] = {
+        "in": Input((7,)), "a": Linear(7, 6, weight=weight(6, 7)), "n1": IF(max_level=3),
+        "b": Linear(6, 4, weight=weight(4, 6)), "n2": IF(), "c": Linear(6, 3, weight=weight(3, 6)), "n3": IF(), "late": Delay(),
+        "d": Linear(4, 5, weight=weight(5, 4)), "n4": IF(), "e": Linear(3, 2, weight=weight(2, 3)), "out": LI(),
+        "f": Linear(4, 2, weight=weight(2, 4)),
+    }  # fmt: skip
+    edges = (
+        "in a",
+        "a n1",
+        "n1 b",
+        "b n2",
+        "n1 c",
+        "c n3",
+        "n2 d",
+        "d n4",
+        "n3 e",
+        "e out",
+        "n2 late",
+        "late f",
+        "f out",
+    )
+    network = Network(nodes, tuple((edge.split()[0], edge.split()[1]) for edge in edges), "graph")
+    inputs, n2, n3 = (rng.random((T, N, size)) < 0.5 for size in (7, 4, 3))
+    n1 = rng.integers(0, 4, (T, N, 6)).astype(np.uint8)
+    late = np.concatenate([np.zeros((1, N, 4), bool), n2[:-1]])
+    summed = n3.sum(axis=0, keepdims=True).astype(np.uint8)  # once, at the end
+    arrivals: dict[str, Any] = {
+        "a": Spikes.pack(inputs), "b": Levels(n1, 2), "c": Levels(n1, 2), "d": Spikes.pack(n2), "e": Levels(summed, 3),
+        "f": Spikes.pack(late),
+    }  # fmt: skip
+    n4 = rng.random((T, N, 5)) < 0.3
+    outputs = {"b": Spikes.pack(n2), "c": Spikes.pack(n3), "d": Spikes.pack(n4)}
+    trace = SpikeTrace(T, N, arrivals, outputs)
+    sent = [inputs, n1, n2, n3, n4]  # a graded spike is one spike; what is delayed was sent once
+    assert firing_rate(network, trace) == sum(np.count_nonzero(x) for x in sent) / sum(x.size for x in sent)
+    work = lower(network, trace)
+    held = {name: network.nodes[name].weight for name in "abcdef"}  # type: ignore[union-attr]
+    arrived = {"a": inputs, "b": n1, "c": n1, "d": n2, "e": summed, "f": late}
+    assert work.synops == {name: met(x.astype(int), held[name]) for name, x in arrived.items() if name in work.synops}
+    assert len(work.synops) == 6
+    hidden = [n2, n3]  # n1's levels are no spikes of a binary map, n4 is heard by nobody
+    assert hidden_rate(work) == sum(x.sum() for x in hidden) / sum(x.size for x in hidden)
+    fp32, _ = estimates(work)
+    additions = sum(met(x.astype(int), held[name], units=True) for name, x in arrived.items())
+    assert fp32.additions == pytest.approx(additions / N, rel=1e-12)
+    assert fp32.ann_macs == sum(weight.size for weight in held.values())
+
+
+def test_the_glossary_says_what_every_number_is() -> None:
+    """Every key of the documents and every heading of the tables stands in the glossary."""
+    text = (
+        (Path(__file__).parents[2] / "docs" / "glossary.md").read_text(encoding="utf-8").split("## Columns and keys")[1]
+    )
+    results = (Path(__file__).parents[2] / "docs" / "guide" / "results.md").read_text(encoding="utf-8")
+    kinds = (Figures, PointAtT, Deployed, Estimate, OnMachine, TrulyEfficient, CrossbarRow)
+    own = {item.name for kind in kinds for item in fields(kind)}  # type: ignore[arg-type]  # dataclasses all
+    words = set(re.findall(r"\w+", text))
+    assert own - words - {"size", "seconds", "refused"} == set()
+    report = evaluate(lowered(case(0, ("sum", "sum")))[3], load_machine("spikex")[1])
+    document = json.loads(reports_to_json([report]))["machines"][0]
+    keys = {
+        *document,
+        *document["total"],
+        *document["total"]["per_inference"],
+        *document["layers"][0],
+        *document["weight_bits"],
+    }
+    assert {key for key in keys if key not in re.findall(r"\w+", results)} == set()
+    headings: set[str] = set()
+    for file in (Path(columns.__file__).parent).glob("*.py"):
+        for listed in re.findall(r"for heading in (.+?):\n", file.read_text(encoding="utf-8"), re.DOTALL):
+            headings |= set(re.findall(r'"([^"{}]+)"', listed))
+    assert len(headings) > 30
+    known = {
+        "given",
+        "given (does not fit)",
+        "mapped",
+        "change",
+        "size",
+        "split",
+        "layer",
+        "which",
+    }  # words, not numbers
+    assert {heading for heading in headings - known if heading not in text} == set()
