@@ -13,8 +13,6 @@ from spikeloom.errors import ConfigError
 #: Keys of a network's metadata: "arithmetic" as a trace states it ("" where it does not), synapses of whose width a trace is silent,
 #: and the width a user asked for.
 SAID, SILENT, ASKED = "arithmetic", "unstated_widths", "weight_bits_asked"
-#: What a header may say of a weight, and a user.
-MOST_BITS = 64
 
 
 @dataclass(frozen=True)
@@ -80,9 +78,9 @@ def with_weight_bits(network: Network, bits: int | None, where: str) -> Network:
 
 
 def check_asked(bits: int, found: Iterable[str], where: str) -> None:
-    """Raises ConfigError where a width is asked for that cannot be, or where no layer of ``found`` can have another."""
-    if not 1 <= bits <= MOST_BITS:
-        raise ConfigError(f"--weight-bits {bits}: expected 1..{MOST_BITS}")
+    """Raises ConfigError where a width is asked for that no header could state, or where no layer of ``found`` can have another."""
+    if not 1 <= bits <= 64:
+        raise ConfigError(f"--weight-bits {bits}: expected 1..64")
     if not tuple(found):
         raise ConfigError(
             f"--weight-bits {bits}: {where} says how wide its weights are, and they are no floats; leave the option out, or quantise "

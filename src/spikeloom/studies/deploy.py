@@ -19,7 +19,6 @@ from spikeloom.core.arch import AbstractArch
 from spikeloom.core.deployment import Bill, Deployed, Deployment, Rival
 from spikeloom.core.network import Network
 from spikeloom.core.report import Report
-from spikeloom.core.widths import width_of
 from spikeloom.errors import ConfigError, SpikeloomError
 from spikeloom.evaluate import evaluate, load_machine
 from spikeloom.files.atomic import make_folder, replacing
@@ -28,7 +27,6 @@ from spikeloom.files.network import write_network
 from spikeloom.files.placement import write_placement
 from spikeloom.files.results import write_reports
 from spikeloom.files.store import write_trace
-from spikeloom.hw import HARDWARE
 from spikeloom.lower import lower
 from spikeloom.studies.convert import Splits, ann_accuracy, for_steps, splits
 from spikeloom.studies.deploy_bench import FIRST_STEPS, ROWS, VERSION, Bench, DeployOptions, Fit, read_out, standby
@@ -119,7 +117,7 @@ def deploy(
         tuple(rows),
         chosen,
         rival,
-        tuple(dict.fromkeys((*_of_floats(bench, report), *usable(bench)[1], *report.warnings))),
+        (*usable(bench)[1], *report.warnings),
         confirmed,
         no_exit,
         Bill(report.energy_per_inference_j, report.latency_per_inference_s),
@@ -128,16 +126,6 @@ def deploy(
     )
     write_json(folder / "deployment.json", done)
     return done
-
-
-def _of_floats(bench: Bench, report: Report) -> tuple[str, ...]:
-    """What bills of settings that do not quantise have to say, first of all notes."""
-    if report.weight_bits is not None:
-        return report.warnings[:1]
-    width = width_of(bench.kit.network(Setting(), FIRST_STEPS))
-    if width is None or not HARDWARE[bench.arch.model].charges_width(bench.arch):
-        return ()
-    return (f"where nothing quantises them, {width.note}",)
 
 
 def check_network(kit: Kit) -> None:
