@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,14 @@ def _toml_value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+
+
+def check_width(weight_bits: int | None, machines: Iterable[AbstractArch]) -> None:
+    """Raises ConfigError where a width is asked for and none of the machines charges one."""
+    if weight_bits is not None and not any(HARDWARE[arch.model].charges_width(arch) for arch in machines):
+        raise ConfigError(
+            f"--weight-bits {weight_bits}: no machine named charges what a trace says of widths; leave it out"
+        )
 
 
 def decide(workload: Workload, arch: AbstractArch) -> Mapping:

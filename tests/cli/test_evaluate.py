@@ -186,6 +186,9 @@ def test_the_width_of_weights_is_asked_for_and_told_first(files: Path, tmp_path:
             words = ["study", "truly-efficient", tmp_path / "integer.npz", "--machines", "spikex"]
         run = spikeloom(*words, "--weight-bits", 4)
         assert run.complaint is not None and "says how wide its weights are" in run.complaint
+    for words in (["eval", tmp_path / "floats.npz", "ncs2"], ["map", tmp_path / "floats.npz", "loihi:synapse_bit=4"]):
+        run = spikeloom(*words, "--weight-bits", 4)
+        assert run.complaint is not None and "no machine named charges" in run.complaint
     study = ("study", "truly-efficient", tmp_path / "floats.npz", "--machines", "spikex", "--json", "-", "--threads", 1)
     bills = [json.loads(spikeloom(*study, *more).out)["machines"][0] for more in ((), ("--weight-bits", 32))]
     assert [bill["warnings"][0][:19] for bill in bills] == ["weights are float32", "weights are charged"]

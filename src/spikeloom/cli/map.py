@@ -37,7 +37,7 @@ def map_network(
     """Place a network on the cores of a machine: cores and split of each layer, and where on the mesh they sit."""
     try:
         from spikeloom.codesign.mapper import map_network as search
-        from spikeloom.evaluate import load_machine, load_workload, machine_files
+        from spikeloom.evaluate import check_width, load_machine, load_workload, machine_files
         from spikeloom.files.atomic import check_target, keep_sources
         from spikeloom.files.placement import write_placement
         from spikeloom.report.mapping import layer_table, mapping_table
@@ -45,6 +45,7 @@ def map_network(
         _, arch = load_machine(machine)
         check_target(out_file)
         keep_sources(out_file, trace, *machine_files(machine, arch))
+        check_width(weight_bits, (arch,))
         workload = load_workload(trace, weight_bits=weight_bits)
         with bars(INTERRUPTED) as progress:
             wanted: Any = {"objective": objective.value, "seed": seed, "budget": budget, "samples": samples}

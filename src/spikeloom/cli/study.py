@@ -10,7 +10,7 @@ import typer
 
 from spikeloom.cli.console import caution, err, out
 from spikeloom.cli.progress import bars
-from spikeloom.evaluate import load_machine
+from spikeloom.evaluate import check_width, load_machine
 from spikeloom.files.atomic import check_target, keep_sources, replacing
 
 
@@ -50,8 +50,7 @@ def study(
     from spikeloom.studies.truly_efficient import every_machine, to_json, truly_efficient
 
     named = machines or every_machine()
-    for machine in named:
-        load_machine(machine)  # a misspelt one is found before the work
+    check_width(weight_bits, [load_machine(machine)[1] for machine in named])  # a misspelt one is found before the work
     if json not in (None, "-"):
         check_target(json)
         keep_sources(json, source, *([ann] if ann else []))
