@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import tomllib
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from spikeloom.components import load_table
 from spikeloom.core.arch import AbstractArch, Mapping
 from spikeloom.core.report import Report
+from spikeloom.core.widths import check_asked, with_weight_bits
 from spikeloom.core.workload import Workload
 from spikeloom.cost import price
 from spikeloom.errors import ConfigError, FileError, NetworkError
@@ -29,15 +31,18 @@ PRESETS = {name: machine.presets for name, machine in HARDWARE.items()}
 PRESET_MODELS = {preset: model for model, presets in PRESETS.items() for preset in presets}
 
 
-def load_workload(path: str | Path, *, rate: float | None = None, num_steps: int | None = None) -> Workload:
+def load_workload(
+    path: str | Path, *, rate: float | None = None, num_steps: int | None = None, weight_bits: int | None = None
+) -> Workload:
     """Read a trace (.npz), a workload of firing rates (.toml) or a SCALE-Sim topology (.csv).
 
     rate, num_steps: what a topology lacks. A workload without a trace is drawn and says so in its warnings.
+    weight_bits: charged for weights that are floats, or of which the file does not say how wide they are.
     """
     suffix = Path(path).suffix.lower()
     if suffix == ".npz":
         network, trace = read_trace(path)
-        return lower(network, trace)
+        return lower(with_weight_bits(network, weight_bits, str(path)), trace)
     if suffix == ".toml":
         rates = read_workload(path)
     elif suffix == ".csv":
@@ -48,6 +53,10 @@ def load_workload(path: str | Path, *, rate: float | None = None, num_steps: int
         rates = read_topology(path, rate=rate, num_steps=num_steps)
     else:
         raise FileError(f"{path}: cannot tell what this is; expected a trace .npz, a workload .toml or a topology .csv")
+    if weight_bits is not None:
+        check_asked(weight_bits, rates.silent, str(path))
+        layers = (replace(x, weight_bits=weight_bits) if x.name in rates.silent else x for x in rates.layers)
+        rates = replace(rates, layers=tuple(layers), asked=weight_bits)
     try:
         return draw(rates)
     except NetworkError as error:
@@ -113,6 +122,14 @@ def _toml_value(text: str) -> Any:
         return text
 
 
+def check_width(weight_bits: int | None, machines: Iterable[AbstractArch]) -> None:
+    """Raises ConfigError where a width is asked for and none of the machines charges one."""
+    if weight_bits is not None and not any(HARDWARE[arch.model].charges_width(arch) for arch in machines):
+        raise ConfigError(
+            f"--weight-bits {weight_bits}: no machine named charges what a trace says of widths; leave it out"
+        )
+
+
 def decide(workload: Workload, arch: AbstractArch) -> Mapping:
     """The machine's own mapping, or the placement of neurons on cores that its file names, where it names one.
 
@@ -168,16 +185,21 @@ def evaluate(
     machine = HARDWARE[arch.model]
     run = machine.runs(workload, arch)
     counts = machine.count(workload, arch, mapping or decide(workload, arch), threads=threads, cache=cache)
-    return price(
+    report = price(
         replace(counts, warnings=(*counts.warnings, *_narrow_membranes(run, arch))),
         machine.sized(workload, arch),
         load_table(arch.table),
         num_samples=workload.num_samples,
         arch_fields=machine_keys(arch),
-        layer_synops={layer.name: layer.synops for layer in run.layers},
+        layer_synops=run.synops,
         utilisation={layer.name: machine.utilisation(counts, arch, layer.name) for layer in run.layers},
         workload_id=workload.id,
         label=label,
         sample_s=None if workload.dt_s is None else workload.num_steps * workload.dt_s,
         real_time=real_time,
     )
+    width = workload.width
+    if width is None or not machine.charges_width(arch):
+        return report
+    told = {"charged": list(width.charged), "assumed": width.assumed}
+    return replace(report, warnings=(width.note, *report.warnings), weight_bits=told)

@@ -32,6 +32,7 @@ from spikeloom.core.nodes import (
     kept_reset,
 )
 from spikeloom.core.trace import Arrival, Levels, Spikes, SpikeTrace
+from spikeloom.core.widths import told_width, width_of
 from spikeloom.core.workload import Layer, NeuronRule, RateLayer, RateWorkload, Workload
 from spikeloom.errors import NetworkError, TraceError
 
@@ -73,8 +74,9 @@ def lower(network: Network, trace: SpikeTrace) -> Workload:
                 _check_record(name, what, records[name], arrival, shapes[name])
         layers.append(_layer(network, trace, name, arrival, sources[0], shapes[name]))
     return Workload(
-        _with_branches(layers), trace.num_steps, trace.num_samples, trace.source, delay=trace.delay, dt_s=trace.dt_s
-    )
+        _with_branches(layers), trace.num_steps, trace.num_samples, trace.source, delay=trace.delay, dt_s=trace.dt_s,
+        width=width_of(network),
+    )  # fmt: skip
 
 
 def _with_branches(layers: list[Layer]) -> tuple[Layer, ...]:
@@ -233,7 +235,12 @@ def draw(rates: RateWorkload) -> Workload:
             kept = (generator.random(shape) < rate.weight_density).astype(np.int8)
             layer = replace(layer, weight=kept)
         layers.append(replace(layer, neuron=NeuronRule("if")))
-    return Workload(tuple(layers), rates.num_steps, rates.num_samples, rates.source, (SYNTHETIC,), drawn=True)
+    width = told_width(
+        {rate.name: rate.weight_bits for rate in rates.layers if rate.name in rates.silent}, "", rates.asked
+    )
+    return Workload(
+        tuple(layers), rates.num_steps, rates.num_samples, rates.source, (SYNTHETIC,), drawn=True, width=width
+    )
 
 
 def _rate_node(rate: RateLayer) -> Node:

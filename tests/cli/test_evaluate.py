@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from spikeloom.evaluate import evaluate, load_machine, load_workload
@@ -184,3 +186,42 @@ def test_real_time_bills_the_wait_beside_the_work(files: Path, tmp_path: Path) -
 def test_real_time_needs_the_length_of_a_step(files: Path, source: str) -> None:
     run = spikeloom("eval", files / source, "spikex", "--real-time")
     assert run.complaint is not None and "dt_s" in run.complaint
+
+
+def test_the_width_of_weights_is_asked_for_and_told_first(files: Path, tmp_path: Path) -> None:
+    arrays = dict(np.load(files / "trace.npz"))
+    meta = json.loads(str(arrays["meta"]))
+    synapses = [layer for layer in meta["layers"] if layer["kind"] in ("conv2d", "linear")]
+    for name, arithmetic, bits in (("floats", "float32", 8), ("wide", "float32", 32), ("integer", "integer: 8 bit", 8)):
+        for layer in synapses:
+            layer["weight_bits"] = bits
+        told = json.dumps(meta | {"arithmetic": arithmetic})
+        np.savez_compressed(tmp_path / f"{name}.npz", **(arrays | {"meta": np.array(told)}))
+
+    def machine(*words: object) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(spikeloom("eval", *words, "spikex", "--json", "-").out)["machines"][0]
+        return found
+
+    plain, wide = machine(tmp_path / "floats.npz"), machine(tmp_path / "wide.npz")
+    asked = machine(tmp_path / "floats.npz", "--weight-bits", 32)
+    assert "as if quantised to 8 bits" in plain["warnings"][0] and plain["weight_bits"]["assumed"]
+    assert asked["total"] == wide["total"] != plain["total"] and asked["workload_id"] == wide["workload_id"]
+    assert asked["warnings"][0].startswith("weights are charged with 32 bits, as --weight-bits asks")
+    assert "weight_bits" not in wide and "weight_bits" not in machine(tmp_path / "integer.npz")
+    run = spikeloom("eval", tmp_path / "floats.npz", "spikex", "ptb")
+    assert run.err.splitlines()[0].startswith("note: weights are float32, charged as if quantised to 8 bits")
+    for verb in (("eval", "spikex"), ("map", "loihi"), ("study", "spikex")):
+        words = [verb[0], tmp_path / "integer.npz", verb[1]]
+        if verb[0] == "study":
+            words = ["study", "truly-efficient", tmp_path / "integer.npz", "--machines", "spikex"]
+        run = spikeloom(*words, "--weight-bits", 4)
+        assert run.complaint is not None and "says how wide its weights are" in run.complaint
+    for words in (["eval", tmp_path / "floats.npz", "ncs2"], ["map", tmp_path / "floats.npz", "loihi:synapse_bit=4"]):
+        run = spikeloom(*words, "--weight-bits", 4)
+        assert run.complaint is not None and "no machine named charges" in run.complaint
+    study = ("study", "truly-efficient", tmp_path / "floats.npz", "--machines", "spikex", "--json", "-", "--threads", 1)
+    bills = [json.loads(spikeloom(*study, *more).out)["machines"][0] for more in ((), ("--weight-bits", 32))]
+    assert [bill["warnings"][0][:19] for bill in bills] == ["weights are float32", "weights are charged"]
+    per_inference = asked["total"]["per_inference"]["energy_j"]
+    assert bills[1]["snn"]["energy"] == pytest.approx(per_inference, rel=1e-12)
+    assert bills[1]["ann"]["energy"] > bills[0]["ann"]["energy"]

@@ -175,6 +175,7 @@ def test_points_are_what_evaluation_recording_and_the_machine_say() -> None:
     workload = lower(again.network, record(again.network, parts().test.take(np.arange(20)), Execution(8)))
     assert point.synops == sum(layer.synops for layer in workload.layers) / 20
     assert point.spikes == sum(int(layer.out.events().sum()) for layer in workload.layers if layer.out is not None) / 20
+    assert point.warnings[0].startswith("weights are float32, charged as if quantised to 8 bits")
     assert point.energy_j is not None and point.latency_s is not None
     assert point.edp_js == point.energy_j * point.latency_s > 0
     assert replace(point, energy_j=None).edp_js is None

@@ -176,7 +176,7 @@ def test_rank_correlation_and_median_error() -> None:
 
     def row(predicted: float, exact: float) -> Row:
         prediction = Prediction((predicted, 1.0), (exact, 1.0))
-        return Row("x", "cotrained", 1.0, 1.0, report, {}, prediction, None)
+        return Row("x", "cotrained", 1.0, 1.0, report, None, prediction, None)
 
     assert correlation([row(1.1, 1.0), row(2.0, 2.0), row(3.0, 4.0)], "first") == pytest.approx((1.0, 0.1))
     assert correlation([row(3.0, 1.0), row(2.0, 2.0), row(1.0, 3.0)], "first") == pytest.approx((-1.0, 2 / 3))

@@ -60,7 +60,7 @@ def ann(
         real, rounded = (100 * part for part in found.accuracy)
         out.print(f"{real:.2f} % of the test set, {rounded:.2f} % with activations of {found.bits} bits")
     out.print(
-        f"{found.trace.num_samples} samples, T = {found.steps}: activations of {found.bits} bits, {100 * found.zeros:.1f} % zero"
+        f"{found.trace.num_samples} samples, T = {found.steps}: activations of {found.bits} bits, {100 * found.zeros:.1f} % of what arrives at synapses zero"
     )
     out.print(f"wrote {target}", markup=False, soft_wrap=True)
     caution([("", (found.assumption,))])

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from spikeloom.cli.console import err, out
+from spikeloom.cli.console import caution, err, out
 from spikeloom.cli.progress import bars
 from spikeloom.files.atomic import check_target, keep_sources
 
@@ -149,6 +149,7 @@ def convert(
     out.print(errors_table(result.errors, result.num_steps))
     for line in result.lines():
         out.print(line, markup=False)
+    caution([(f"T = {point.num_steps}", point.warnings) for point in result.points])
     out.print(f"wrote {target}", markup=False, soft_wrap=True)
     if json is not None:
         result.write_json(json)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from spikeloom.cli.console import out
+from spikeloom.cli.console import caution, out
 from spikeloom.cli.progress import bars
 from spikeloom.files.atomic import check_target
 
@@ -39,6 +39,7 @@ def cotrain(
             out.print(
                 f"tables {words}: rank correlation of predicted and exact EDP {found[0]:.3f}, median error {found[1]:.1%}"
             )
+    caution([(row.name, row.report.warnings) for row in rows])
     if figure is not None:
         write_cotraining_figure(figure, rows)
         out.print(f"wrote {figure}", markup=False, soft_wrap=True)

@@ -16,7 +16,7 @@ from spikeloom.report.terminal import breakdown_table, comparison_table
 def demo(
     out_dir: Annotated[Path, typer.Option("--out", help="run folder")] = Path("runs/demo"),
 ) -> None:
-    """Train a small spiking CNN on digits, record it, and price its spikes on three machines."""
+    """Train a small spiking CNN on digits, quantise and record it, and price its spikes on three machines."""
     from spikeloom.studies.demo import run_demo
 
     start = time.perf_counter()

@@ -13,8 +13,8 @@ from rich.markup import escape
 from spikeloom.cli.console import caution, complain, err, out
 from spikeloom.core.report import Report
 from spikeloom.errors import FileError, MappingError
+from spikeloom.evaluate import check_width, load_machine, load_workload, machine_files
 from spikeloom.evaluate import evaluate as evaluate_workload
-from spikeloom.evaluate import load_machine, load_workload, machine_files
 from spikeloom.files.atomic import keep_sources
 from spikeloom.files.results import reports_to_json, write_reports
 from spikeloom.report.terminal import breakdown_table, comparison_table, labels, summary_sentence
@@ -39,6 +39,9 @@ def evaluate(
     real_time: Annotated[
         bool, typer.Option("--real-time", help="also bill samples that last T dt_s at least, with leakage over it")
     ] = False,
+    weight_bits: Annotated[
+        int | None, typer.Option(min=1, max=64, help="charged for a weight that is a float, or of unknown width [8]")
+    ] = None,
 ) -> None:
     """Say what each machine spends on the spikes of a trace; those that cannot run it are named, with exit code 1."""
     loaded = [load_machine(spec) for spec in machines]
@@ -46,7 +49,8 @@ def evaluate(
         raise FileError(f"{json}: is the trace itself; name another file for the reports")
     if json not in (None, "-"):
         keep_sources(json, *(file for spec, arch in loaded for file in machine_files(spec, arch)))
-    workload = load_workload(trace, rate=rate, num_steps=steps)
+    check_width(weight_bits, (arch for _, arch in loaded))
+    workload = load_workload(trace, rate=rate, num_steps=steps, weight_bits=weight_bits)
     reports: list[Report] = []
     refusals: dict[str, MappingError] = {}
     for label, arch in loaded:

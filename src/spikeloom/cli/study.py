@@ -10,7 +10,7 @@ import typer
 
 from spikeloom.cli.console import caution, err, out
 from spikeloom.cli.progress import bars
-from spikeloom.evaluate import load_machine
+from spikeloom.evaluate import check_width, load_machine
 from spikeloom.files.atomic import check_target, keep_sources, replacing
 
 
@@ -33,12 +33,16 @@ def study(
     limit: Annotated[
         int | None, typer.Option(min=1, help="only the first samples [a trace: all, a network: 20]")
     ] = None,
+    weight_bits: Annotated[
+        int | None, typer.Option(min=1, max=64, help="charged for a weight that is a float, or of unknown width [8]")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="of the spikes that are removed or added")] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="samples counted in parallel [all cores]")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="folder of data sets [SPIKELOOM_DATA]")] = None,
     json: Annotated[str | None, typer.Option(help="write everything as JSON; - is standard output")] = None,
 ) -> None:
     """Ask whether an SNN is truly cheaper than its ANN, on every machine."""
+    from spikeloom.core.widths import open_widths, with_weight_bits
     from spikeloom.files.store import read_trace
     from spikeloom.report.truly_efficient import notes, sentences, tables
     from spikeloom.studies.ann import is_trace, spikes_of
@@ -46,8 +50,7 @@ def study(
     from spikeloom.studies.truly_efficient import every_machine, to_json, truly_efficient
 
     named = machines or every_machine()
-    for machine in named:
-        load_machine(machine)  # a misspelt one is found before the work
+    check_width(weight_bits, [load_machine(machine)[1] for machine in named])  # a misspelt one is found before the work
     if json not in (None, "-"):
         check_target(json)
         keep_sources(json, source, *([ann] if ann else []))
@@ -60,6 +63,9 @@ def study(
             data_dir=data_dir,
             progress=progress,
         )
+        network = with_weight_bits(network, weight_bits, str(source))
+        if known is not None and open_widths(known[0]):  # one in integers keeps its widths
+            known = with_weight_bits(known[0], weight_bits, str(ann)), known[1]
         exits = None
         if chosen is not None:
             from spikeloom.studies.experiment import execution_of, samples

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,10 @@ class Figures:
 
 @dataclass(frozen=True)
 class Point:
-    """An SNN at one T. spikes, synops, energy_j, latency_s: per inference; None where no machine or no such data."""
+    """An SNN at one T. spikes, synops, energy_j, latency_s: per inference; None where no machine or no such data.
+
+    warnings: of the bill; no figure.
+    """
 
     num_steps: int
     calibration: str
@@ -43,6 +46,7 @@ class Point:
     synops: float
     energy_j: float | None
     latency_s: float | None
+    warnings: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def edp_js(self) -> float | None:

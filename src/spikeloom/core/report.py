@@ -49,6 +49,7 @@ class Report:
     label: what the user called the machine.
     holds: kinds of cost inside the bill (`core.purposes`), () where not known. limits: what limits a ratio with a measured device.
     real_time: the bill with waiting, where it was asked for and something leaks.
+    weight_bits: where the width of weights is not their own: {"charged": bits of all layers that do, "assumed": nobody asked for it}.
     """
 
     model: str
@@ -65,6 +66,7 @@ class Report:
     holds: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()
     real_time: RealTime | None = None
+    weight_bits: abc.Mapping[str, Any] | None = None
 
     @property
     def energy_j(self) -> float:

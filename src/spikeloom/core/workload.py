@@ -13,6 +13,10 @@ import numpy as np
 
 from spikeloom.core.nodes import Leak, Reset, Shape
 from spikeloom.core.trace import Arrival, Levels, Spikes
+from spikeloom.core.widths import Width
+
+#: Kinds of layers that have weights.
+WEIGHTED = ("conv1d", "conv2d", "linear")
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,10 @@ class Layer:
 
     @cached_property
     def synops(self) -> int:
-        """Synaptic operations over all samples: one per non-zero input level and non-zero weight it meets."""
+        """Synaptic operations over all samples: one per non-zero input level and non-zero weight it meets.
+
+        Of a pool or a sum, which have no weights and whose bill shows none, one per level and output that it reaches.
+        """
         return self.met(self.arrival.events())
 
     def met(self, events_CHW: np.ndarray) -> int:
@@ -187,6 +194,7 @@ class Workload:
     delay: steps after which a spike acts, 0 or 1, as in `SpikeTrace`.
     drawn: from shapes and firing rates, in which no layer names what feeds it.
     dt_s: length of a step where the samples have a clock, seconds; no machine's work depends on it, nor does the id.
+    width: what a bill has to say of a width that weights do not have by themselves.
     """
 
     layers: tuple[Layer, ...]
@@ -198,12 +206,18 @@ class Workload:
     delay: int = 0
     drawn: bool = False
     dt_s: float | None = None
+    width: Width | None = None
 
     @cached_property
     def id(self) -> str:
         """SHA-256 over all layers."""
         more = (f"delay={self.delay}" if self.delay else "") + ("drawn" if self.drawn else "")
         return hashlib.sha256(("".join(layer.id for layer in self.layers) + more).encode()).hexdigest()
+
+    @property
+    def synops(self) -> dict[str, int]:
+        """Synaptic operations over all samples by layer; 0 of pools and sums, which have no synapses."""
+        return {layer.name: layer.synops if layer.kind in WEIGHTED else 0 for layer in self.layers}
 
     def __getitem__(self, name: str) -> Layer:
         for layer in self.layers:
@@ -236,13 +250,15 @@ class RateLayer:
 
 @dataclass(frozen=True)
 class RateWorkload:
-    """Layers without a trace."""
+    """Layers without a trace. silent: layers of whose weight bits the file says nothing. asked: bits that a user wants for them."""
 
     layers: tuple[RateLayer, ...]
     num_steps: int
     num_samples: int = 1
     seed: int = 0
     source: str = ""
+    silent: tuple[str, ...] = ()
+    asked: int | None = None
 
 
 @lru_cache(maxsize=1024)

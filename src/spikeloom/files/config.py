@@ -99,7 +99,8 @@ def read_workload(path: str | Path) -> RateWorkload:
         if layer.kind == "linear" and layer.groups != 1:
             raise ConfigError(f"{path}: layer[{k}].groups: got {layer.groups}, a linear layer has no groups")
     layers = tuple(RateLayer(**dict(layer)) for layer in found.layer)
-    return RateWorkload(layers, found.num_steps, found.num_samples, found.seed, str(path))
+    silent = tuple(layer.name for layer in found.layer if "weight_bits" not in layer.model_fields_set)
+    return RateWorkload(layers, found.num_steps, found.num_samples, found.seed, str(path), silent)
 
 
 _CONV_COLUMNS = ("name", "H", "W", "R", "S", "C", "K", "stride")
@@ -146,4 +147,4 @@ def read_topology(path: str | Path, *, rate: float, num_steps: int) -> RateWorkl
             layers.append(replace(conv, overhang=True))
     if not layers:
         raise ConfigError(f"{path}: holds no layer; expected a header line and a row per layer")
-    return RateWorkload(tuple(layers), num_steps, source=str(path))
+    return RateWorkload(tuple(layers), num_steps, source=str(path), silent=tuple(layer.name for layer in layers))

@@ -82,6 +82,7 @@ class _Machine(_Schema):
     holds: tuple[StrictStr, ...] | None = None
     limits: tuple[StrictStr, ...] = ()
     real_time: RealTime | None = None
+    weight_bits: dict[str, Any] | None = None
 
 
 class _Reports(_Schema):
@@ -259,6 +260,7 @@ def _machine(report: Report) -> dict[str, Any]:
         "holds": report.holds,
         "limits": report.limits,
         **({} if report.real_time is None else _real_time(report.real_time, report.num_samples)),
+        **({} if report.weight_bits is None else {"weight_bits": report.weight_bits}),
     }
 
 
@@ -294,6 +296,7 @@ def _report(machine: _Machine, where: str) -> Report:
         holds=_earlier(machine) if machine.holds is None else machine.holds,
         limits=machine.limits,
         real_time=machine.real_time,
+        weight_bits=machine.weight_bits,
     )
     sums = [
         ("total.energy_j", machine.total.energy_j, report.energy_j),

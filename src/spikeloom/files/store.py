@@ -33,10 +33,12 @@ from spikeloom.core.nodes import (
     ReLU,
     Shape,
     SumPool2d,
+    Synapse,
     kept_reset,
     node_out_shape,
 )
 from spikeloom.core.trace import Arrival, Levels, Spikes, SpikeTrace
+from spikeloom.core.widths import SAID, SILENT, open_widths
 from spikeloom.errors import NetworkError, TraceError
 from spikeloom.files.archive import Archive, write_archive
 from spikeloom.files.schema import first_problem
@@ -389,7 +391,11 @@ def _trace_network(archive: Archive, meta: TraceMeta, arrays: Mapping[str, np.nd
     output = beside("output")
     nodes[output] = Output(out_shape)
     edges.append((last, output))
-    network = Network(nodes, tuple(edges), archive.path.stem, meta.dt_s)
+    silent = [
+        x.name for x in meta.layers if isinstance(nodes[x.name], Synapse) and "weight_bits" not in x.model_fields_set
+    ]
+    told = {SAID: str((meta.model_extra or {}).get(SAID, "")), **({SILENT: silent} if silent else {})}
+    network = Network(nodes, tuple(edges), archive.path.stem, meta.dt_s, told)
     alone = [layer.name for layer in meta.layers if layer.recurrent and not network.recurs(layer.name)]
     return replace(network, edges=(*network.edges, *((name, name) for name in alone)))
 
@@ -458,9 +464,15 @@ def _layer_entry(
         entry[field] = (
             list(value) if isinstance(value, tuple) else [one, two] if isinstance(node, Conv1d) else [value, value]
         )
+    # the header's default is no statement: what a trace does not call floats would else read as weights of 8 bits
+    silent = (
+        getattr(node, "weight_bits", 0) == 8
+        and SAID not in trace.extra.get("meta", {})
+        and name in open_widths(network)
+    )
     return entry | {
         "groups": getattr(node, "groups", 1),
-        "weight_bits": getattr(node, "weight_bits", 8),
+        **({} if silent else {"weight_bits": getattr(node, "weight_bits", 8)}),
         "has_bias": getattr(node, "has_bias", False),
         "recurrent": network.recurs(name),
         "num_steps": None if arrival.num_steps == trace.num_steps else arrival.num_steps,

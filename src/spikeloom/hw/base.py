@@ -70,6 +70,10 @@ class AbstractMachine(ABC, Generic[ArchT]):
         """The machine with all that the workload needs of it, where its fields leave that open; as it is by default."""
         return arch
 
+    def charges_width(self, arch: ArchT) -> bool:
+        """Whether a bill depends on how wide the workload says that weights are."""
+        return getattr(arch, "fidelity", "trace") != "tool"
+
     @abstractmethod
     def utilisation(self, counts: Counts, arch: ArchT, layer: str) -> dict[str, float]:
         """How well the parts were used in one layer, each 0..1, by name."""

@@ -201,6 +201,9 @@ class Edge(AbstractMachine[EdgeArch]):
             total = total.then(Counts(actions, {layer.name: cycles}, cycles))
         return total
 
+    def charges_width(self, arch: EdgeArch) -> bool:
+        return False
+
     def utilisation(self, counts: Counts, arch: EdgeArch, layer: str) -> dict[str, float]:
         """mac_use: MACs of a layer over those the device could have done while it ran; none of a layer without MACs."""
         done, run = counts.actions[layer, "device", "mac"], counts.actions[layer, "device", "run"]

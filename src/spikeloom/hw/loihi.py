@@ -85,6 +85,9 @@ class Loihi(AbstractMachine[LoihiArch]):
         said = (*chart.workload.warnings, *_warnings(chart, plan, arch), *findings)
         return replace(counts, warnings=tuple(dict.fromkeys(said)))
 
+    def charges_width(self, arch: LoihiArch) -> bool:
+        return not arch.synapse_bit
+
     def utilisation(self, counts: Counts, arch: LoihiArch, layer: str) -> dict[str, float]:
         """compartment_use: compartments of the layer's cores that hold one of its neurons, a fuller core as full; balance: ticks of
         its cores on its neurons and messages, against all of them taking as long as the busiest."""

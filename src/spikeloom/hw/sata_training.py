@@ -189,6 +189,9 @@ class SataTraining(AbstractMachine[SataTrainingArch]):
             total = total.then(Counts(counts, {layer.name: cycles}, cycles, sample_cycles=by_sample))
         return total
 
+    def charges_width(self, arch: SataTrainingArch) -> bool:
+        return False
+
     def utilisation(self, counts: Counts, arch: SataTrainingArch, layer: str) -> dict[str, float]:
         """None: the latency is a bound, so how well the PEs are used is not known."""
         return {}

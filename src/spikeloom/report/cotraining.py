@@ -18,7 +18,7 @@ from spikeloom.units import format_si
 
 
 class Measured(Protocol):
-    """One network on one machine; rates: firing rate of what arrives at each layer behind the first."""
+    """One network on one machine; hidden_rate: spikes per hidden neuron and step, None where no spikes are known."""
 
     @property
     def name(self) -> str: ...
@@ -27,7 +27,7 @@ class Measured(Protocol):
     @property
     def report(self) -> Report: ...
     @property
-    def rates(self) -> Mapping[str, float]: ...
+    def hidden_rate(self) -> float | None: ...
 
 
 def cotraining_table(rows: Sequence[Measured], where: str) -> Table:
@@ -51,18 +51,13 @@ def cotraining_table(rows: Sequence[Measured], where: str) -> Table:
         table.add_row(
             Text(row.name),
             f"{100 * row.accuracy:.2f} %",
-            f"{100 * mean_rate(row.rates):.2f} %",
+            "-" if row.hidden_rate is None else f"{100 * row.hidden_rate:.2f} %",
             format_si(report.energy_per_inference_j, "J"),
             format_si(report.latency_per_inference_s, "s"),
             format_si(report.edp_js, "Js"),
             f"{rows[0].report.edp_js / report.edp_js:.2f}",
         )
     return table
-
-
-def mean_rate(rates: Mapping[str, float]) -> float:
-    """Mean over layers; 0 where no layer is hidden."""
-    return sum(rates.values()) / len(rates) if rates else 0.0
 
 
 def write_cotraining_figure(path: Path | str, rows: Sequence[Measured]) -> None:

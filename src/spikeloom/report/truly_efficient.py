@@ -145,8 +145,8 @@ def sentences(study: TrulyEfficient) -> list[str]:
         if part is not None
     ]
     lines = [
-        f"{study.num_samples} sample{'s' if study.num_samples > 1 else ''}{', right: ' if right else ''}{', '.join(right)}; {_percent(study.ann_zeros)} of the ANN's "
-        "activations are zero."
+        f"{study.num_samples} sample{'s' if study.num_samples > 1 else ''}{', right: ' if right else ''}{', '.join(right)}; {_percent(study.ann_zeros)} of what "
+        "arrives at the ANN's synapses is zero."
     ]
     if study.exits is not None:
         whole, early = (f"{100 * part:.2f} %" for part in study.exits.accuracy)

@@ -28,6 +28,7 @@ from spikeloom.core.nodes import (
     SumPool2d,
 )
 from spikeloom.core.trace import Levels, Spikes, SpikeTrace
+from spikeloom.core.widths import SAID, made_with
 from spikeloom.errors import ConfigError, FileError, NetworkError
 from spikeloom.files.archive import Archive
 from spikeloom.files.network import read_network
@@ -158,7 +159,7 @@ def matched_ann(network: Network, trace: SpikeTrace) -> Ann:
     nodes: dict[str, Node] = {name: _without_steps(node) for name, node in network.nodes.items()}
     largest = _largest(network, trace)
     arrivals = {name: _counted(name, a, largest[name]) for name, a in trace.arrivals.items()}
-    steps = trace.num_steps
+    steps, made = trace.num_steps, made_with(network)
     ann = SpikeTrace(
         1,
         trace.num_samples,
@@ -166,7 +167,7 @@ def matched_ann(network: Network, trace: SpikeTrace) -> Ann:
         dt_s=None if trace.dt_s is None else trace.dt_s * steps,
         source=f"bit-matched ANN of {trace.source or network.name} (T = {steps}); {COUNTED}",
         labels=trace.labels,
-        extra={"meta": {"matched_steps": steps}},
+        extra={"meta": {**({SAID: made} if made else {}), "matched_steps": steps}},
     )
     return Ann(replace(network, nodes=nodes, name=f"{network.name}-ann"), ann, steps, matched_bits(steps), COUNTED)
 

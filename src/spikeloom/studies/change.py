@@ -59,7 +59,7 @@ def activity(network: Network, source: Source, execution: Execution) -> tuple[fl
         return None, None
     first = _First(source, min(COUNTED_SAMPLES, len(source)))
     workload = lower(network, record(network, first, execution))
-    return spikes_sent(network, first, execution), sum(layer.synops for layer in workload.layers) / len(first)
+    return spikes_sent(network, first, execution), sum(workload.synops.values()) / len(first)
 
 
 def spikes_sent(network: Network, source: Source, execution: Execution) -> float:

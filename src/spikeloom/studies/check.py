@@ -6,7 +6,6 @@ from collections import Counter
 from pathlib import Path
 
 from spikeloom.components import load_table
-from spikeloom.core.trace import Spikes
 from spikeloom.errors import ConfigError, FileError, NetworkFileError
 from spikeloom.evaluate import load_machine, load_workload
 from spikeloom.files.archive import Archive
@@ -20,6 +19,7 @@ from spikeloom.lower import lower
 from spikeloom.studies.convert import read_conversion
 from spikeloom.studies.experiment import read_experiment
 from spikeloom.studies.search_file import describe_search, read_search
+from spikeloom.studies.thinning import firing_rate, sent_spikes
 
 
 def describe_file(path: Path) -> str:
@@ -74,9 +74,9 @@ def _archive(path: Path) -> str:
         return f"network '{network.name}' of {len(network.nodes)} nodes, {weights} {network.arithmetic} weights, output {list(shapes[network.order()[-1]])}"
     network, trace = read_trace(path)
     workload = lower(network, trace)
-    spikes = [layer.arrival.density() for layer in workload.layers if isinstance(layer.arrival, Spikes)]
+    spikes = sent_spikes(network, trace)
     rate = (
-        f", {100 * sum(spikes) / len(spikes):.3g} % mean firing rate of {len(spikes)} binary inputs" if spikes else ""
+        f", {100 * firing_rate(network, trace):.3g} % mean firing rate of {len(spikes)} binary inputs" if spikes else ""
     )
     extra = trace.extra
     recorded = ("sample_ids", "arithmetic", "matched_steps", "test_accuracy")  # what our own recorder and ANNs add

@@ -314,17 +314,20 @@ def measure(
     counted = source.take(np.arange(min(COUNTED_SAMPLES, len(source))))
     workload = lower(network, record(network, counted, execution))
     energy = latency = None
+    warnings: tuple[str, ...] = ()
     if machine is not None:
         report = evaluate_machine(workload, load_machine(machine)[1])
         energy, latency = report.energy_per_inference_j, report.latency_per_inference_s
+        warnings = report.warnings
     return Point(
         execution.num_steps,
         calibration,
         accuracy,
         spikes_sent(network, counted, execution),
-        sum(layer.synops for layer in workload.layers) / len(counted),
+        sum(workload.synops.values()) / len(counted),
         energy,
         latency,
+        warnings,
     )
 
 

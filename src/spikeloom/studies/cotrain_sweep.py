@@ -16,7 +16,6 @@ from spikeloom.core.arch import AbstractArch
 from spikeloom.core.network import Network
 from spikeloom.core.report import Report, Trial
 from spikeloom.core.trace import Arrival, Spikes, SpikeTrace
-from spikeloom.core.workload import Workload
 from spikeloom.data import Samples
 from spikeloom.errors import ConfigError, MappingError
 from spikeloom.evaluate import evaluate, load_machine
@@ -49,6 +48,7 @@ from spikeloom.studies.experiment import (
     training_samples,
     with_weights,
 )
+from spikeloom.studies.search import hidden_rate
 from spikeloom.transform.fold import fold
 
 if TYPE_CHECKING:
@@ -87,8 +87,8 @@ class Sweep:
 class Row:
     """One network on one machine, on recordings that nothing was trained on.
 
-    what: "baseline", "mapping" (the start on the machine, mapping free), or "cotrained". rates: firing rate of what arrives at each
-    layer behind the first. first, last: the tables' predictions, of a co-trained network.
+    what: "baseline", "mapping" (the start on the machine, mapping free), or "cotrained". hidden_rate: of
+    `spikeloom.studies.search`. first, last: the tables' predictions, of a co-trained network.
     """
 
     name: str
@@ -96,7 +96,7 @@ class Row:
     beta: float
     accuracy: float
     report: Report
-    rates: Mapping[str, float]
+    hidden_rate: float | None
     first: Prediction | None = None
     last: Prediction | None = None
 
@@ -270,10 +270,10 @@ def _baselines(start: Network, experiment: Experiment, sweep: Sweep, fit: Sample
     for spec in sweep.baselines:
         arch = best_global_window(training, time_batched(load_machine(spec)[1]), options.windows).arch
         label = f"{spec} L={arch.window}"
-        rows.append(Row(label, "baseline", 0.0, accuracy, evaluate(workload, arch, label=label), _rates(workload)))
+        rows.append(Row(label, "baseline", 0.0, accuracy, evaluate(workload, arch, label=label), hidden_rate(workload)))
     arch = best_mapping(training, time_batched(load_machine(options.machine)[1]), options.choices).arch
     label = f"{options.machine} mapped"
-    rows.append(Row(label, "mapping", 0.0, accuracy, evaluate(workload, arch, label=label), _rates(workload)))
+    rows.append(Row(label, "mapping", 0.0, accuracy, evaluate(workload, arch, label=label), hidden_rate(workload)))
     return tuple(rows)
 
 
@@ -307,7 +307,7 @@ def _second_stage(
         beta,
         _accuracy(done.network, experiment, shown),
         evaluate(workload, done.arch, label=label),
-        _rates(workload),
+        hidden_rate(workload),
         predict_cost(tables, workload),
         predict_cost(done.tables, workload),
     )
@@ -318,12 +318,3 @@ def _accuracy(network: Network, experiment: Experiment, source: Samples) -> floa
     from spikeloom.snn.execute import evaluate as scored
 
     return scored(network, source, execution_of(experiment))
-
-
-def _rates(workload: Workload) -> dict[str, float]:
-    """Firing rate of what arrives at each layer behind the first; pools hand on what they get."""
-    return {
-        layer.name: layer.arrival.density()
-        for layer in workload.layers
-        if layer.inputs and isinstance(layer.arrival, Spikes)
-    }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from spikeloom.core.report import Report
 from spikeloom.evaluate import evaluate, load_machine
+from spikeloom.files.network import write_network
 from spikeloom.files.results import write_reports
 from spikeloom.files.store import write_trace
 from spikeloom.lower import lower
@@ -37,10 +38,18 @@ def run_demo(
     progress: Progress | None = None,
     stage: Callable[[str], None] = lambda text: None,
 ) -> Demo:
-    """Train on digits, record the test set, evaluate; writes network.npz, trace.npz and report.json into ``folder``."""
+    """Train on digits, quantise to 8 bits, record the test set, evaluate.
+
+    Writes network.npz (in floats), quantized.npz, trace.npz and report.json into ``folder``.
+    """
+    from spikeloom.transform.quantize import Widths, quantize
+
     experiment = read_experiment("digits")
     stage(f"training {experiment.network} on {experiment.data}, T = {experiment.num_steps}")
     network, _ = train_experiment(experiment, folder, resume=False, progress=progress)
+    stage("quantising weights to 8 bits")
+    network = quantize(network, Widths(weight_bits=8))
+    write_network(folder / "quantized.npz", network)
     stage("recording every spike of the test set")
     trace = record_network(network, experiment, progress=progress)
     write_trace(folder / "trace.npz", network, trace)

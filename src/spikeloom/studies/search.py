@@ -111,8 +111,9 @@ def _at_best_window(workload: Workload, arch: AbstractArch, windows: Sequence[in
 
 
 def hidden_rate(workload: Workload) -> float | None:
-    """Spikes per hidden neuron and step, over all samples; None where no layer's spikes are known."""
-    known = [layer.out for layer in workload.layers if layer.out is not None]
+    """Spikes per hidden neuron and step, over all samples; None where no spikes of a layer that another one hears are known."""
+    heard = {name for layer in workload.layers for name in layer.inputs if name != layer.name}
+    known = [layer.out for layer in workload.layers if layer.out is not None and layer.name in heard]
     slots = [out.num_steps * out.num_samples * float(np.prod(out.shape)) for out in known]
     return sum(float(out.events().sum()) for out in known) / sum(slots) if known else None
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from spikeloom.core.efficiency import BreakEven
 from spikeloom.core.network import Network
-from spikeloom.core.nodes import Add, AvgPool2d, Flatten, MaxPool2d, SumPool2d
+from spikeloom.core.nodes import POOLS, SPIKING, Add, AvgPool2d, Delay, Flatten, MaxPool2d, SumPool2d
 from spikeloom.core.trace import Arrival, Levels, Spikes, SpikeTrace
 from spikeloom.errors import ConfigError
 
@@ -52,20 +52,32 @@ def _cut(spikes: Spikes, steps: int) -> Spikes:
     return Spikes(packed, steps)
 
 
+def sent_spikes(network: Network, trace: SpikeTrace) -> dict[str, Arrival]:
+    """What neurons and inputs sent in spikes, graded ones too, each once, by the node that sends it.
+
+    What a pool or several senders together hand on are no spikes of their own; levels of pixels are none at all.
+    """
+    found: dict[str, Arrival] = {network.layer_neuron(name) or name: one for name, one in trace.outputs.items()}
+    for name, arrival in trace.arrivals.items():
+        sender = _sender(network, name, (Flatten, Delay))
+        node = network.nodes[sender]
+        spikes = isinstance(arrival, Spikes) and sender != name and not isinstance(node, (*POOLS, Add))
+        if spikes or isinstance(node, SPIKING):
+            found.setdefault(sender, arrival)
+    return found
+
+
 def firing_rate(network: Network, trace: SpikeTrace) -> float:
     """Spikes per neuron and step over everything that sends spikes, inputs of spikes included."""
-    seen: dict[str, Spikes] = {}
-    for name, arrival in trace.arrivals.items():
-        if isinstance(arrival, Spikes):
-            seen.setdefault(_sender(network, name), arrival)
-    places = sum(one.num_steps * one.num_samples * math.prod(one.shape) for one in seen.values())
-    return sum(int(one.events().sum()) for one in seen.values()) / max(1, places)
+    seen = sent_spikes(network, trace).values()
+    places = sum(one.num_steps * one.num_samples * math.prod(one.shape) for one in seen)
+    return sum(int(one.events().sum()) for one in seen) / max(1, places)
 
 
-def _sender(network: Network, layer: str) -> str:
-    """The node whose spikes reach a layer, past every Flatten; the layer's own name where there are several."""
+def _sender(network: Network, layer: str, past: tuple[type, ...] = (Flatten,)) -> str:
+    """The node whose spikes reach a layer, past nodes that only hand on; the layer's own name where there are several."""
     sources = [source for source in network.inputs_of(layer) if source != layer]
-    while len(sources) == 1 and isinstance(network.nodes[sources[0]], Flatten):
+    while len(sources) == 1 and isinstance(network.nodes[sources[0]], past):
         sources = list(network.inputs_of(sources[0]))
     return sources[0] if len(sources) == 1 else layer
 
