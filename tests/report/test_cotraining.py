@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from spikeloom.core.report import LayerReport, Report
 from spikeloom.report.cotraining import cotraining_table
@@ -14,7 +13,7 @@ class Row:
     name: str
     report: Report
     accuracy: float = 0.9
-    rates: Mapping[str, float] = field(default_factory=dict)
+    hidden_rate: float | None = 0.1
 
 
 def row(name: str, table: str, clock: float = 500.0, workload: str = "w") -> Row:
