@@ -74,18 +74,9 @@ def lower(network: Network, trace: SpikeTrace) -> Workload:
                 _check_record(name, what, records[name], arrival, shapes[name])
         layers.append(_layer(network, trace, name, arrival, sources[0], shapes[name]))
     return Workload(
-        _with_branches(layers), trace.num_steps, trace.num_samples, trace.source, delay=trace.delay, dt_s=trace.dt_s,
+        tuple(layers), trace.num_steps, trace.num_samples, trace.source, delay=trace.delay, dt_s=trace.dt_s,
         width=width_of(network),
     )  # fmt: skip
-
-
-def _with_branches(layers: list[Layer]) -> tuple[Layer, ...]:
-    """The layers, each with those whose sums meet in its neurons."""
-    of: dict[str, tuple[Layer, ...]] = {}
-    for layer in layers:
-        if layer.joins:
-            of[layer.joins] = (*of.get(layer.joins, ()), layer)
-    return tuple(replace(layer, branches=of[layer.name]) if layer.name in of else layer for layer in layers)
 
 
 def _heard(network: Network, name: str) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ Dimension letters: T time steps, N samples, C K channels, H W input map, R S ker
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -207,6 +207,16 @@ class Workload:
     drawn: bool = False
     dt_s: float | None = None
     width: Width | None = None
+
+    def __post_init__(self) -> None:
+        """Every owner knows its branches as they stand here, whatever was made of them."""
+        joining: dict[str, tuple[Layer, ...]] = {}
+        for layer in self.layers:
+            if layer.joins:
+                joining[layer.joins] = (*joining.get(layer.joins, ()), layer)
+        if any(joining.get(layer.name, layer.branches) != layer.branches for layer in self.layers):
+            owners = (replace(x, branches=joining[x.name]) if x.name in joining else x for x in self.layers)
+            object.__setattr__(self, "layers", tuple(owners))
 
     @cached_property
     def id(self) -> str:

@@ -146,10 +146,7 @@ def fold_pools(workload: Workload) -> Workload:
         gone.add(pool.name)
     consumers = {pool: [x.name for x in workload.layers if pool in x.inputs] for pool in gone}
     kept = {x for x, users in consumers.items() if by_name[x].joins or any(user not in folded for user in users)}
-    layers = tuple(
-        replace(layer, branches=tuple(folded.get(x.name, x) for x in layer.branches)) if layer.branches else layer
-        for layer in (folded.get(layer.name, layer) for layer in workload.layers if layer.name not in gone - kept)
-    )
+    layers = tuple(folded.get(layer.name, layer) for layer in workload.layers if layer.name not in gone - kept)
     _folded_workloads[workload] = done = replace(workload, layers=layers)
     return done
 
