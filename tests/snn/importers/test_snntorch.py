@@ -139,7 +139,7 @@ def test_a_convolutional_network(seed: int) -> None:
     assert module.training and module[8].training
     same_spikes(network, frames, theirs(module.eval(), frames))
     assert list(network.nodes) == ["input", "0", "1", "2", "3", "4", "5", "6", "7", "9", "10", "output"]
-    assert (network.name, network.metadata) == ("toy", {"imported_from": "snntorch"})
+    assert (network.name, network.metadata["imported_from"]) == ("toy", "snntorch")
 
 
 def test_a_recurrent_convolution() -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
+from spikeloom.core.nodes import Shape
 from spikeloom.errors import NetworkError, SpikeloomError
-from spikeloom.snn.importers import norse, snntorch, spikingjelly, torch_nn
+from spikeloom.snn.importers import copies, norse, snntorch, spikingjelly, torch_nn
 from spikeloom.snn.importers.assembly import Assembly, Handler, Part, Place, Site, State, Time
+from spikeloom.snn.importers.forwards import FAILURES, NO_CHANGE, Kept, Tracer, attribute, needed_nodes, overwrites
 
 #: What is known of each framework, by the first word of its modules' paths.
 FRAMEWORKS: dict[str, Mapping[str, Handler]] = {
@@ -23,6 +24,8 @@ FRAMEWORKS: dict[str, Mapping[str, Handler]] = {
 }
 #: Where frameworks keep whole models, which are followed like a user's own.
 _MODELS = ("spikingjelly.activation_based.model.",)
+_OWN_STATE = "which no node does; let a neuron of a framework keep it, or hand over the layers around it"
+_PASS_ON = "take the state as an argument of forward, or let the neuron keep it"
 _SINGLE_STEP = "hand over the part of the model that computes one step, without loops or branches over tensors"
 
 
@@ -55,11 +58,19 @@ def _subclassed(module: nn.Module) -> type | None:
     return next((b for b in spiking if b.__name__ in FRAMEWORKS[b.__module__.split(".")[0]]), None)
 
 
-class _Tracer(fx.Tracer):
-    """Stops at layers and at containers that are opened otherwise."""
+@dataclass(frozen=True)
+class Call:
+    """One call of a user's module, as found: what it got stands behind node ``source`` and what it sent behind ``last``.
 
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return _is_leaf(m)
+    path: of the module. first: the first of its nodes; None if it has none. back: the node that leads from its end back to it.
+    """
+
+    path: str
+    source: Place
+    first: str | None
+    last: Place
+    back: str | None
+    time: Time
 
 
 class _Constant:
@@ -69,9 +80,15 @@ class _Constant:
 class Walk:
     """Follows modules from the input on and builds the network beside."""
 
-    def __init__(self, assembly: Assembly) -> None:
-        self.assembly = assembly
+    def __init__(self, assembly: Assembly, untouched: nn.Module) -> None:
+        self.assembly, self.untouched = assembly, untouched
+        self.calls: list[Call] = []
+        self.unseen: list[str] = []  # paths of modules that are called for nothing
+        # by a user's module, its argument or attribute, and what is picked from that: the module whose state goes there, its number
+        # among what the module returns, and the module's node
+        self.carried: dict[tuple[str, str, tuple[Any, ...]], tuple[str, int, str]] = {}
         self._met: dict[int, str] = {}
+        self._idle: dict[int, str] = {}
         self._overwritten: list[tuple[Place, Place]] = []  # maps that an in-place layer replaced, in order
 
     def module(self, module: nn.Module, path: str, place: Any, time: Time) -> Any:
@@ -87,6 +104,8 @@ class Walk:
             not (module._forward_hooks or module._forward_pre_hooks),
             "has a forward hook, and what it changes is not known; remove it (torch.nn.utils.prune.remove makes masks permanent)",
         )
+        own = [k for k, v in vars(module).items() if callable(v) and hasattr(type(module), k)]
+        site.need(not own, f"has a {', '.join(own)} of its own, and what that changes is not known; make a class of it")
         if inner is not None:
             return self._container(module, site, path, place, inner)
         if root == "user":
@@ -101,12 +120,22 @@ class Walk:
         part = handler(module, site)
         if part.stateful:
             self._once(module, site)
-        return self._put(site, part, place, part.in_place)
+        already = len(self.assembly.nodes)
+        after = self._put(site, part, place, part.in_place)
+        new = list(self.assembly.nodes)[already:]
+        if not part.last:
+            back = new[-1] if part.feedback else None
+            self.calls.append(Call(path, place, new[0] if new else None, after, back, site.time))
+        return after
 
     def _put(self, site: Site, part: Part, place: Place, in_place: bool) -> Place:
         after = self.assembly.add(site, part, place)
-        if in_place:
-            self._overwritten.append((place, after))
+        return self._replaced(place, after) if in_place else after
+
+    def _replaced(self, before: Place, after: Place) -> Place:
+        """``after``, which overwrites ``before``."""
+        after = replace(after, memory=before.memory or before.name)
+        self._overwritten.append((before, after))
         return after
 
     def _site(self, name: str, kind: str, place: Any, time: Time) -> Site:
@@ -119,11 +148,20 @@ class Walk:
 
     def _once(self, module: nn.Module, site: Site) -> None:
         """A neuron called twice takes two steps."""
-        if id(module) in self._met:
+        first = self._met.get(id(module)) or self._idle.get(id(module))
+        if first is not None:
             raise NetworkError(
-                f"node '{self._met[id(module)]}' ({site.kind}) is called twice in one pass, which is two steps in time; {_SINGLE_STEP}"
+                f"node '{first}' ({site.kind}) is called twice in one pass, which is two steps in time; {_SINGLE_STEP}"
             )
         self._met[id(module)] = site.name
+
+    def _called_for_nothing(self, module: nn.Module, path: str) -> None:
+        """What a layer sends is not used, but a neuron has taken its step."""
+        self.unseen.append(path)
+        for part in module.modules():
+            if id(part) in self._met:
+                self._once(part, Site(self._met[id(part)], type(part).__name__, (), "step"))
+            self._idle[id(part)] = path
 
     def _container(self, module: Any, site: Site, path: str, place: Any, inner: Time) -> Any:
         """The children of a container in turn."""
@@ -139,54 +177,130 @@ class Walk:
                 )
             place = _first(place) if stateful else place
             place = self.module(child, f"{path}.{key}" if path else key, place, inner)
-        return (_first(place), State(site.name)) if stateful else place
+        return (_first(place), State(site.name, (1,), fresh=True)) if stateful else place
 
     def _forward(self, module: nn.Module, site: Site, path: str, place: Any, time: Time) -> Any:
         """A user's own forward."""
         parameters = list(inspect.signature(module.forward).parameters.values())
         plain = {p.name: p.default for p in parameters[1:] if isinstance(p.default, bool | int | float | str)}
-        try:
-            graph = _Tracer().trace(module, plain)
-        except SpikeloomError:
-            raise
-        except (
-            fx.proxy.TraceError, ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError, RuntimeError,
-            TypeError, ValueError,
-        ) as error:  # fmt: skip
-            raise site.refusal(f"cannot be followed ({_short(error)}); {_SINGLE_STEP}") from error
+        graph, kept = self._graph(module, site, path, plain)
         modules = dict(module.named_modules())
         found: dict[fx.Node, Any] = {}
-        needed = _needed(graph, modules)
+        needed = needed_nodes(graph, modules, kept)
         first = True
         for node in graph.nodes:
             done = len(self._overwritten)
             args = tuple(fx.node.map_arg(arg, found.get) for arg in node.args)
             kwargs = {key: fx.node.map_arg(value, found.get) for key, value in node.kwargs.items()}
+            name = str(node.target) if node.op == "call_module" else node.name
+            name = f"{path}.{name}" if path else name
             if node.op == "placeholder":
-                found[node], first = (place if first else State(str(node.target))), False
+                held = str(node.target)
+                found[node], first = (place if first else State(held, kept=held in kept)), False
             elif node.op == "get_attr":
                 found[node] = _Constant()
             elif node.op == "output":
+                self._check_kept(kept, found, site, path, place.shape)
+                site.need(
+                    not any(s.kept for s in _states(args[0])),
+                    f"returns what it keeps in {_held(args[0])}, {_OWN_STATE}",
+                )
                 return args[0]
             elif node in needed:
-                name = str(node.target) if node.op == "call_module" else node.name
-                name = f"{path}.{name}" if path else name
                 if node.op == "call_module":
-                    found[node] = self._call(modules[str(node.target)], name, args, kwargs, time)
+                    found[node] = self._call(modules[str(node.target)], name, args, kwargs, time, path)
                 else:
                     found[node] = self._function(node, name, args, kwargs, time)
                 for before, after in self._overwritten[done:]:
-                    found = {n: after if value is before else value for n, value in found.items()}
+                    _overwrite(found, before, after, needed, site)
+            elif node.op == "call_module":
+                self._called_for_nothing(modules[str(node.target)], name)
         raise AssertionError("a traced graph ends with its output")
 
-    def _call(self, module: nn.Module, path: str, args: tuple[Any, ...], kwargs: dict[str, Any], time: Time) -> Any:
-        """A module called in a forward; what it gets beside its input must be states."""
+    def _graph(self, module: nn.Module, site: Site, path: str, plain: dict[str, Any]) -> tuple[fx.Graph, Kept]:
+        """A forward's graph, and of each attribute that it changes what it holds at first and after a step.
+
+        It is followed once with what attributes hold, and, where it changes some, again with an argument in their place: what a step
+        computes with them is then seen, and what it only leaves in them is not.
+        """
+        before = self.untouched.get_submodule(path)
+        for part in module.modules():
+            if framework_of(part) == "user":  # a buffer takes no value that is no tensor
+                vars(part).update(part._buffers)
+                part._buffers.clear()
+        try:
+            graph = Tracer(_is_leaf).trace(module, plain)
+        except SpikeloomError:
+            raise
+        except FAILURES as error:
+            raise site.refusal(f"cannot be followed ({_short(error)}); {_SINGLE_STEP}") from error
+        slots = copies.changes(before, module)
+        for slot in slots:
+            owner = before.get_submodule(slot[0])
+            site.need(
+                framework_of(owner) == "user" and slot[1] not in owner._parameters,
+                f"changes {attribute(slot)} in its forward, which no node does; leave layers and weights as they are",
+            )
+        if not slots:
+            return graph, {}
+        names = " and ".join(map(attribute, slots))
+        self._restore(before, module, slots)
+        try:
+            graph = Tracer(_is_leaf, slots).trace(module, plain)
+        except FAILURES as error:
+            raise site.refusal(f"computes with what it keeps in {names}, {_OWN_STATE} ({_short(error)})") from error
+        kept = {attribute(slot): (copies.get(before, slot), copies.get(module, slot)) for slot in slots}
+        others = [
+            slot for slot in copies.changes(before, module) if slot not in slots and (*slot[:2], None) not in slots
+        ]
+        self._restore(before, module, slots)
+        site.need(not others, f"keeps {' and '.join(map(attribute, others))}, {_OWN_STATE}")
+        return graph, kept
+
+    @staticmethod
+    def _restore(before: nn.Module, module: nn.Module, slots: list[copies.Slot]) -> None:
+        clean = copies.working_copy(before)
+        for slot in slots:
+            copies.put(module, slot, copies.get(clean, slot))
+
+    def _check_kept(self, kept: Kept, found: dict[fx.Node, Any], site: Site, path: str, shape: Shape) -> None:
+        """A state in an attribute comes from the neuron that gets it, and starts at rest."""
+        for (owner, held, keys), (taker, number, made) in self.carried.items():
+            if owner != path or held not in kept:
+                continue
+            start, written = kept[held]
+            rest = keys
+            while rest and isinstance(written, list | tuple | dict):
+                written, start, rest = written[rest[0]], _element(start, rest[0]), rest[1:]
+            value = found.get(written.node) if isinstance(written, fx.Proxy) else written
+            own = (
+                value.fresh and (value.of, value.keys) == (made, (number, *rest)) if isinstance(value, State) else False
+            )
+            own = own or (isinstance(value, Place) and number == 0 and value.name == made)
+            site.need(
+                own,
+                f"gives '{taker}' what it keeps in {held}, which is not the state that '{taker}' returned; {_PASS_ON}",
+            )
+            neuron = self.untouched.get_submodule(taker)
+            map_shape = next(call.last.shape for call in self.calls if call.path == taker) if self.calls else shape
+            at_rest = start is None or start is copies.NOTHING or _ignored(start, neuron, map_shape)
+            site.need(
+                at_rest,
+                f"starts '{taker}' from what {held} holds now, which a node cannot be told; set it to None before the import",
+            )
+
+    def _call(
+        self, module: nn.Module, path: str, args: tuple[Any, ...], kwargs: dict[str, Any], time: Time, owner: str
+    ) -> Any:
+        """A module called in the forward of ``owner``; what it gets beside its input must be states."""
+        names = list(inspect.signature(module.forward).parameters)
         given = [*args, *kwargs.values()]
-        states = [value for value in given[1:] if value is not None]
-        if any(not isinstance(value, State) for value in states):
+        labels = [*names[: len(args)], *kwargs]
+        states = {k: v for k, v in zip(labels[1:], given[1:], strict=True) if v is not None}
+        if any(not isinstance(value, State) or value.fresh for value in states.values()):
             raise NetworkError(
                 f"node '{path}' ({type(module).__name__}) gets a state that the forward makes itself, so every step starts anew; "
-                f"take the state as an argument of forward, or let the neuron keep it"
+                f"{_PASS_ON}"
             )
         if not given:
             raise NetworkError(f"node '{path}' ({type(module).__name__}) is called without an input")
@@ -195,7 +309,16 @@ class Walk:
                 f"node '{path}' ({type(module).__name__}) gets no state, so every step starts anew; pass its state on through "
                 f"forward, or use norse.torch.SequentialState"
             )
-        return self.module(module, path, given[0], time)
+        sent = self.module(module, path, given[0], time)
+        made = sent.name if isinstance(sent, Place) else next(_states(sent)).of if states else ""
+        for label, state in states.items():
+            number = names.index(label) - (names[1] == "spk")
+            taken = self.carried.setdefault((owner, state.of, state.keys), (path, number, made))
+            if taken != (path, number, made):
+                raise NetworkError(
+                    f"node '{path}' ({type(module).__name__}) gets the state '{state.of}' that '{taken[0]}' gets too; {_PASS_ON}"
+                )
+        return sent
 
     def _function(self, node: fx.Node, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], time: Time) -> Any:
         """A function, an operator or a method of a tensor."""
@@ -207,33 +330,36 @@ class Walk:
         plain = _plain(kind, subject, args, time)
         if plain is not None:
             return plain[0]
-        maps = list(places((*args, *kwargs.values())))
+        given = (*args, *kwargs.values())
+        maps = list(places(given))
+        own = [state for state in _states(given) if state.kept or (overwrites(node) and state is subject)]
+        if own and kind not in NO_CHANGE:
+            raise NetworkError(f"node '{name}' ({kind}) computes with what is kept in {own[0].of}, {_OWN_STATE}")
         if not maps:
-            return State(subject.of) if isinstance(subject, State) else _Constant()
+            return subject if isinstance(subject, State) and kind in NO_CHANGE else _Constant()
         site = self._site(name, kind, maps[0], time)
         if target in torch_nn.SUMS:
             if any(isinstance(arg, int | float) and arg == 0 for arg in args):  # sum() starts from 0
                 return maps[0]
             site.need(len(maps) == 2 and not set(kwargs) - {"other"}, "adds something other than two maps")
             summed = self.assembly.sum(site, maps)
-            if _overwrites(node):
-                self._overwritten.append((maps[0], summed))
-            return summed
+            return self._replaced(maps[0], summed) if overwrites(node) else summed
         if target == "clone":
-            return replace(maps[0])  # what overwrites the copy leaves the original
+            return replace(maps[0], memory=f"clone {site.name}")  # what overwrites the copy leaves the original
         known = torch_nn.FUNCTIONS.get(target) if isinstance(target, str) or callable(target) else None
-        if known is None or len(maps) != 1 or subject is not maps[0]:
+        constant = any(isinstance(value, _Constant) for value in given)
+        if known is None or len(maps) != 1 or subject is not maps[0] or constant or "out" in kwargs:
             raise site.refusal(
                 "is a function that has no node here; known are ReLUs, clamp(0, c), 2d pools, flatten, mean over the map and sums "
                 "of two maps"
             )
         options = {key: value for key, value in kwargs.items() if key not in ("_stacklevel", "dtype")}
         try:
-            inspect.signature(known[0]).bind(site, *args[1:], **options)
+            inspect.signature(known).bind(site, *args[1:], **options)
         except TypeError as error:
             raise site.refusal(f"is called in a way not known here ({_short(error)})") from error
-        part: Part = known[0](site, *args[1:], **options)
-        return self._put(site, part, maps[0], _overwrites(node))
+        part: Part = known(site, *args[1:], **options)
+        return self._put(site, part, maps[0], overwrites(node))
 
 
 def places(value: Any) -> Iterator[Place]:
@@ -248,14 +374,52 @@ def places(value: Any) -> Iterator[Place]:
             yield from places(item)
 
 
+def _states(value: Any) -> Iterator[State]:
+    """Every state in what a forward passes on or returns."""
+    if isinstance(value, State):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _states(item)
+
+
+def _held(value: Any) -> str:
+    return next((state.of for state in _states(value) if state.kept), "")
+
+
+def _element(value: Any, key: Any) -> Any:
+    return value[key] if isinstance(value, list | tuple | dict) else value
+
+
+def _ignored(start: Any, neuron: nn.Module, shape: Shape) -> bool:
+    """True for zeros, and for a state of another shape than the map, instead of which snnTorch takes zeros."""
+    if not isinstance(start, Tensor) or framework_of(neuron) != "snntorch":
+        return False
+    return not bool(start.any()) or tuple(start.shape[1:]) != shape or start.ndim != len(shape) + 1
+
+
+def _overwrite(found: dict[fx.Node, Any], before: Place, after: Place, needed: set[fx.Node], site: Site) -> None:
+    """Whatever is a view of ``before`` now holds ``after``. Raises NetworkError where one of another shape is read later."""
+    for node, value in found.items():
+        if not isinstance(value, Place) or value is after or (value.memory or value.name) != after.memory:
+            continue
+        if value.shape == after.shape:
+            found[node] = replace(after, states=value.states)
+            continue
+        late = any(user in needed and user not in found for user in node.users)
+        site.need(
+            not late, f"overwrites a view of '{node.name}', which is read later; overwrite a clone(), or use the result"
+        )
+
+
 def _plain(kind: str, subject: Any, args: tuple[Any, ...], time: Time) -> tuple[Any] | None:
     """The result, in a tuple, of what computes no map: picking from tuples, sizes and arithmetic on them."""
     if kind == "getitem" and isinstance(subject, tuple):
         return (subject[args[1]],)
-    if kind == "getitem" and isinstance(subject, State):
-        return (subject,)
+    if kind in ("getitem", "getattr") and isinstance(subject, State):
+        return (replace(subject, keys=(*subject.keys, args[1])),)
     if kind == "getitem" and isinstance(subject, Place) and subject.states and isinstance(args[1], int):
-        return (_first(subject) if args[1] == 0 else State(subject.name),)
+        return (_first(subject) if args[1] == 0 else State(subject.name, (args[1],), fresh=True),)
     if isinstance(subject, Place):
         sizes = Site("", "", subject.shape, time).sizes
         if kind == "size":
@@ -267,36 +431,9 @@ def _plain(kind: str, subject: Any, args: tuple[Any, ...], time: Time) -> tuple[
     numbers: dict[str, Callable[..., Any]] = {
         "mul": lambda a, b: a * b, "floordiv": lambda a, b: a // b, "add": lambda a, b: a + b, "sub": lambda a, b: a - b,
     }  # fmt: skip
-    if kind in numbers and len(args) == 2 and all(isinstance(arg, int) for arg in args):
-        return (numbers[kind](*args),)
+    if kind.removeprefix("i") in numbers and len(args) == 2 and all(isinstance(arg, int) for arg in args):
+        return (numbers[kind.removeprefix("i")](*args),)
     return None
-
-
-def _overwrites(node: fx.Node) -> bool:
-    """True for a function that changes its input."""
-    if node.op not in ("call_function", "call_method"):
-        return False
-    if node.kwargs.get("inplace") is True or node.target in ("add_", torch.relu_):
-        return True
-    known = torch_nn.FUNCTIONS.get(node.target) if isinstance(node.target, str) or callable(node.target) else None
-    return known is not None and known[1]
-
-
-def _needed(graph: fx.Graph, modules: Mapping[str, nn.Module]) -> set[fx.Node]:
-    """What the output, or something that changes its input, depends on."""
-    in_place = {path for path, m in modules.items() if any(getattr(part, "inplace", False) for part in m.modules())}
-    waiting = [
-        node
-        for node in graph.nodes
-        if node.op == "output" or _overwrites(node) or (node.op == "call_module" and node.target in in_place)
-    ]
-    needed: set[fx.Node] = set()
-    while waiting:
-        node = waiting.pop()
-        if node not in needed:
-            needed.add(node)
-            waiting.extend(node.all_input_nodes)
-    return needed
 
 
 def _first(value: Any) -> Any:

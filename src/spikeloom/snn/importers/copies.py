@@ -1,0 +1,205 @@
+"""Copies of a user's module to work on, so that nothing in it changes, and what differs between two of them."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from types import CellType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from spikeloom.errors import NetworkError
+
+#: An attribute of a module, by the module's path and its name; with a key one element of the list or dict that it holds.
+Slot = tuple[str, str, Any]
+#: Where frameworks reset what they keep from step to step.
+_RESETS = {"snntorch": "reset_mem", "spikingjelly": "reset"}
+_CONTAINERS = (list, tuple, set, frozenset, deque)
+_PLAIN = (str, bytes, int, float, complex, type(None), type, FunctionType, MethodType, ModuleType, np.ndarray)
+_NOT_ATTRIBUTES = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
+
+
+def root_of(kind: type) -> str:
+    """First word of the path of a class."""
+    return kind.__module__.split(".")[0]
+
+
+def working_copy(module: nn.Module) -> nn.Module:
+    """A copy in evaluation mode, its neurons reset by the framework's own means, that shares nothing which a forward could change.
+
+    Tensors that remember how they were made are copied without that. What cannot be copied (a lock, a generator) is shared. A list
+    or tensor of a user's class becomes one of the copy. Raises NetworkError for a module that cannot be copied.
+    """
+    memo: dict[int, Any] = {}
+    for value in _inside(module, set()):
+        if isinstance(value, Tensor):
+            if value.grad_fn is not None:
+                memo[id(value)] = value.detach().clone()
+        elif not _can_be_copied(value):
+            memo[id(value)] = value
+    try:
+        copied: nn.Module = copy.deepcopy(module, memo)
+    except (TypeError, ValueError, AttributeError, RuntimeError, copy.Error) as error:
+        text = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise NetworkError(
+            f"the module ({type(module).__name__}) cannot be copied ({text}), and only a copy is followed; hand over one without "
+            f"the attribute that cannot"
+        ) from error
+    for part in copied.modules():
+        part.training = False
+        kept = vars(part)
+        for kind in type(part).__mro__:
+            if root_of(kind) not in ("torch", "builtins", *_RESETS, "norse"):
+                shared = {
+                    k: v for k, v in vars(kind).items() if isinstance(v, (dict, Tensor, np.ndarray, *_CONTAINERS))
+                }
+                kept.update({k: copy.deepcopy(v, memo) for k, v in shared.items() if k[:2] != "__" and k not in kept})
+        kept.update({k: _bound_to_copies(v, memo) for k, v in kept.items() if isinstance(v, FunctionType)})
+        reset = getattr(part, _RESETS.get(root_of(type(part)), ""), None)
+        if reset is not None:
+            reset()
+    return copied
+
+
+def _inside(value: Any, seen: set[int]) -> Iterator[Any]:
+    """Every tensor and every object that is no plain value in what ``value`` holds."""
+    if id(value) in seen or isinstance(value, _PLAIN):
+        return
+    seen.add(id(value))
+    if isinstance(value, Mapping | list | tuple | set | frozenset | deque):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _inside(item, seen)
+        return
+    if not isinstance(value, nn.Module):
+        yield value
+    if not isinstance(value, Tensor):
+        for item in list(getattr(value, "__dict__", {}).values()):
+            yield from _inside(item, seen)
+
+
+def _can_be_copied(value: Any) -> bool:
+    if getattr(value, "__dict__", None):
+        return True  # its attributes are looked at one by one
+    with suppress(TypeError, ValueError, AttributeError, RuntimeError, copy.Error):
+        copy.deepcopy(value)
+        return True
+    return False
+
+
+def _bound_to_copies(function: FunctionType, memo: dict[int, Any]) -> FunctionType:
+    """``function`` with copies of what it closes over: a lambda that calls layers of the module calls those of the copy."""
+    if not function.__closure__:
+        return function
+    cells = []
+    for cell in function.__closure__:
+        with suppress(TypeError, ValueError, AttributeError, RuntimeError, copy.Error):
+            cell = CellType(copy.deepcopy(cell.cell_contents, memo))
+        cells.append(cell)
+    bound = FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__, tuple(cells)
+    )
+    bound.__kwdefaults__ = function.__kwdefaults__
+    return bound
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Random states of torch, NumPy and Python are afterwards what they were before."""
+    before = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002 (users have the global one)
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before[0])
+        np.random.set_state(before[1])  # noqa: NPY002
+        random.setstate(before[2])
+        if devices:
+            torch.cuda.set_rng_state_all(devices)
+
+
+def attributes(module: nn.Module) -> dict[str, Any]:
+    """What a module itself holds, its submodules apart."""
+    own = {k: v for k, v in vars(module).items() if k not in _NOT_ATTRIBUTES and not k.startswith("_tensor_constant")}
+    return {**own, **module._parameters, **module._buffers}
+
+
+def changes(before: nn.Module, after: nn.Module) -> list[Slot]:
+    """Where two copies of a module differ; one element of a list or dict, where no other has come or gone."""
+    found: list[Slot] = []
+    for path, module in before.named_modules():
+        old, new = attributes(module), attributes(after.get_submodule(path))
+        for name in dict.fromkeys([*old, *new]):
+            a, b = old.get(name, NOTHING), new.get(name, NOTHING)
+            if same(a, b):
+                continue
+            keys = list(_keys(a)) if type(a) is type(b) and isinstance(a, dict | list) else []
+            if keys and keys == list(_keys(b)):
+                found.extend((path, name, key) for key in keys if not same(a[key], b[key]))
+            else:
+                found.append((path, name, None))
+    return found
+
+
+def same(a: Any, b: Any, seen: frozenset[int] = frozenset()) -> bool:
+    """True if two values hold the same; of objects that say nothing of themselves, if they are of one class."""
+    if a is b or id(a) in seen:
+        return True
+    if type(a) is not type(b):
+        return False
+    seen = seen | {id(a)}
+    if isinstance(a, Tensor):
+        if a.shape != b.shape or a.is_meta or a.is_sparse or a.is_quantized:
+            return bool(a.shape == b.shape)
+        return torch.equal(a, b) or bool(((a == b) | ((a != a) & (b != b))).all())
+    if isinstance(a, np.ndarray):
+        return bool(a.shape == b.shape and a.tobytes() == b.tobytes())
+    if isinstance(a, nn.Module):
+        return True  # looked at by itself
+    if isinstance(a, (Mapping, list, tuple, deque)):
+        return list(_keys(a)) == list(_keys(b)) and all(
+            same(v, w, seen) for v, w in zip(_items(a), _items(b), strict=True)
+        )
+    if isinstance(a, (str, bytes, int, float, complex, set, frozenset)):
+        return bool(a == b or a != a)
+    return same(getattr(a, "__dict__", None), getattr(b, "__dict__", None), seen)
+
+
+def _keys(value: Any) -> Any:
+    return value if isinstance(value, Mapping) else range(len(value))
+
+
+def _items(value: Any) -> Any:
+    return value.values() if isinstance(value, Mapping) else value
+
+
+class _Nothing:
+    """What an attribute that is not there holds."""
+
+
+NOTHING = _Nothing()
+
+
+def get(module: nn.Module, slot: Slot) -> Any:
+    """What stands at ``slot``."""
+    path, name, key = slot
+    held = attributes(module.get_submodule(path)).get(name, NOTHING)
+    return held if key is None else held[key]
+
+
+def put(module: nn.Module, slot: Slot, value: Any) -> None:
+    """Place ``value`` at ``slot``, past what a module does with attributes."""
+    path, name, key = slot
+    owner = module.get_submodule(path)
+    if key is not None:
+        attributes(owner)[name][key] = value
+        return
+    owner._buffers.pop(name, None)
+    vars(owner)[name] = value
+    if value is NOTHING:
+        del vars(owner)[name]
