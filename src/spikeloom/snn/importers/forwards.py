@@ -37,6 +37,8 @@ _PURE = ("torch", "_operator", "operator", "builtins", "math")
 
 #: By the name of an attribute that a forward changes: what it holds at first and, as the forward made it, after a step.
 Kept = Mapping[str, tuple[Any, Any]]
+#: Instead of the former, for the state of a neuron of a framework.
+HIDDEN = object()
 
 
 class Proxy(fx.Proxy):
@@ -82,6 +84,8 @@ class Tracer(fx.Tracer):
 def attribute(slot: copies.Slot) -> str:
     """An attribute as a forward writes it."""
     path, name, key = slot
+    if name == "_memories":  # where SpikingJelly keeps what its modules call .v
+        name, key = key, None
     return ".".join(["self", *([path] if path else []), name]) + ("" if key is None else f"[{key!r}]")
 
 
@@ -102,7 +106,9 @@ def needed_nodes(graph: fx.Graph, modules: Mapping[str, nn.Module], kept: Kept) 
     waiting = [
         node
         for node in graph.nodes
-        if node.op == "output" or overwrites(node) or (node.op == "call_module" and node.target in in_place)
+        if node.op == "output"
+        or (overwrites(node) and _start(node.args[0], kept) is None)  # what is kept and never read is no matter
+        or (node.op == "call_module" and node.target in in_place)
     ]
     needed: set[fx.Node] = set()
     while waiting:
@@ -113,6 +119,12 @@ def needed_nodes(graph: fx.Graph, modules: Mapping[str, nn.Module], kept: Kept) 
             if node.op == "placeholder" and str(node.target) in kept:
                 waiting.extend(_nodes(kept[str(node.target)][1]))
     return needed
+
+
+def _start(argument: Any, kept: Kept) -> Any:
+    """What an attribute of the user's that a function gets held at first, in a tuple."""
+    held = kept.get(str(argument.target)) if isinstance(argument, fx.Node) and argument.op == "placeholder" else None
+    return None if held is None or held[0] is HIDDEN else held
 
 
 def _nodes(value: Any) -> Iterator[fx.Node]:

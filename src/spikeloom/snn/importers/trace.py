@@ -13,7 +13,7 @@ from spikeloom.core.nodes import Shape
 from spikeloom.errors import NetworkError, SpikeloomError
 from spikeloom.snn.importers import copies, norse, snntorch, spikingjelly, torch_nn
 from spikeloom.snn.importers.assembly import Assembly, Handler, Part, Place, Site, State, Time
-from spikeloom.snn.importers.forwards import FAILURES, NO_CHANGE, Kept, Tracer, attribute, needed_nodes, overwrites
+from spikeloom.snn.importers.forwards import FAILURES, HIDDEN, NO_CHANGE, Kept, Tracer, attribute, needed_nodes, overwrites
 
 #: What is known of each framework, by the first word of its modules' paths.
 FRAMEWORKS: dict[str, Mapping[str, Handler]] = {
@@ -73,8 +73,11 @@ class Call:
     time: Time
 
 
+@dataclass(frozen=True)
 class _Constant:
-    """A tensor that a forward takes from the module itself."""
+    """A tensor that a forward takes from the module itself, or makes of one: of attribute ``of``, if that is known."""
+
+    of: str = ""
 
 
 class Walk:
@@ -140,7 +143,9 @@ class Walk:
 
     def _site(self, name: str, kind: str, place: Any, time: Time) -> Site:
         if not isinstance(place, Place):
-            what = f"a state of '{place.of}'" if isinstance(place, State) else "something other than a map"
+            what = "something other than a map"
+            if isinstance(place, State):
+                what = f"what is kept in {place.of}" if place.kept else f"a state of '{place.of}'"
             raise NetworkError(
                 f"node '{name}' ({kind}) gets {what}, expected spikes or sums; only those travel between nodes"
             )
@@ -198,9 +203,9 @@ class Walk:
                 held = str(node.target)
                 found[node], first = (place if first else State(held, kept=held in kept)), False
             elif node.op == "get_attr":
-                found[node] = _Constant()
+                found[node] = _Constant(f"self.{node.target}")
             elif node.op == "output":
-                self._check_kept(kept, found, site, path, place.shape)
+                self._check_kept(kept, found, site, path)
                 site.need(
                     not any(s.kept for s in _states(args[0])),
                     f"returns what it keeps in {_held(args[0])}, {_OWN_STATE}",
@@ -241,15 +246,21 @@ class Walk:
                 framework_of(owner) == "user" and slot[1] not in owner._parameters,
                 f"changes {attribute(slot)} in its forward, which no node does; leave layers and weights as they are",
             )
-        if not slots:
+        hidden = [slot for where, part in before.named_modules() for slot in _hidden(where, part)]
+        if not slots and not hidden:
             return graph, {}
         names = " and ".join(map(attribute, slots))
         self._restore(before, module, slots)
+        slots += hidden
         try:
             graph = Tracer(_is_leaf, slots).trace(module, plain)
         except FAILURES as error:
+            self._restore(before, module, slots)
+            if not names:  # it asks what a neuron's state looks like, and did not mind
+                return graph, {}
             raise site.refusal(f"computes with what it keeps in {names}, {_OWN_STATE} ({_short(error)})") from error
-        kept = {attribute(slot): (copies.get(before, slot), copies.get(module, slot)) for slot in slots}
+        starts = [HIDDEN if slot in hidden else copies.get(before, slot) for slot in slots]
+        kept = {attribute(s): (start, copies.get(module, s)) for s, start in zip(slots, starts, strict=True)}
         others = [
             slot for slot in copies.changes(before, module) if slot not in slots and (*slot[:2], None) not in slots
         ]
@@ -263,8 +274,11 @@ class Walk:
         for slot in slots:
             copies.put(module, slot, copies.get(clean, slot))
 
-    def _check_kept(self, kept: Kept, found: dict[fx.Node, Any], site: Site, path: str, shape: Shape) -> None:
-        """A state in an attribute comes from the neuron that gets it, and starts at rest."""
+    def _check_kept(self, kept: Kept, found: dict[fx.Node, Any], site: Site, path: str) -> None:
+        """A state in an attribute comes from the neuron that gets it, and starts at rest; those in neurons are left alone."""
+        for held, (start, written) in kept.items():
+            left = isinstance(written, fx.Proxy) and written.node.op == "placeholder"
+            site.need(left or start is not HIDDEN, f"changes {held} in its forward, {_OWN_STATE}")
         for (owner, held, keys), (taker, number, made) in self.carried.items():
             if owner != path or held not in kept:
                 continue
@@ -282,8 +296,8 @@ class Walk:
                 f"gives '{taker}' what it keeps in {held}, which is not the state that '{taker}' returned; {_PASS_ON}",
             )
             neuron = self.untouched.get_submodule(taker)
-            map_shape = next(call.last.shape for call in self.calls if call.path == taker) if self.calls else shape
-            at_rest = start is None or start is copies.NOTHING or _ignored(start, neuron, map_shape)
+            shapes = [call.last.shape for call in self.calls if call.path == taker]
+            at_rest = start is None or start is copies.NOTHING or _ignored(start, neuron, shapes)
             site.need(
                 at_rest,
                 f"starts '{taker}' from what {held} holds now, which a node cannot be told; set it to None before the import",
@@ -333,10 +347,13 @@ class Walk:
         given = (*args, *kwargs.values())
         maps = list(places(given))
         own = [state for state in _states(given) if state.kept or (overwrites(node) and state is subject)]
-        if own and kind not in NO_CHANGE:
+        if own and kind not in (*NO_CHANGE, "zeros_like"):
             raise NetworkError(f"node '{name}' ({kind}) computes with what is kept in {own[0].of}, {_OWN_STATE}")
         if not maps:
-            return subject if isinstance(subject, State) and kind in NO_CHANGE else _Constant()
+            held = subject.of if isinstance(subject, _Constant) else ""
+            if held and overwrites(node):
+                raise NetworkError(f"node '{name}' ({kind}) changes {held} in the forward, {_OWN_STATE}")
+            return subject if isinstance(subject, State) and kind in NO_CHANGE else _Constant(held)
         site = self._site(name, kind, maps[0], time)
         if target in torch_nn.SUMS:
             if any(isinstance(arg, int | float) and arg == 0 for arg in args):  # sum() starts from 0
@@ -391,11 +408,21 @@ def _element(value: Any, key: Any) -> Any:
     return value[key] if isinstance(value, list | tuple | dict) else value
 
 
-def _ignored(start: Any, neuron: nn.Module, shape: Shape) -> bool:
+def _hidden(where: str, module: nn.Module) -> list[copies.Slot]:
+    """Where a neuron of a framework keeps its state."""
+    match framework_of(module):
+        case "spikingjelly":
+            return [(where, "_memories", key) for key in getattr(module, "_memories", {})]
+        case "snntorch":
+            return [(where, key, None) for key in ("spk", "syn", "mem") if key in module._buffers]
+    return []
+
+
+def _ignored(start: Any, neuron: nn.Module, shapes: list[Shape]) -> bool:
     """True for zeros, and for a state of another shape than the map, instead of which snnTorch takes zeros."""
     if not isinstance(start, Tensor) or framework_of(neuron) != "snntorch":
         return False
-    return not bool(start.any()) or tuple(start.shape[1:]) != shape or start.ndim != len(shape) + 1
+    return not bool(start.any()) or tuple(start.shape[1:]) not in shapes
 
 
 def _overwrite(found: dict[fx.Node, Any], before: Place, after: Place, needed: set[fx.Node], site: Site) -> None:
