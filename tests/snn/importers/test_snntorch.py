@@ -260,6 +260,9 @@ REFUSALS: dict[str, tuple[Any, str]] = {
     ),
     "loop": (Looping, r"'lif1' \(Leaky\) gets a state that the forward makes itself"),
     "twice": (Twice, r"'lif' \(Leaky\) is called twice .*; hand over the part of the model that computes one step"),
+    "twice in a row": (
+        lambda: nn.Sequential(*[nn.Linear(10, 10), snn.Leaky(0.9, init_hidden=True)] * 2), r"'1' \(Leaky\) is called twice in one pass",
+    ),
     "membrane": (lambda: Reading(True), r"'fc' \(Linear\) gets a state of 'lif'"),
     "membrane out": (lambda: Reading(False), "returns no spikes or sums, only states"),
 }  # fmt: skip

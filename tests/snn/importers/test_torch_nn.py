@@ -207,6 +207,12 @@ def test_a_residual_network(tmp_path: Path) -> None:
     assert read_network(tmp_path / "net.npz").id == network.id
 
 
+def test_a_layer_that_stands_twice_in_a_row_is_there_twice() -> None:
+    shared = nn.Linear(5, 5)
+    network = same_output(nn.Sequential(shared, nn.ReLU(), shared), (5,))
+    assert list(network.nodes) == ["input", "0", "1", "2", "output"]
+
+
 def test_what_the_nodes_are() -> None:
     module = nn.Sequential(
         nn.Conv2d(1, 2, 3), nn.ReLU(), nn.AvgPool2d(2, divisor_override=1), nn.Hardtanh(0, 2), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1)

@@ -64,12 +64,13 @@ def import_module(
         raise NetworkError(f"got the encoding {encoding!r}, expected one of {', '.join(get_args(Encoding))}")
     assembly = Assembly(_shape(in_shape), encoding, {path for path, _ in module.named_modules()})
     frameworks = sorted({framework_of(m) for m in inside} - {"user", "torch"})
-    with undisturbed():
+    with undisturbed(module):
         untouched, followed = working_copy(module), working_copy(module)
         walk = Walk(assembly, untouched)
         returned = walk.module(followed, "", assembly.start, time)
         place = _output(returned, assembly)
         network = assembly.finished(place, name, dt_s, ", ".join(frameworks) or "torch")
+    with undisturbed(module):
         report = verified(network, untouched, walk, returned, time) if verify else "no"
     return replace(network, metadata={**network.metadata, "verified": report})
 

@@ -36,13 +36,7 @@ def working_copy(module: nn.Module) -> nn.Module:
     Tensors that remember how they were made are copied without that. What cannot be copied (a lock, a generator) is shared. A list
     or tensor of a user's class becomes one of the copy. Raises NetworkError for a module that cannot be copied.
     """
-    memo: dict[int, Any] = {}
-    for value in _inside(module, set()):
-        if isinstance(value, Tensor):
-            if value.grad_fn is not None:
-                memo[id(value)] = value.detach().clone()
-        elif not _can_be_copied(value):
-            memo[id(value)] = value
+    memo = _memo(module)
     try:
         copied: nn.Module = copy.deepcopy(module, memo)
     except (TypeError, ValueError, AttributeError, RuntimeError, copy.Error) as error:
@@ -55,7 +49,7 @@ def working_copy(module: nn.Module) -> nn.Module:
         part.training = False
         kept = vars(part)
         for kind in type(part).__mro__:
-            if root_of(kind) not in ("torch", "builtins", *_RESETS, "norse"):
+            if _is_users(kind):
                 shared = {
                     k: v for k, v in vars(kind).items() if isinstance(v, (dict, Tensor, np.ndarray, *_CONTAINERS))
                 }
@@ -65,6 +59,18 @@ def working_copy(module: nn.Module) -> nn.Module:
         if reset is not None:
             reset()
     return copied
+
+
+def _memo(whole: Any) -> dict[int, Any]:
+    """What deepcopy is to take for tensors that remember how they were made, and for what cannot be copied."""
+    memo: dict[int, Any] = {}
+    for value in _inside(whole, set()):
+        if isinstance(value, Tensor):
+            if value.grad_fn is not None:
+                memo[id(value)] = value.detach().clone()
+        elif not _can_be_copied(value):
+            memo[id(value)] = value
+    return memo
 
 
 def _inside(value: Any, seen: set[int]) -> Iterator[Any]:
@@ -109,18 +115,33 @@ def _bound_to_copies(function: FunctionType, memo: dict[int, Any]) -> FunctionTy
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
-    """Random states of torch, NumPy and Python are afterwards what they were before."""
-    before = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002 (users have the global one)
+def undisturbed(module: nn.Module) -> Iterator[None]:
+    """Random states of torch, NumPy and Python, and what the user's classes read by ``global``, are afterwards what they were before."""
+    kinds = {kind for part in module.modules() for kind in type(part).__mro__ if _is_users(kind)}
+    functions = [f for kind in kinds for f in vars(kind).values() if isinstance(f, FunctionType)]
+    found = {(id(f.__globals__), name): f.__globals__ for f in functions for name in f.__code__.co_names}
+    data = (dict, list, set, deque, Tensor, np.ndarray, int, float, type(None))
+    kept = [(k[1], space) for k, space in found.items() if isinstance(space.get(k[1], ...), data)]
+    values = [(name, space, space[name], copy.deepcopy(space[name], _memo(space[name]))) for name, space in kept]
+    state, numpy_state, python_state = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
     devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     try:
         yield
     finally:
-        torch.set_rng_state(before[0])
-        np.random.set_state(before[1])  # noqa: NPY002
-        random.setstate(before[2])
+        torch.set_rng_state(state)
+        np.random.set_state(numpy_state)  # noqa: NPY002
+        random.setstate(python_state)
         if devices:
             torch.cuda.set_rng_state_all(devices)
+        for name, space, value, before in values:
+            if isinstance(value, dict | list | set | deque) and not same(value, before):
+                value.clear()
+                (value.update if isinstance(value, dict | set) else value.extend)(before)
+            space[name] = value if isinstance(value, dict | list | set | deque) or same(value, before) else before
+
+
+def _is_users(kind: type) -> bool:
+    return root_of(kind) not in ("torch", "builtins", "norse", *_RESETS)
 
 
 def attributes(module: nn.Module) -> dict[str, Any]:
@@ -154,8 +175,8 @@ def same(a: Any, b: Any, seen: frozenset[int] = frozenset()) -> bool:
         return False
     seen = seen | {id(a)}
     if isinstance(a, Tensor):
-        if a.shape != b.shape or a.is_meta or a.is_sparse or a.is_quantized:
-            return bool(a.shape == b.shape)
+        if nn.parameter.is_lazy(a) or a.is_meta or a.is_sparse or a.is_quantized or a.shape != b.shape:
+            return nn.parameter.is_lazy(a) or a.shape == b.shape
         return torch.equal(a, b) or bool(((a == b) | ((a != a) & (b != b))).all())
     if isinstance(a, np.ndarray):
         return bool(a.shape == b.shape and a.tobytes() == b.tobytes())

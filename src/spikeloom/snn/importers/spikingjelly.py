@@ -56,9 +56,9 @@ def _leaky(module: Any, site: Site, share: float) -> Part:
         site.positive("threshold above v_reset", rounded(above / share if module.decay_input else above))
     )
     start = np.asarray(site.value("v", module.v)) - (v_reset or 0.0)
-    start = rounded(start / share if module.decay_input else start)
+    v_init = rounded(start / share if module.decay_input else start)
     reset: Reset = "soft" if v_reset is None else "hard"
-    return _neuron(LIF(Leak(factor=1 - share), rounded(above), reset, v_init=start))
+    return _neuron(LIF(Leak(factor=1 - share), rounded(above), reset, v_init=v_init))
 
 
 def _limits(module: Any, site: Site) -> tuple[Value, float | None]:

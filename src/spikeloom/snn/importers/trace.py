@@ -7,13 +7,23 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
 from spikeloom.core.nodes import Shape
 from spikeloom.errors import NetworkError, SpikeloomError
 from spikeloom.snn.importers import copies, norse, snntorch, spikingjelly, torch_nn
 from spikeloom.snn.importers.assembly import Assembly, Handler, Part, Place, Site, State, Time
-from spikeloom.snn.importers.forwards import FAILURES, HIDDEN, NO_CHANGE, Kept, Tracer, attribute, needed_nodes, overwrites
+from spikeloom.snn.importers.forwards import (
+    FAILURES,
+    HIDDEN,
+    NO_CHANGE,
+    Kept,
+    Tracer,
+    attribute,
+    needed_nodes,
+    overwrites,
+)
 
 #: What is known of each framework, by the first word of its modules' paths.
 FRAMEWORKS: dict[str, Mapping[str, Handler]] = {
@@ -173,7 +183,7 @@ class Walk:
         stateful = site.kind in ("SequentialState", "Lift")  # Norse's pass states along, the others cannot
         if getattr(module, "return_hidden", False):
             raise site.refusal("returns what each layer sends (return_hidden=True), expected False")
-        children = [("lifted_module", module.lifted_module)] if site.kind == "Lift" else module.named_children()
+        children = [("lifted_module", module.lifted_module)] if site.kind == "Lift" else module._modules.items()
         for key, child in children:
             if isinstance(place, Place) and place.states and not stateful:
                 raise NetworkError(
@@ -186,6 +196,7 @@ class Walk:
 
     def _forward(self, module: nn.Module, site: Site, path: str, place: Any, time: Time) -> Any:
         """A user's own forward."""
+        site.need(not isinstance(module, torch.jit.ScriptModule), f"is compiled by torch.jit; {_SINGLE_STEP}")
         parameters = list(inspect.signature(module.forward).parameters.values())
         plain = {p.name: p.default for p in parameters[1:] if isinstance(p.default, bool | int | float | str)}
         graph, kept = self._graph(module, site, path, plain)

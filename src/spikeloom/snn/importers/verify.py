@@ -32,6 +32,9 @@ from spikeloom.snn.neurons import Membranes
 
 STEPS, SAMPLES, TRIES = 8, 2, 8
 TIE = 1e-5
+ZEROS = {"snntorch": torch.zeros(1)}
+#: By how much at most what a spiking layer receives is scaled.
+GAIN = 1000.0
 #: Shares of a layer's membranes that fire at least once between which it counts as exercised.
 EXERCISED = (0.05, 0.95)
 
@@ -119,15 +122,14 @@ def _run(module: nn.Module, walk: Walk, returned: Any, time: Time, frames: Tenso
         got[part].append(arriving.detach().clone())
         if not wanted.get(part):
             return None
-        gain = gains.setdefault(part, wanted[part] / float(arriving.std() or 1))
+        gain = gains.setdefault(part, float(np.clip(wanted[part] / float(arriving.std() or 1), 1 / GAIN, GAIN)))
         if args:
             return (arriving * gain, *args[1:]), kwargs
         return args, {**kwargs, next(iter(kwargs)): arriving * gain}
 
     def after(part: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
         last[part] = out
-        first = _first(out)
-        sent[part].append(first.detach().clone() if isinstance(first, Tensor) else None)
+        sent[part].append(_first(out).detach().clone())
 
     paths = {call.path for call in walk.calls} | {taker for taker, _, _ in walk.carried.values()}
     for part in {module.get_submodule(path) for path in paths}:
@@ -158,22 +160,17 @@ def _run(module: nn.Module, walk: Walk, returned: Any, time: Time, frames: Tenso
             call = walk.calls[position]
             arrived = _stacked(got[part][k :: len(positions)], call.source.shape)
             gone = _stacked(sent[part][k :: len(positions)], call.last.shape)
-            if arrived is not None and gone is not None:
-                seen.got[position], seen.gains[position] = arrived, gains.get(part, 1.0)
-                if call.first is None:
-                    seen.passed[position] = gone
-                else:
-                    seen.sent[call.last.name] = gone
+            seen.got[position], seen.gains[position] = arrived, gains.get(part, 1.0)
+            if call.first is None:
+                seen.passed[position] = gone
+            else:
+                seen.sent[call.last.name] = gone
     return seen
 
 
-def _stacked(values: list[Any], shape: Shape) -> Tensor | None:
-    """Maps of all calls as (T, N, *shape); None if they are others."""
-    if not values or any(not isinstance(value, Tensor) for value in values):
-        return None
-    whole = torch.cat([value.float().flatten() for value in values])
-    expected = STEPS * SAMPLES * int(np.prod(shape))
-    return whole.reshape(STEPS, SAMPLES, *shape) if whole.numel() == expected else None
+def _stacked(values: list[Any], shape: Shape) -> Tensor:
+    """Maps of all calls as (T, N, *shape). Raises RuntimeError if they are others."""
+    return torch.cat([value.float().flatten() for value in values]).reshape(STEPS, SAMPLES, *shape)
 
 
 def _first(value: Any) -> Any:
@@ -181,7 +178,7 @@ def _first(value: Any) -> Any:
 
 
 def _states(module: nn.Module, walk: Walk, last: Mapping[nn.Module, Any]) -> dict[str, Any]:
-    """The arguments of a user's forward that carry states: what the neurons they go to returned last; at first None."""
+    """The arguments of a user's forward that carry states: what the neurons they go to returned last."""
     found: dict[str, Any] = {}
     for parameter in list(inspect.signature(module.forward).parameters.values())[1:]:
         taken = {
@@ -189,11 +186,15 @@ def _states(module: nn.Module, walk: Walk, last: Mapping[nn.Module, Any]) -> dic
             for (owner, held, keys), (t, n, _) in walk.carried.items()
             if (owner, held) == ("", parameter.name)
         }
-        takers = {module.get_submodule(taker) for taker, _ in taken.values()}
-        if taken and takers <= last.keys():
-            found[parameter.name] = _nested({keys: last[module.get_submodule(t)][n] for keys, (t, n) in taken.items()})
-        elif parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
-            found[parameter.name] = None
+        takers = {keys: (module.get_submodule(taker), number) for keys, (taker, number) in taken.items()}
+        started = all(taker in last for taker, _ in takers.values())
+        if parameter.kind is not parameter.POSITIONAL_OR_KEYWORD or not (
+            (takers and started) or parameter.default is parameter.empty
+        ):
+            continue
+        # snnTorch takes zeros of another shape for a start, Norse None
+        values = {k: last[m][n] if started else ZEROS.get(root_of(type(m))) for k, (m, n) in takers.items()}
+        found[parameter.name] = _nested(values) if values else None
     return found
 
 
@@ -213,8 +214,9 @@ def _paired(followed: Any, real: Any) -> Iterator[tuple[Place, Tensor]]:
     """Places that a forward was followed to, each with the tensor that the forward returned there."""
     if isinstance(followed, Place):
         value = _first(real)
-        if isinstance(value, Tensor):
-            yield followed, value
+        if not isinstance(value, Tensor):
+            raise TypeError(f"it returns {type(value).__name__} where its forward was followed to '{followed.name}'")
+        yield followed, value
     elif isinstance(followed, Mapping):
         for key, item in followed.items():
             yield from _paired(item, real[key])
