@@ -39,7 +39,8 @@ def import_module(
     """The network that a live module computes in evaluation mode, its weights copied as float32.
 
     Containers are opened, a forward of one's own is followed by torch.fx; it must be that of one time step, or of all of them at
-    once where the framework's layers take (T, N, ...). Neurons start from rest, whatever they hold now. The module is not changed.
+    once where the framework's layers take (T, N, ...). Neurons start from what a reset leaves. A copy is followed and run: the module,
+    its attributes and the random states are not changed.
 
     Args:
         module: layers of torch.nn, snnTorch, SpikingJelly or Norse in any nesting.
@@ -47,13 +48,15 @@ def import_module(
         encoding: what arrives there; pixels p/255 of an ANN are "analog".
         name: of the network.
         dt_s: length of a step in seconds; None takes what the framework says, if it does.
+        verify: run the module and the network side by side on drawn input, and refuse what differs.
 
     Returns:
         A network with the modules' paths as names. metadata: ``imported_from``, the frameworks met; ``dropped``, what was left out at
-        the end (a softmax, a mean over time).
+        the end (a softmax, a mean over time); ``verified``, what was compared, or "no".
 
     Raises:
-        NetworkError: a layer, a function or an option that no node says, a forward that cannot be followed, shapes that do not fit.
+        NetworkError: a layer, a function, a state or an option that no node says, a forward that cannot be followed, shapes that do not
+            fit, a layer that computes something else than what was read.
     """
     if not isinstance(module, nn.Module):
         raise NetworkError(f"got {type(module).__name__}, expected a torch.nn.Module; call the class to make one")
