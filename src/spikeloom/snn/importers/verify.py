@@ -41,16 +41,17 @@ EXERCISED = (0.05, 0.95)
 
 @dataclass
 class _Seen:
-    """What the user's module did with T steps: tensors (T, N, *shape)."""
+    """What the user's module did with T steps: tensors (T, N, *shape), by the position of a call or by our node behind it.
+
+    got: what arrived, which was given to the layer times ``gains``. passed: what a call without nodes sent.
+    """
 
     frames: Tensor
-    got: dict[int, Tensor] = field(default_factory=dict)  # by the position of a call
-    gains: dict[int, float] = field(
-        default_factory=dict
-    )  # by which what it got was multiplied before it was given to the layer
-    sent: dict[str, Tensor] = field(default_factory=dict)  # by our node behind it
-    passed: dict[int, Tensor] = field(default_factory=dict)  # by the position of a call without nodes
-    returned: list[tuple[Place, Tensor]] = field(default_factory=list)
+    returned: list[tuple[Place, Tensor]]
+    got: dict[int, Tensor] = field(default_factory=dict)
+    gains: dict[int, float] = field(default_factory=dict)
+    sent: dict[str, Tensor] = field(default_factory=dict)
+    passed: dict[int, Tensor] = field(default_factory=dict)
 
 
 def verified(network: Network, module: nn.Module, walk: Walk, returned: Any, time: Time) -> Any:
@@ -67,34 +68,34 @@ def verified(network: Network, module: nn.Module, walk: Walk, returned: Any, tim
         ours = build(network).eval()
     except NetworkError as error:
         return f"no: {error}"
-    generator = torch.Generator().manual_seed(0)
-    ties = 0
+    generator, ties = torch.Generator().manual_seed(0), 0
     # how far the spread of what arrives is to reach, in thresholds; at first whatever it does
-    waiting = {name: 0.0 for name in network.order() if isinstance(ours.module_of(name), SpikingNeuron)}
-    unseen = list(waiting)
-    thresholds: dict[str, Any] = {name: getattr(network.nodes[name], "v_threshold", None) for name in waiting}
+    reach = {name: 0.0 for name in network.order() if isinstance(ours.module_of(name), SpikingNeuron)}
+    waiting = list(reach)
     for attempt in range(TRIES):
         drawn = _drawn(ours.input_node, generator)
-        reach = {name: share * float(np.mean(thresholds[name])) for name, share in waiting.items()}
-        try:
-            with torch.no_grad():
-                seen = _run(module, walk, returned, time, drawn, reach)
-        except Exception as error:  # noqa: BLE001 (a user's forward may raise anything)
-            text = str(error).splitlines()[0][:200] if str(error) else ""
-            return f"no: the module could not be run on {list(drawn.shape[1:])} ({type(error).__name__}: {text})"
+        wanted = {name: share * _threshold(network, name) for name, share in reach.items()}
         with torch.no_grad():
+            try:
+                seen = _run(module, walk, returned, time, drawn, wanted)
+            except Exception as error:  # noqa: BLE001 (a user's forward may raise anything)
+                why = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+                return f"no: the module could not be run on {list(drawn.shape[1:])} ({why})"
             shares, met = _compare(ours, walk.calls, seen)
         ties += met
+        waiting = [name for name in waiting if not EXERCISED[0] <= shares[name] <= EXERCISED[1]]
         step = 2.0 if attempt < TRIES // 2 else 1.4
-        unseen = [name for name in unseen if not EXERCISED[0] <= shares[name] <= EXERCISED[1]]
-        waiting = {
-            name: (before * step if shares[name] < EXERCISED[0] else before / step) or 0.5
-            for name, before in waiting.items()
-            if attempt == 0 or name in unseen
-        }
-        if not waiting:
+        for name in list(reach):
+            reach[name] = reach[name] * (step if shares[name] < EXERCISED[0] else 1 / step) or 0.5
+            if attempt and name not in waiting:
+                del reach[name]
+        if not reach:
             break
-    return {"steps": STEPS, "samples": SAMPLES, "ties": ties, "not_exercised": unseen}
+    return {"steps": STEPS, "samples": SAMPLES, "ties": ties, "not_exercised": waiting}
+
+
+def _threshold(network: Network, name: str) -> float:
+    return float(np.mean(getattr(network.nodes[name], "v_threshold", 1.0)))
 
 
 def _drawn(node: Input, generator: torch.Generator) -> Tensor:
@@ -111,7 +112,11 @@ def _drawn(node: Input, generator: torch.Generator) -> Tensor:
 def _run(module: nn.Module, walk: Walk, returned: Any, time: Time, frames: Tensor, reach: Mapping[str, float]) -> _Seen:
     """A copy of the user's module on ``frames``; the spread of what arrives first at the neurons in ``reach`` is scaled to that, 0: not."""
     module = working_copy(module).float().cpu()
-    wanted = {module.get_submodule(call.path): reach.get(call.last.name, 0.0) for call in walk.calls}
+    wanted: dict[nn.Module, float] = defaultdict(float)
+    sites: dict[nn.Module, list[int]] = defaultdict(list)
+    for position, call in enumerate(walk.calls):
+        wanted[module.get_submodule(call.path)] = reach.get(call.last.name, 0.0)
+        sites[module.get_submodule(call.path)].append(position)
     gains: dict[nn.Module, float] = {}
     got: dict[nn.Module, list[Tensor]] = defaultdict(list)
     sent: dict[nn.Module, list[Any]] = defaultdict(list)
@@ -120,7 +125,7 @@ def _run(module: nn.Module, walk: Walk, returned: Any, time: Time, frames: Tenso
     def before(part: nn.Module, args: Any, kwargs: Any) -> Any:
         arriving = args[0] if args else next(iter(kwargs.values()))
         got[part].append(arriving.detach().clone())
-        if not wanted.get(part):
+        if not wanted[part]:
             return None
         gain = gains.setdefault(part, float(np.clip(wanted[part] / float(arriving.std() or 1), 1 / GAIN, GAIN)))
         if args:
@@ -131,36 +136,27 @@ def _run(module: nn.Module, walk: Walk, returned: Any, time: Time, frames: Tenso
         last[part] = out
         sent[part].append(_first(out).detach().clone())
 
-    paths = {call.path for call in walk.calls} | {taker for taker, _, _ in walk.carried.values()}
-    for part in {module.get_submodule(path) for path in paths}:
+    for part in {*sites, *(module.get_submodule(taker) for taker, _, _ in walk.carried.values())}:
         part.register_forward_pre_hook(before, with_kwargs=True)
         part.register_forward_hook(after, with_kwargs=True)
     outputs: list[list[tuple[Place, Tensor]]] = []
-    if time == "sequence":
-        outputs.append(list(_paired(returned, module(frames.clone()))))
-    else:
-        out: Any = None
-        for frame in frames:
-            states = _states(module, walk, last) if root_of(type(module)) != "norse" else {}
-            extra = (out[1],) if root_of(type(module)) == "norse" and isinstance(out, tuple) else ()
-            out = module(frame.clone(), *extra, **states)
-            outputs.append([(place, value.detach().clone()) for place, value in _paired(returned, out)])
-    seen = _Seen(frames)
-    seen.returned = [(place, torch.stack([step[k][1] for step in outputs])) for k, (place, _) in enumerate(outputs[0])]
-    if time == "sequence":
-        seen.returned = [(place, value[0]) for place, value in seen.returned]
+    out: Any = None
+    of_norse = root_of(type(module)) == "norse"
+    for frame in frames[None] if time == "sequence" else frames:
+        extra = (out[1],) if of_norse and isinstance(out, tuple) else ()
+        out = module(frame.clone(), *extra, **({} if of_norse else _states(module, walk, last)))
+        outputs.append([(place, value.detach().clone()) for place, value in _paired(returned, out)])
+    places = [place for place, _ in outputs[0]]
+    seen = _Seen(frames, [(place, torch.stack([step[k][1] for step in outputs])) for k, place in enumerate(places)])
     unseen = {part for path in walk.unseen for part in module.get_submodule(path).modules()}
-    sites: dict[nn.Module, list[int]] = defaultdict(list)
-    for position, call in enumerate(walk.calls):
-        sites[module.get_submodule(call.path)].append(position)
     for part, positions in sites.items():
         if part in unseen or (len(positions) > 1 and time == "sequence"):
             continue
         for k, position in enumerate(positions):
-            call = walk.calls[position]
-            arrived = _stacked(got[part][k :: len(positions)], call.source.shape)
-            gone = _stacked(sent[part][k :: len(positions)], call.last.shape)
-            seen.got[position], seen.gains[position] = arrived, gains.get(part, 1.0)
+            call, every = walk.calls[position], slice(k, None, len(positions))
+            seen.got[position] = _stacked(got[part][every], call.source.shape)
+            seen.gains[position] = gains.get(part, 1.0)
+            gone = _stacked(sent[part][every], call.last.shape)
             if call.first is None:
                 seen.passed[position] = gone
             else:
@@ -180,21 +176,14 @@ def _first(value: Any) -> Any:
 def _states(module: nn.Module, walk: Walk, last: Mapping[nn.Module, Any]) -> dict[str, Any]:
     """The arguments of a user's forward that carry states: what the neurons they go to returned last."""
     found: dict[str, Any] = {}
-    for parameter in list(inspect.signature(module.forward).parameters.values())[1:]:
-        taken = {
-            keys: (t, n)
-            for (owner, held, keys), (t, n, _) in walk.carried.items()
-            if (owner, held) == ("", parameter.name)
-        }
-        takers = {keys: (module.get_submodule(taker), number) for keys, (taker, number) in taken.items()}
-        started = all(taker in last for taker, _ in takers.values())
-        if parameter.kind is not parameter.POSITIONAL_OR_KEYWORD or not (
-            (takers and started) or parameter.default is parameter.empty
-        ):
-            continue
-        # snnTorch takes zeros of another shape for a start, Norse None
-        values = {k: last[m][n] if started else ZEROS.get(root_of(type(m))) for k, (m, n) in takers.items()}
-        found[parameter.name] = _nested(values) if values else None
+    for name, parameter in list(inspect.signature(module.forward).parameters.items())[1:]:
+        taken = {k[2]: taker for k, taker in walk.carried.items() if k[:2] == ("", name)}
+        takers = {keys: (module.get_submodule(path), number) for keys, (path, number, _) in taken.items()}
+        started = bool(takers) and all(taker in last for taker, _ in takers.values())
+        if started or (parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD):
+            # snnTorch takes zeros of another shape for a start, Norse None
+            values = {k: last[m][n] if started else ZEROS.get(root_of(type(m))) for k, (m, n) in takers.items()}
+            found[name] = _nested(values) if values else None
     return found
 
 
@@ -202,12 +191,8 @@ def _nested(values: dict[tuple[Any, ...], Any]) -> Any:
     """Values by the keys under which a forward picks them."""
     if () in values:
         return values[()]
-    heads = {keys[0]: {} for keys in values}  # type: dict[Any, dict[tuple[Any, ...], Any]]
-    for keys, value in values.items():
-        heads[keys[0]][keys[1:]] = value
-    parts = {head: _nested(below) for head, below in heads.items()}
-    whole = all(isinstance(head, int) and head >= 0 for head in parts)
-    return tuple(parts.get(k) for k in range(max(parts) + 1)) if whole else parts
+    parts = {h: _nested({k[1:]: v for k, v in values.items() if k[0] == h}) for h in {keys[0] for keys in values}}
+    return tuple(parts.get(k) for k in range(max(parts) + 1)) if all(isinstance(h, int) for h in parts) else parts
 
 
 def _paired(followed: Any, real: Any) -> Iterator[tuple[Place, Tensor]]:
@@ -227,56 +212,52 @@ def _paired(followed: Any, real: Any) -> Iterator[tuple[Place, Tensor]]:
 
 def _compare(ours: SpikingModule, calls: list[Call], seen: _Seen) -> tuple[dict[str, float], int]:
     """Shares of the membranes of each spiking layer that fired, and how many met a tie. Raises NetworkError at a difference."""
-    network = ours.network
+    network, ties = ours.network, 0
     values: dict[str, Tensor] = {}
     shares: dict[str, float] = {}
-    ties = 0
 
     def at(name: str) -> Tensor:
         return seen.sent[name] if name in seen.sent else values[name]
 
+    def same(name: str, verb: str, ours: Tensor, theirs: Tensor) -> None:
+        peak = torch.maximum(ours.abs().max(), theirs.abs().max())
+        far = (ours - theirs).abs() > 1e-4 * theirs.abs() + 1e-5 * peak + 1e-7
+        _refuse_first(network, name, verb, ours, theirs, far | (ours.isnan() != theirs.isnan()))
+
     entering = {call.first: position for position, call in enumerate(calls) if position in seen.got}
     for name in network.order():
-        node, module = network.nodes[name], ours.module_of(name)
-        if isinstance(node, Input):
+        module, position = ours.module_of(name), entering.get(name)
+        if isinstance(network.nodes[name], Input):
             values[name] = seen.frames
             continue
-        position = entering.get(name)
         back = None if position is None else calls[position].back
-        sources = network.inputs_of(name)
-        arrived: Tensor = sum((at(s) for s in sources if s != back), torch.zeros(()))
+        arrived: Tensor = sum((at(s) for s in network.inputs_of(name) if s != back), torch.zeros(()))
         if position is not None:
-            arrived = arrived.expand_as(seen.got[position])
-            _same_values(network, name, "gets", arrived, seen.got[position])
+            same(name, "gets", arrived.expand_as(seen.got[position]), seen.got[position])
             arrived = seen.got[position] * seen.gains[position]
-        if back is not None and back in sources:
+        if back is not None and back in network.inputs_of(name):
             arrived = arrived + at(back)
         if isinstance(module, SpikingNeuron):
             values[name], left_out = _fired(module, arrived)
-            if name in seen.sent:
-                _same_spikes(network, name, values[name], seen.sent[name], left_out)
-            fired = (at(name) != 0).any(0)
-            compared = ~left_out[-1]
+            theirs = seen.sent.get(name, values[name])
+            _refuse_first(network, name, "sends", values[name], theirs, (values[name] != theirs) & ~left_out)
             ties += int(left_out[-1].sum())
-            shares[name] = float(fired.float().mean()) if compared.float().mean() >= 0.5 else 1.0
-        elif isinstance(module, NodeModule):
-            folded = module(Frames(arrived.flatten(0, 1), STEPS, False)).over_time()
-            values[name] = folded
-        else:
-            values[name] = arrived
-        if name in seen.sent and not isinstance(module, SpikingNeuron):
-            _same_values(network, name, "sends", values[name], seen.sent[name])
+            # of a layer that is mostly left out a run shows as little as of one that fires everywhere
+            shares[name] = 1.0 if left_out[-1].float().mean() > 0.5 else float(theirs.any(0).float().mean())
+            continue
+        whole = isinstance(module, NodeModule)
+        values[name] = module(Frames(arrived.flatten(0, 1), STEPS, False)).over_time() if whole else arrived  # type: ignore[misc]
+        same(name, "sends", values[name], at(name))
     for position, gone in seen.passed.items():
         source = calls[position].source.name
         if source in network.nodes:
-            _same_values(network, source, f"(passed on by '{calls[position].path}') sends", at(source), gone)
+            same(source, f"(passed on by '{calls[position].path}') sends", at(source), gone)
     for place, value in seen.returned:
         if place.name in network.nodes:
             expected = at(place.name)
             for ending in place.endings:
                 expected = ending(expected)
-            if expected.numel() == value.numel():
-                _same_values(network, place.name, "is returned with", expected.reshape(value.shape), value)
+            same(place.name, "is returned with", expected.reshape(value.shape), value)
     return shares, ties
 
 
@@ -293,22 +274,11 @@ def _fired(neuron: SpikingNeuron, arrived: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack(steps), ((v - threshold).abs() < TIE * unit).cummax(0).values
 
 
-def _same_spikes(network: Network, name: str, ours: Tensor, theirs: Tensor, left_out: Tensor) -> None:
-    _refuse_first(network, name, "sends", ours, theirs, (ours != theirs) & ~left_out)
-
-
-def _same_values(network: Network, name: str, verb: str, ours: Tensor, theirs: Tensor) -> None:
-    peak = torch.maximum(ours.abs().max(), theirs.abs().max())
-    close = (ours - theirs).abs() <= 1e-4 * theirs.abs() + 1e-5 * peak + 1e-7
-    _refuse_first(network, name, verb, ours, theirs, ~close & ~(ours.isnan() & theirs.isnan()))
-
-
 def _refuse_first(network: Network, name: str, verb: str, ours: Tensor, theirs: Tensor, differ: Tensor) -> None:
     """Raise for the earliest step at which two maps differ."""
     if not bool(differ.any()):
         return
-    step, sample, *where = differ.nonzero()[0].tolist()
-    index = (step, sample, *where)
+    step, sample, *where = index = tuple(differ.nonzero()[0].tolist())
     raise NetworkError(
         f"node '{name}' ({type(network.nodes[name]).__name__}) {verb} {ours[index]:.6g} at step {step} in the imported network and "
         f"{theirs[index]:.6g} in the module itself (neuron {where} of sample {sample}): its forward computes something that was not "
