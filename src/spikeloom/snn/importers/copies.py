@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import random
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import CellType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -20,7 +20,9 @@ from spikeloom.errors import NetworkError
 Slot = tuple[str, str, Any]
 #: Where frameworks reset what they keep from step to step.
 _RESETS = {"snntorch": "reset_mem", "spikingjelly": "reset"}
-_CONTAINERS = (list, tuple, set, frozenset, deque)
+_MUTABLE = (dict, list, set, deque)
+#: What a copy may fail with, by the object that is copied.
+_UNCOPIED = (TypeError, ValueError, AttributeError, RuntimeError, copy.Error)
 _PLAIN = (str, bytes, int, float, complex, type(None), type, FunctionType, MethodType, ModuleType, np.ndarray)
 _NOT_ATTRIBUTES = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 
@@ -39,8 +41,8 @@ def working_copy(module: nn.Module) -> nn.Module:
     memo = _memo(module)
     try:
         copied: nn.Module = copy.deepcopy(module, memo)
-    except (TypeError, ValueError, AttributeError, RuntimeError, copy.Error) as error:
-        text = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+    except _UNCOPIED as error:
+        text = (str(error) or type(error).__name__).splitlines()[0][:120]
         raise NetworkError(
             f"the module ({type(module).__name__}) cannot be copied ({text}), and only a copy is followed; hand over one without "
             f"the attribute that cannot"
@@ -48,12 +50,10 @@ def working_copy(module: nn.Module) -> nn.Module:
     for part in copied.modules():
         part.training = False
         kept = vars(part)
-        for kind in type(part).__mro__:
-            if _is_users(kind):
-                shared = {
-                    k: v for k, v in vars(kind).items() if isinstance(v, (dict, Tensor, np.ndarray, *_CONTAINERS))
-                }
-                kept.update({k: copy.deepcopy(v, memo) for k, v in shared.items() if k[:2] != "__" and k not in kept})
+        for kind in filter(_is_users, type(part).__mro__):
+            for key, value in vars(kind).items():
+                if isinstance(value, (*_MUTABLE, Tensor, np.ndarray)) and not key.startswith("__"):
+                    kept.setdefault(key, copy.deepcopy(value, memo))
         kept.update({k: _bound_to_copies(v, memo) for k, v in kept.items() if isinstance(v, FunctionType)})
         reset = getattr(part, _RESETS.get(root_of(type(part)), ""), None)
         if reset is not None:
@@ -78,21 +78,20 @@ def _inside(value: Any, seen: set[int]) -> Iterator[Any]:
     if id(value) in seen or isinstance(value, _PLAIN):
         return
     seen.add(id(value))
-    if isinstance(value, Mapping | list | tuple | set | frozenset | deque):
-        for item in value.values() if isinstance(value, Mapping) else value:
-            yield from _inside(item, seen)
-        return
-    if not isinstance(value, nn.Module):
-        yield value
-    if not isinstance(value, Tensor):
-        for item in list(getattr(value, "__dict__", {}).values()):
-            yield from _inside(item, seen)
+    if isinstance(value, Mapping | tuple | frozenset | list | set | deque):
+        held: Iterable[Any] = value.values() if isinstance(value, Mapping) else value
+    else:
+        held = list(getattr(value, "__dict__", {}).values())
+        if not isinstance(value, nn.Module):
+            yield value
+    for item in () if isinstance(value, Tensor) else held:
+        yield from _inside(item, seen)
 
 
 def _can_be_copied(value: Any) -> bool:
     if getattr(value, "__dict__", None):
         return True  # its attributes are looked at one by one
-    with suppress(TypeError, ValueError, AttributeError, RuntimeError, copy.Error):
+    with suppress(*_UNCOPIED):
         copy.deepcopy(value)
         return True
     return False
@@ -104,12 +103,11 @@ def _bound_to_copies(function: FunctionType, memo: dict[int, Any]) -> FunctionTy
         return function
     cells = []
     for cell in function.__closure__:
-        with suppress(TypeError, ValueError, AttributeError, RuntimeError, copy.Error):
+        with suppress(*_UNCOPIED):
             cell = CellType(copy.deepcopy(cell.cell_contents, memo))
         cells.append(cell)
-    bound = FunctionType(
-        function.__code__, function.__globals__, function.__name__, function.__defaults__, tuple(cells)
-    )
+    code, name = function.__code__, function.__name__
+    bound = FunctionType(code, function.__globals__, name, function.__defaults__, tuple(cells))
     bound.__kwdefaults__ = function.__kwdefaults__
     return bound
 
@@ -120,7 +118,7 @@ def undisturbed(module: nn.Module) -> Iterator[None]:
     kinds = {kind for part in module.modules() for kind in type(part).__mro__ if _is_users(kind)}
     functions = [f for kind in kinds for f in vars(kind).values() if isinstance(f, FunctionType)]
     found = {(id(f.__globals__), name): f.__globals__ for f in functions for name in f.__code__.co_names}
-    data = (dict, list, set, deque, Tensor, np.ndarray, int, float, type(None))
+    data = (*_MUTABLE, Tensor, np.ndarray, int, float, type(None))
     kept = [(k[1], space) for k, space in found.items() if isinstance(space.get(k[1], ...), data)]
     values = [(name, space, space[name], copy.deepcopy(space[name], _memo(space[name]))) for name, space in kept]
     state, numpy_state, python_state = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
@@ -134,10 +132,10 @@ def undisturbed(module: nn.Module) -> Iterator[None]:
         if devices:
             torch.cuda.set_rng_state_all(devices)
         for name, space, value, before in values:
-            if isinstance(value, dict | list | set | deque) and not same(value, before):
+            if isinstance(value, _MUTABLE) and not same(value, before):
                 value.clear()
-                (value.update if isinstance(value, dict | set) else value.extend)(before)
-            space[name] = value if isinstance(value, dict | list | set | deque) or same(value, before) else before
+                (value.update if isinstance(value, (dict, set)) else value.extend)(before)
+            space[name] = value if same(value, before) else before
 
 
 def _is_users(kind: type) -> bool:
@@ -159,9 +157,9 @@ def changes(before: nn.Module, after: nn.Module) -> list[Slot]:
             a, b = old.get(name, NOTHING), new.get(name, NOTHING)
             if same(a, b):
                 continue
-            keys = list(_keys(a)) if type(a) is type(b) and isinstance(a, dict | list) else []
-            if keys and keys == list(_keys(b)):
-                found.extend((path, name, key) for key in keys if not same(a[key], b[key]))
+            one, other = (_elements(v) if isinstance(v, dict | list) else {} for v in (a, b))
+            if one and type(a) is type(b) and list(one) == list(other):
+                found.extend((path, name, key) for key in one if not same(one[key], other[key]))
             else:
                 found.append((path, name, None))
     return found
@@ -183,20 +181,15 @@ def same(a: Any, b: Any, seen: frozenset[int] = frozenset()) -> bool:
     if isinstance(a, nn.Module):
         return True  # looked at by itself
     if isinstance(a, (Mapping, list, tuple, deque)):
-        return list(_keys(a)) == list(_keys(b)) and all(
-            same(v, w, seen) for v, w in zip(_items(a), _items(b), strict=True)
-        )
+        one, other = _elements(a), _elements(b)
+        return list(one) == list(other) and all(same(one[key], other[key], seen) for key in one)
     if isinstance(a, (str, bytes, int, float, complex, set, frozenset)):
         return bool(a == b or a != a)
     return same(getattr(a, "__dict__", None), getattr(b, "__dict__", None), seen)
 
 
-def _keys(value: Any) -> Any:
-    return value if isinstance(value, Mapping) else range(len(value))
-
-
-def _items(value: Any) -> Any:
-    return value.values() if isinstance(value, Mapping) else value
+def _elements(value: Any) -> dict[Any, Any]:
+    return dict(value.items() if isinstance(value, Mapping) else enumerate(value))
 
 
 class _Nothing:

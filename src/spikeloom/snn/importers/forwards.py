@@ -17,17 +17,7 @@ FAILURES = (
 )  # fmt: skip
 #: Operators that overwrite their left side; torch.fx alone would read them as the plain ones.
 _IN_PLACE = (
-    "iadd",
-    "isub",
-    "imul",
-    "imatmul",
-    "itruediv",
-    "ifloordiv",
-    "imod",
-    "ipow",
-    "iand",
-    "ior",
-    "ixor",
+    *(f"i{op}" for op in ["add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor"]),
     "setitem",
 )
 #: Methods that leave the numbers as they are.

@@ -12,18 +12,9 @@ from torch import Tensor, fx, nn
 
 from spikeloom.core.nodes import Shape
 from spikeloom.errors import NetworkError, SpikeloomError
-from spikeloom.snn.importers import copies, norse, snntorch, spikingjelly, torch_nn
+from spikeloom.snn.importers import copies, forwards, norse, snntorch, spikingjelly, torch_nn
 from spikeloom.snn.importers.assembly import Assembly, Handler, Part, Place, Site, State, Time
-from spikeloom.snn.importers.forwards import (
-    FAILURES,
-    HIDDEN,
-    NO_CHANGE,
-    Kept,
-    Tracer,
-    attribute,
-    needed_nodes,
-    overwrites,
-)
+from spikeloom.snn.importers.forwards import HIDDEN, NO_CHANGE, Kept, Tracer, attribute, needed_nodes, overwrites
 
 #: What is known of each framework, by the first word of its modules' paths.
 FRAMEWORKS: dict[str, Mapping[str, Handler]] = {
@@ -80,7 +71,6 @@ class Call:
     first: str | None
     last: Place
     back: str | None
-    time: Time
 
 
 @dataclass(frozen=True)
@@ -118,6 +108,7 @@ class Walk:
             "has a forward hook, and what it changes is not known; remove it (torch.nn.utils.prune.remove makes masks permanent)",
         )
         own = [k for k, v in vars(module).items() if callable(v) and hasattr(type(module), k)]
+        own = [k for k in own if root != "user" or k == "forward"]  # what else a user's has is followed
         site.need(not own, f"has a {', '.join(own)} of its own, and what that changes is not known; make a class of it")
         if inner is not None:
             return self._container(module, site, path, place, inner)
@@ -138,7 +129,7 @@ class Walk:
         new = list(self.assembly.nodes)[already:]
         if not part.last:
             back = new[-1] if part.feedback else None
-            self.calls.append(Call(path, place, new[0] if new else None, after, back, site.time))
+            self.calls.append(Call(path, place, new[0] if new else None, after, back))
         return after
 
     def _put(self, site: Site, part: Part, place: Place, in_place: bool) -> Place:
@@ -217,10 +208,8 @@ class Walk:
                 found[node] = _Constant(f"self.{node.target}")
             elif node.op == "output":
                 self._check_kept(kept, found, site, path)
-                site.need(
-                    not any(s.kept for s in _states(args[0])),
-                    f"returns what it keeps in {_held(args[0])}, {_OWN_STATE}",
-                )
+                held = next((state.of for state in _states(args[0]) if state.kept), "")
+                site.need(not held, f"returns what it keeps in {held}, {_OWN_STATE}")
                 return args[0]
             elif node in needed:
                 if node.op == "call_module":
@@ -248,7 +237,7 @@ class Walk:
             graph = Tracer(_is_leaf).trace(module, plain)
         except SpikeloomError:
             raise
-        except FAILURES as error:
+        except forwards.FAILURES as error:
             raise site.refusal(f"cannot be followed ({_short(error)}); {_SINGLE_STEP}") from error
         slots = copies.changes(before, module)
         for slot in slots:
@@ -265,16 +254,14 @@ class Walk:
         slots += hidden
         try:
             graph = Tracer(_is_leaf, slots).trace(module, plain)
-        except FAILURES as error:
+        except forwards.FAILURES as error:
             self._restore(before, module, slots)
             if not names:  # it asks what a neuron's state looks like, and did not mind
                 return graph, {}
             raise site.refusal(f"computes with what it keeps in {names}, {_OWN_STATE} ({_short(error)})") from error
         starts = [HIDDEN if slot in hidden else copies.get(before, slot) for slot in slots]
         kept = {attribute(s): (start, copies.get(module, s)) for s, start in zip(slots, starts, strict=True)}
-        others = [
-            slot for slot in copies.changes(before, module) if slot not in slots and (*slot[:2], None) not in slots
-        ]
+        others = [s for s in copies.changes(before, module) if s not in slots and (*s[:2], None) not in slots]
         self._restore(before, module, slots)
         site.need(not others, f"keeps {' and '.join(map(attribute, others))}, {_OWN_STATE}")
         return graph, kept
@@ -298,20 +285,18 @@ class Walk:
             while rest and isinstance(written, list | tuple | dict):
                 written, start, rest = written[rest[0]], _element(start, rest[0]), rest[1:]
             value = found.get(written.node) if isinstance(written, fx.Proxy) else written
-            own = (
-                value.fresh and (value.of, value.keys) == (made, (number, *rest)) if isinstance(value, State) else False
-            )
-            own = own or (isinstance(value, Place) and number == 0 and value.name == made)
+            own = isinstance(value, Place) and number == 0 and value.name == made
+            if isinstance(value, State):
+                own = value.fresh and (value.of, value.keys) == (made, (number, *rest))
             site.need(
-                own,
-                f"gives '{taker}' what it keeps in {held}, which is not the state that '{taker}' returned; {_PASS_ON}",
+                own, f"gives '{taker}' what it keeps in {held}, which is no state that '{taker}' returned; {_PASS_ON}"
             )
-            neuron = self.untouched.get_submodule(taker)
             shapes = [call.last.shape for call in self.calls if call.path == taker]
-            at_rest = start is None or start is copies.NOTHING or _ignored(start, neuron, shapes)
+            at_rest = (
+                start is None or start is copies.NOTHING or _ignored(start, self.untouched.get_submodule(taker), shapes)
+            )
             site.need(
-                at_rest,
-                f"starts '{taker}' from what {held} holds now, which a node cannot be told; set it to None before the import",
+                at_rest, f"starts '{taker}' from what {held} holds now, which no node can be told; set it to None first"
             )
 
     def _call(
@@ -409,10 +394,6 @@ def _states(value: Any) -> Iterator[State]:
     elif isinstance(value, Mapping | list | tuple):
         for item in value.values() if isinstance(value, Mapping) else value:
             yield from _states(item)
-
-
-def _held(value: Any) -> str:
-    return next((state.of for state in _states(value) if state.kept), "")
 
 
 def _element(value: Any, key: Any) -> Any:

@@ -257,6 +257,9 @@ def _compare(ours: SpikingModule, calls: list[Call], seen: _Seen) -> tuple[dict[
             expected = at(place.name)
             for ending in place.endings:
                 expected = ending(expected)
+            if expected.numel() != value.numel():
+                sizes = f"{list(value.shape)} where {list(expected.shape)} was followed to node '{place.name}'"
+                raise NetworkError(f"the module returns a map of {sizes}; import it unproven with verify=False")
             same(place.name, "is returned with", expected.reshape(value.shape), value)
     return shares, ties
 
