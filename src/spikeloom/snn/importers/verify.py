@@ -11,6 +11,7 @@ their layer: sums in float32 that are formed in another order.
 from __future__ import annotations
 
 import inspect
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -71,7 +72,7 @@ def verified(network: Network, module: nn.Module, walk: Walk, returned: Any, tim
     generator, ties = torch.Generator().manual_seed(0), 0
     # how far the spread of what arrives is to reach, in thresholds; at first whatever it does
     reach = {name: 0.0 for name in network.order() if isinstance(ours.module_of(name), SpikingNeuron)}
-    waiting = list(reach)
+    waiting, tried = list(reach), {name: [0.0, 0.0] for name in reach}  # too little, too much
     for attempt in range(TRIES):
         drawn = _drawn(ours.input_node, generator)
         wanted = {name: share * _threshold(network, name) for name, share in reach.items()}
@@ -84,9 +85,10 @@ def verified(network: Network, module: nn.Module, walk: Walk, returned: Any, tim
             shares, met = _compare(ours, walk.calls, seen)
         ties += met
         waiting = [name for name in waiting if not EXERCISED[0] <= shares[name] <= EXERCISED[1]]
-        step = 2.0 if attempt < TRIES // 2 else 1.4
         for name in list(reach):
-            reach[name] = reach[name] * (step if shares[name] < EXERCISED[0] else 1 / step) or 0.5
+            tried[name][int(shares[name] >= EXERCISED[0])] = reach[name]
+            low, high = tried[name]
+            reach[name] = math.sqrt(low * high) or low * 4 or high / 4 or 0.5
             if attempt and name not in waiting:
                 del reach[name]
         if not reach:
