@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -119,6 +120,20 @@ def test_what_differs_is_named() -> None:
         two.fc.bias += 1
     found = changes(working_copy(one), two)
     assert set(found) == {("", "a", 1), ("", "b", "k"), ("", "c", None), ("", "d", None), ("fc", "bias", None)}
+
+
+def test_data_outside_the_module_is_as_before() -> None:
+    """In a closure of its class; what it then keeps is found by running."""
+    outside = [0.0]
+
+    def step(m: Any, x: Any) -> Any:
+        outside[0] = 0.9 * outside[0] + m.fc(x)
+        return outside[0]
+
+    for verify in (False, True):
+        with pytest.raises(NetworkError, match="at step 1") if verify else nullcontext():
+            import_module(own(step), (6,), verify=verify)
+        assert outside == [0.0]
 
 
 class Stubborn(nn.Identity):

@@ -73,7 +73,6 @@ def import_module(
         returned = walk.module(followed, "", assembly.start, time)
         place = _output(returned, assembly)
         network = assembly.finished(place, name, dt_s, ", ".join(frameworks) or "torch")
-    with undisturbed(module):
         report = verified(network, untouched, walk, returned, time) if verify else "no"
     return replace(network, metadata={**network.metadata, "verified": report})
 

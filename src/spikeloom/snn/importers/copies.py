@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import random
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from types import CellType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -114,13 +115,18 @@ def _bound_to_copies(function: FunctionType, memo: dict[int, Any]) -> FunctionTy
 
 @contextmanager
 def undisturbed(module: nn.Module) -> Iterator[None]:
-    """Random states of torch, NumPy and Python, and what the user's classes read by ``global``, are afterwards what they were before."""
+    """Random states of torch, NumPy and Python, and data outside the module that its classes use, are afterwards as before."""
     kinds = {kind for part in module.modules() for kind in type(part).__mro__ if _is_users(kind)}
     functions = [f for kind in kinds for f in vars(kind).values() if isinstance(f, FunctionType)]
-    found = {(id(f.__globals__), name): f.__globals__ for f in functions for name in f.__code__.co_names}
+    used: list[tuple[Callable[[Any], None], Any]] = []
+    for f in functions:
+        names = [name for name in f.__code__.co_names if name in f.__globals__]
+        used += [(partial(f.__globals__.__setitem__, name), f.__globals__[name]) for name in names]
+        used += [(partial(setattr, cell, "cell_contents"), cell.cell_contents) for cell in f.__closure__ or ()]
     data = (*_MUTABLE, Tensor, np.ndarray, int, float, type(None))
-    kept = [(k[1], space) for k, space in found.items() if isinstance(space.get(k[1], ...), data)]
-    values = [(name, space, space[name], copy.deepcopy(space[name], _memo(space[name]))) for name, space in kept]
+    values = [
+        (put_back, value, copy.deepcopy(value, _memo(value))) for put_back, value in used if isinstance(value, data)
+    ]
     state, numpy_state, python_state = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
     devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     try:
@@ -131,11 +137,12 @@ def undisturbed(module: nn.Module) -> Iterator[None]:
         random.setstate(python_state)
         if devices:
             torch.cuda.set_rng_state_all(devices)
-        for name, space, value, before in values:
+        for put_back, value, before in values:
             if isinstance(value, _MUTABLE) and not same(value, before):
                 value.clear()
-                (value.update if isinstance(value, (dict, set)) else value.extend)(before)
-            space[name] = value if same(value, before) else before
+                fill: Any = value.update if isinstance(value, (dict, set)) else value.extend
+                fill(before)
+            put_back(value if same(value, before) else before)
 
 
 def _is_users(kind: type) -> bool:

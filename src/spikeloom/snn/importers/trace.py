@@ -234,7 +234,8 @@ class Walk:
                 vars(part).update(part._buffers)
                 part._buffers.clear()
         try:
-            graph = Tracer(_is_leaf).trace(module, plain)
+            with copies.undisturbed(module):
+                graph = Tracer(_is_leaf).trace(module, plain)
         except SpikeloomError:
             raise
         except forwards.FAILURES as error:
@@ -253,7 +254,8 @@ class Walk:
         self._restore(before, module, slots)
         slots += hidden
         try:
-            graph = Tracer(_is_leaf, slots).trace(module, plain)
+            with copies.undisturbed(module):
+                graph = Tracer(_is_leaf, slots).trace(module, plain)
         except forwards.FAILURES as error:
             self._restore(before, module, slots)
             if not names:  # it asks what a neuron's state looks like, and did not mind
