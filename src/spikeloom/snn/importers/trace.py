@@ -290,36 +290,29 @@ class Walk:
             own = isinstance(value, Place) and number == 0 and value.name == made
             if isinstance(value, State):
                 own = value.fresh and (value.of, value.keys) == (made, (number, *rest))
-            site.need(
-                own, f"gives '{taker}' what it keeps in {held}, which is no state that '{taker}' returned; {_PASS_ON}"
-            )
+            site.need(own, f"gives '{taker}' what it keeps in {held}, no state that it returned; {_PASS_ON}")
             shapes = [call.last.shape for call in self.calls if call.path == taker]
-            at_rest = (
-                start is None or start is copies.NOTHING or _ignored(start, self.untouched.get_submodule(taker), shapes)
-            )
-            site.need(
-                at_rest, f"starts '{taker}' from what {held} holds now, which no node can be told; set it to None first"
-            )
+            at_rest = _at_rest(start, self.untouched.get_submodule(taker), shapes)
+            site.need(at_rest, f"starts '{taker}' from what {held} holds now, which no node can say; set it to None")
 
     def _call(
         self, module: nn.Module, path: str, args: tuple[Any, ...], kwargs: dict[str, Any], time: Time, owner: str
     ) -> Any:
         """A module called in the forward of ``owner``; what it gets beside its input must be states."""
-        names = list(inspect.signature(module.forward).parameters)
+        names, who = list(inspect.signature(module.forward).parameters), f"node '{path}' ({type(module).__name__})"
         given = [*args, *kwargs.values()]
-        labels = [*names[: len(args)], *kwargs]
-        states = {k: v for k, v in zip(labels[1:], given[1:], strict=True) if v is not None}
+        labelled = zip([*names[: len(args)], *kwargs], given, strict=False)
+        states = {k: v for k, v in list(labelled)[1:] if v is not None}
         if any(not isinstance(value, State) or value.fresh for value in states.values()):
             raise NetworkError(
-                f"node '{path}' ({type(module).__name__}) gets a state that the forward makes itself, so every step starts anew; "
-                f"{_PASS_ON}"
+                f"{who} gets a state that the forward makes itself, so every step starts anew; {_PASS_ON}"
             )
         if not given:
-            raise NetworkError(f"node '{path}' ({type(module).__name__}) is called without an input")
+            raise NetworkError(f"{who} is called without an input")
         if framework_of(module) == "norse" and not states and time == "step":
             raise NetworkError(
-                f"node '{path}' ({type(module).__name__}) gets no state, so every step starts anew; pass its state on through "
-                f"forward, or use norse.torch.SequentialState"
+                f"{who} gets no state, so every step starts anew; pass its state on through forward, or use "
+                f"norse.torch.SequentialState"
             )
         sent = self.module(module, path, given[0], time)
         made = sent.name if isinstance(sent, Place) else next(_states(sent)).of if states else ""
@@ -327,9 +320,7 @@ class Walk:
             number = names.index(label) - (names[1] == "spk")
             taken = self.carried.setdefault((owner, state.of, state.keys), (path, number, made))
             if taken != (path, number, made):
-                raise NetworkError(
-                    f"node '{path}' ({type(module).__name__}) gets the state '{state.of}' that '{taken[0]}' gets too; {_PASS_ON}"
-                )
+                raise NetworkError(f"{who} gets the state '{state.of}' that '{taken[0]}' gets too; {_PASS_ON}")
         return sent
 
     def _function(self, node: fx.Node, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], time: Time) -> Any:
@@ -412,10 +403,10 @@ def _hidden(where: str, module: nn.Module) -> list[copies.Slot]:
     return []
 
 
-def _ignored(start: Any, neuron: nn.Module, shapes: list[Shape]) -> bool:
-    """True for zeros, and for a state of another shape than the map, instead of which snnTorch takes zeros."""
+def _at_rest(start: Any, neuron: nn.Module, shapes: list[Shape]) -> bool:
+    """True for nothing, and of snnTorch for zeros and for a state of another shape than the map, which it ignores."""
     if not isinstance(start, Tensor) or framework_of(neuron) != "snntorch":
-        return False
+        return start is None or start is copies.NOTHING
     return not bool(start.any()) or tuple(start.shape[1:]) not in shapes
 
 
