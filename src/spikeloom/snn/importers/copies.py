@@ -128,7 +128,7 @@ def undisturbed(module: nn.Module) -> Iterator[None]:
         (put_back, value, copy.deepcopy(value, _memo(value))) for put_back, value in used if isinstance(value, data)
     ]
     state, numpy_state, python_state = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
-    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     try:
         yield
     finally:

@@ -102,7 +102,7 @@ def _threshold(network: Network, name: str) -> float:
 
 def _drawn(node: Input, generator: torch.Generator) -> Tensor:
     """What may arrive at the input, (T, N, *shape): spikes, a few levels, or pixels in 0..1."""
-    values = torch.rand(STEPS, SAMPLES, *node.shape, generator=generator)
+    values = torch.rand(STEPS, SAMPLES, *node.shape, generator=generator, dtype=torch.float32)
     match node.encoding:
         case "spikes":
             return (values < 0.3).float()
