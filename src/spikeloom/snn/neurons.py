@@ -166,13 +166,13 @@ def kept_of(name: str, leak: Leak | None) -> Number:
 class Membranes:
     """The membranes of one node between two steps; `step` takes one on. Gradients by autograd unless integers.
 
-    u: what the last step left behind; shape (N, *shape), float32, or int64 in an integer network.
+    u: what the last step left behind; shape (N, *shape), float32, or int64 in an integer network. v: on what it decided.
     """
 
     def __init__(self, like: Tensor, dynamics: Dynamics, kind: Surrogate) -> None:
         self.dynamics, self.kind = dynamics.on(like.device), kind
         dtype = torch.float32 if dynamics.membrane_bits is None else torch.int64
-        self.u = (torch.zeros_like(like, dtype=dtype) + self.dynamics.v_init).to(dtype)
+        self.u = self.v = (torch.zeros_like(like, dtype=dtype) + self.dynamics.v_init).to(dtype)
         self.current = torch.zeros_like(self.u)
         self.last = torch.zeros_like(self.u)  # what the last step sent, for a late reset
         self.sent = torch.zeros_like(self.u)  # sum of all levels sent, for signed spikes
@@ -185,7 +185,7 @@ class Membranes:
         v = self._bounded(self._leaked(self.u, rule.kept, rule.leak) + arriving)
         if rule.late_reset:
             v = self._bounded(after_reset(v, self.last, rule))
-        fired = self._fired(v)
+        self.v, fired = v, self._fired(v)
         self.u = v if rule.late_reset else self._bounded(after_reset(v, fired, rule))
         self.last = fired
         if rule.signed:

@@ -139,7 +139,7 @@ def test_a_convolutional_network(seed: int) -> None:
     assert module.training and module[8].training
     same_spikes(network, frames, theirs(module.eval(), frames))
     assert list(network.nodes) == ["input", "0", "1", "2", "3", "4", "5", "6", "7", "9", "10", "output"]
-    assert (network.name, network.metadata) == ("toy", {"imported_from": "snntorch"})
+    assert (network.name, network.metadata["imported_from"]) == ("toy", "snntorch")
 
 
 def test_a_recurrent_convolution() -> None:
@@ -260,6 +260,9 @@ REFUSALS: dict[str, tuple[Any, str]] = {
     ),
     "loop": (Looping, r"'lif1' \(Leaky\) gets a state that the forward makes itself"),
     "twice": (Twice, r"'lif' \(Leaky\) is called twice .*; hand over the part of the model that computes one step"),
+    "twice in a row": (
+        lambda: nn.Sequential(*[nn.Linear(10, 10), snn.Leaky(0.9, init_hidden=True)] * 2), r"'1' \(Leaky\) is called twice in one pass",
+    ),
     "membrane": (lambda: Reading(True), r"'fc' \(Linear\) gets a state of 'lif'"),
     "membrane out": (lambda: Reading(False), "returns no spikes or sums, only states"),
 }  # fmt: skip

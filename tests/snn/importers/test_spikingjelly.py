@@ -89,7 +89,7 @@ def test_a_convolutional_network(mode: str, seed: int) -> None:
     frames = spikes(20, 4, (2, 12, 12), seed)
     theirs(module, frames)  # running statistics of its own
     network = import_module(module, (2, 12, 12))
-    assert network.metadata == {"imported_from": "spikingjelly"}
+    assert network.metadata["imported_from"] == "spikingjelly"
     same_spikes(network, frames, theirs(module.eval(), frames))
 
 

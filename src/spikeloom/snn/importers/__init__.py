@@ -5,8 +5,8 @@ The frameworks are known by the names of their classes and never imported.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -17,8 +17,10 @@ from spikeloom.core.nodes import Shape
 from spikeloom.errors import NetworkError
 from spikeloom.snn.importers import norse, spikingjelly
 from spikeloom.snn.importers.assembly import Assembly, Place, Time
+from spikeloom.snn.importers.copies import undisturbed, working_copy
 from spikeloom.snn.importers.description import import_checkpoint
 from spikeloom.snn.importers.trace import FRAMEWORKS, Walk, framework_of, places
+from spikeloom.snn.importers.verify import verified
 
 __all__ = ["FRAMEWORKS", "import_checkpoint", "import_module"]
 
@@ -32,11 +34,13 @@ def import_module(
     encoding: Encoding = "spikes",
     name: str = "network",
     dt_s: float | None = None,
+    verify: bool = True,
 ) -> Network:
     """The network that a live module computes in evaluation mode, its weights copied as float32.
 
     Containers are opened, a forward of one's own is followed by torch.fx; it must be that of one time step, or of all of them at
-    once where the framework's layers take (T, N, ...). Neurons start from rest, whatever they hold now. The module is not changed.
+    once where the framework's layers take (T, N, ...). Neurons start from what a reset leaves. A copy is followed and run: the module,
+    its attributes and the random states are not changed.
 
     Args:
         module: layers of torch.nn, snnTorch, SpikingJelly or Norse in any nesting.
@@ -44,13 +48,15 @@ def import_module(
         encoding: what arrives there; pixels p/255 of an ANN are "analog".
         name: of the network.
         dt_s: length of a step in seconds; None takes what the framework says, if it does.
+        verify: run the module and the network side by side on drawn input, and refuse what differs.
 
     Returns:
         A network with the modules' paths as names. metadata: ``imported_from``, the frameworks met; ``dropped``, what was left out at
-        the end (a softmax, a mean over time).
+        the end (a softmax, a mean over time); ``verified``, what was compared, or "no".
 
     Raises:
-        NetworkError: a layer, a function or an option that no node says, a forward that cannot be followed, shapes that do not fit.
+        NetworkError: a layer, a function, a state or an option that no node says, a forward that cannot be followed, shapes that do not
+            fit, a layer that computes something else than what was read.
     """
     if not isinstance(module, nn.Module):
         raise NetworkError(f"got {type(module).__name__}, expected a torch.nn.Module; call the class to make one")
@@ -60,10 +66,15 @@ def import_module(
     if encoding not in get_args(Encoding):
         raise NetworkError(f"got the encoding {encoding!r}, expected one of {', '.join(get_args(Encoding))}")
     assembly = Assembly(_shape(in_shape), encoding, {path for path, _ in module.named_modules()})
-    with _evaluating(inside):
-        place = _output(Walk(assembly).module(module, "", assembly.start, time), assembly)
     frameworks = sorted({framework_of(m) for m in inside} - {"user", "torch"})
-    return assembly.finished(place, name, dt_s, ", ".join(frameworks) or "torch")
+    with undisturbed(module):
+        untouched, followed = working_copy(module), working_copy(module)
+        walk = Walk(assembly, untouched)
+        returned = walk.module(followed, "", assembly.start, time)
+        place = _output(returned, assembly)
+        network = assembly.finished(place, name, dt_s, ", ".join(frameworks) or "torch")
+        report = verified(network, untouched, walk, returned, time) if verify else "no"
+    return replace(network, metadata={**network.metadata, "verified": report})
 
 
 def _shape(in_shape: Any) -> Shape:
@@ -84,19 +95,6 @@ def _takes_sequences(module: nn.Module) -> bool:
         case "norse":
             return norse.takes_sequences(module)
     return False
-
-
-@contextmanager
-def _evaluating(modules: list[nn.Module]) -> Iterator[None]:
-    """Evaluation mode for as long as forwards are followed."""
-    before = [module.training for module in modules]
-    try:
-        for module in modules:
-            module.training = False
-        yield
-    finally:
-        for module, training in zip(modules, before, strict=True):
-            module.training = training
 
 
 def _output(returned: Any, assembly: Assembly) -> Place:

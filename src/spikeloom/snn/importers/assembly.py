@@ -49,6 +49,7 @@ class Part:
     in_place: the module overwrites its input.
     stateful: has a membrane, so that calling it twice is two steps.
     dt_s: the step its parameters are meant for, where the framework says it.
+    ending: of what is left out: what it makes of a map with T and N before it.
     """
 
     nodes: Mapping[str, Node] = field(default_factory=dict)
@@ -59,25 +60,35 @@ class Part:
     in_place: bool = False
     stateful: bool = False
     dt_s: float | None = None
+    ending: Callable[[Tensor], Tensor] | None = None
 
 
 @dataclass(frozen=True)
 class Place:
     """Somewhere in the network: behind node ``name``, with ``states`` more values beside; ``left_out`` names what was left out here, ``over_time`` is
-    True when that took T away."""
+    True when that took T away, ``endings`` is what it computed. Places of one ``memory`` are views of one tensor."""
 
     name: str
     shape: Shape
     states: int = 0
     left_out: str = ""
     over_time: bool = False
+    endings: tuple[Callable[[Tensor], Tensor], ...] = ()
+    memory: str = ""
 
 
 @dataclass(frozen=True)
 class State:
-    """A membrane or another value that a neuron keeps, on its way from one step to the next."""
+    """A membrane or another value that a neuron keeps, on its way from one step to the next.
+
+    of: the node that made it in this step (``fresh``), or the argument or attribute in which it came from the last one.
+    keys: what was picked from that. kept: it stands in an attribute of the user's.
+    """
 
     of: str
+    keys: tuple[Any, ...] = ()
+    fresh: bool = False
+    kept: bool = False
 
 
 @dataclass(frozen=True)
@@ -183,7 +194,8 @@ class Assembly:
         if part.last:
             self.dropped.append(f"{site.name} ({site.kind})")
             over_time = place.over_time or part.over_time
-            return Place(place.name, place.shape, 0, f"node '{site.name}' ({site.kind})", over_time)
+            endings = (*place.endings, *([] if part.ending is None else [part.ending]))
+            return Place(place.name, place.shape, 0, f"node '{site.name}' ({site.kind})", over_time, endings)
         if not part.nodes:
             return place
         name, shape = place.name, place.shape
@@ -194,7 +206,8 @@ class Assembly:
             back, back_shape = self._node(site, suffix, node, (back,), back_shape)
         if part.feedback:
             self.edges.append((back, name))
-        return Place(name, shape, part.states)
+        views = all(isinstance(node, Flatten) for node in part.nodes.values())
+        return Place(name, shape, part.states, memory=(place.memory or place.name) if views else name)
 
     def sum(self, site: Site, places: list[Place]) -> Place:
         """An Add of several places."""

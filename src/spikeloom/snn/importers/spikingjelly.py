@@ -8,7 +8,7 @@ Equations, ``spk = h >= v_threshold``, ``v0 = v_reset`` or 0 where that is None 
     ParametricLIFNode         the same with sigmoid(w) for 1/tau
 
 A leak of ours pulls towards 0 and takes its input whole, so a leaky membrane is counted from v0 and, with decay_input, in units of
-1/tau: ``u = (v - v0) * tau``, the threshold likewise. Its sums are then rounded otherwise in the last bit, which decides only where
+1/tau: ``u = (v - v0) * tau``, the threshold and the v of a ``reset``, from which it starts, likewise. Its sums are then rounded otherwise in the last bit, which decides only where
 a membrane meets its threshold exactly, as round inputs and weights can make it.
 
 Source: spikingjelly/_ops/{if_,lif,plif}/reference.py and activation_based/layer of release 2.0.0.
@@ -21,17 +21,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from spikeloom.core.nodes import IF, LIF, Leak, Node, Value
+from spikeloom.core.nodes import IF, LIF, Leak, Node, Reset, Value
 from spikeloom.snn.importers import torch_nn
 from spikeloom.snn.importers.assembly import Handler, Part, Site, Time, rounded
 
 
 def integrate_and_fire(module: Any, site: Site) -> Part:
-    """IFNode; starts at v_reset."""
+    """IFNode."""
     threshold, v_reset = _limits(module, site)
+    start = site.value("v", module.v)
     if v_reset is None:
-        return _neuron(IF(threshold, "soft"))
-    return _neuron(IF(threshold, "hard", v_init=v_reset, v_reset=v_reset))
+        return _neuron(IF(threshold, "soft", v_init=start))
+    return _neuron(IF(threshold, "hard", v_init=start, v_reset=v_reset))
 
 
 def leaky(module: Any, site: Site) -> Part:
@@ -54,7 +55,10 @@ def _leaky(module: Any, site: Site, share: float) -> Part:
     above = np.asarray(
         site.positive("threshold above v_reset", rounded(above / share if module.decay_input else above))
     )
-    return _neuron(LIF(Leak(factor=1 - share), rounded(above), "soft" if v_reset is None else "hard"))
+    start = np.asarray(site.value("v", module.v)) - (v_reset or 0.0)
+    v_init = rounded(start / share if module.decay_input else start)
+    reset: Reset = "soft" if v_reset is None else "hard"
+    return _neuron(LIF(Leak(factor=1 - share), rounded(above), reset, v_init=v_init))
 
 
 def _limits(module: Any, site: Site) -> tuple[Value, float | None]:

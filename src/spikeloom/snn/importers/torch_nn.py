@@ -182,7 +182,7 @@ def mean(site: Site, dim: Any = None, keepdim: bool = False) -> Part:
     dims = dim if isinstance(dim, Sequence) else () if dim is None else (dim,)
     found = sorted(d + rank if d < 0 else d for d in dims)
     if site.time == "sequence" and found == [0]:
-        return Part(last=True, over_time=not keepdim)
+        return Part(last=True, over_time=not keepdim, ending=lambda y: y.mean(0, keepdim))
     site.need(
         len(site.shape) == 3 and found == [rank - 2, rank - 1],
         f"averages dimensions {dim} of {_shown(site)}, expected height and width of a map",
@@ -195,7 +195,7 @@ def mean(site: Site, dim: Any = None, keepdim: bool = False) -> Part:
 def total(site: Site, dim: Any = None, keepdim: bool = False) -> Part:
     """Sum over time, only at the end, where it is left out."""
     site.need(site.time == "sequence" and dim in (0, (0,), [0]), f"sums dimension {dim}, which no node does")
-    return Part(last=True, over_time=not keepdim)
+    return Part(last=True, over_time=not keepdim, ending=lambda y: y.sum(0, keepdim))
 
 
 def passed(site: Site, *_: Any, **__: Any) -> Part:
@@ -217,7 +217,8 @@ def softmax(site: Site, dim: Any = None) -> Part:
         axis in (site.leading, site.leading - rank) and prod(site.shape[1:]) == 1,
         f"acts along dimension {axis} of {_shown(site)}, expected the classes of (N, K) and nothing else; leave it out",
     )
-    return Part(last=True)
+    function, classes = torch.log_softmax if "log" in site.kind.lower() else torch.softmax, -len(site.shape)
+    return Part(last=True, ending=lambda y: function(y, classes))
 
 
 def _weights(module: Any, site: Site) -> tuple[np.ndarray, np.ndarray | None]:
@@ -307,22 +308,18 @@ LAYERS: dict[str, Handler] = {
     "LogSoftmax": lambda m, site: softmax(site, m.dim),
 }
 
-_CLAMP, _FLATTEN, _PASSED = (clamp, False), (flatten, False), (passed, False)
-#: Functions and, by name, methods of a tensor: what they become, and whether they overwrite their input.
-FUNCTIONS: dict[Callable[..., Any] | str, tuple[Callable[..., Part], bool]] = {
-    F.relu: (relu, False), torch.relu: (relu, False), "relu": (relu, False),
-    torch.relu_: (relu, True), "relu_": (relu, True),
-    F.relu6: (relu6, False), F.hardtanh: (hardtanh, False),
-    torch.clamp: _CLAMP, torch.clip: _CLAMP, "clamp": _CLAMP, "clip": _CLAMP, "clamp_": (clamp, True),
-    F.avg_pool2d: (avg_pool2d, False), F.adaptive_avg_pool2d: (adaptive_avg_pool2d, False),
-    F.max_pool2d: (max_pool2d, False), torch.max_pool2d: (max_pool2d, False),
-    torch.flatten: _FLATTEN, "flatten": _FLATTEN,
-    torch.reshape: (view, False), "view": (view, False), "reshape": (view, False),
-    torch.mean: (mean, False), "mean": (mean, False), torch.sum: (total, False), "sum": (total, False),
-    F.dropout: (dropout, False), F.dropout1d: (dropout, False), F.dropout2d: (dropout, False),
-    "contiguous": _PASSED, "detach": _PASSED, "float": _PASSED,
-    F.softmax: (softmax, False), torch.softmax: (softmax, False), "softmax": (softmax, False),
-    F.log_softmax: (softmax, False), torch.log_softmax: (softmax, False), "log_softmax": (softmax, False),
+#: Functions and, by name, methods of a tensor: what they become.
+FUNCTIONS: dict[Callable[..., Any] | str, Callable[..., Part]] = {
+    **dict.fromkeys((F.relu, torch.relu, "relu", torch.relu_, "relu_"), relu),
+    **dict.fromkeys((torch.clamp, torch.clip, "clamp", "clip", torch.clamp_, "clamp_", torch.clip_, "clip_"), clamp),
+    F.relu6: relu6, F.hardtanh: hardtanh, F.hardtanh_: hardtanh,
+    F.avg_pool2d: avg_pool2d, F.adaptive_avg_pool2d: adaptive_avg_pool2d, F.max_pool2d: max_pool2d, torch.max_pool2d: max_pool2d,
+    torch.flatten: flatten, "flatten": flatten, torch.reshape: view, "view": view, "reshape": view,
+    torch.mean: mean, "mean": mean, torch.sum: total, "sum": total,
+    F.dropout: dropout, F.dropout1d: dropout, F.dropout2d: dropout,
+    **dict.fromkeys(("contiguous", "detach", "detach_", "requires_grad_", "float"), passed),
+    **dict.fromkeys((F.softmax, torch.softmax, "softmax"), softmax),
+    **dict.fromkeys((F.log_softmax, torch.log_softmax, "log_softmax"), softmax),
 }  # fmt: skip
 #: Sums of two maps.
 SUMS: set[Callable[..., Any] | str] = {operator.add, operator.iadd, torch.add, "add", "add_"}

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
+from spikeloom.core.nodes import Shape
 from spikeloom.errors import NetworkError, SpikeloomError
-from spikeloom.snn.importers import norse, snntorch, spikingjelly, torch_nn
+from spikeloom.snn.importers import copies, forwards, norse, snntorch, spikingjelly, torch_nn
 from spikeloom.snn.importers.assembly import Assembly, Handler, Part, Place, Site, State, Time
+from spikeloom.snn.importers.forwards import HIDDEN, NO_CHANGE, Kept, Tracer, attribute, needed_nodes, overwrites
 
 #: What is known of each framework, by the first word of its modules' paths.
 FRAMEWORKS: dict[str, Mapping[str, Handler]] = {
@@ -23,6 +25,8 @@ FRAMEWORKS: dict[str, Mapping[str, Handler]] = {
 }
 #: Where frameworks keep whole models, which are followed like a user's own.
 _MODELS = ("spikingjelly.activation_based.model.",)
+_OWN_STATE = "which no node does; let a neuron of a framework keep it, or hand over the layers around it"
+_PASS_ON = "take the state as an argument of forward, or let the neuron keep it"
 _SINGLE_STEP = "hand over the part of the model that computes one step, without loops or branches over tensors"
 
 
@@ -55,23 +59,39 @@ def _subclassed(module: nn.Module) -> type | None:
     return next((b for b in spiking if b.__name__ in FRAMEWORKS[b.__module__.split(".")[0]]), None)
 
 
-class _Tracer(fx.Tracer):
-    """Stops at layers and at containers that are opened otherwise."""
+@dataclass(frozen=True)
+class Call:
+    """One call of a user's module, as found: what it got stands behind node ``source`` and what it sent behind ``last``.
 
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return _is_leaf(m)
+    path: of the module. first: the first of its nodes; None if it has none. back: the node that leads from its end back to it.
+    """
+
+    path: str
+    source: Place
+    first: str | None
+    last: Place
+    back: str | None
 
 
+@dataclass(frozen=True)
 class _Constant:
-    """A tensor that a forward takes from the module itself."""
+    """A tensor that a forward takes from the module itself, or makes of one: of attribute ``of``, if that is known."""
+
+    of: str = ""
 
 
 class Walk:
     """Follows modules from the input on and builds the network beside."""
 
-    def __init__(self, assembly: Assembly) -> None:
-        self.assembly = assembly
+    def __init__(self, assembly: Assembly, untouched: nn.Module) -> None:
+        self.assembly, self.untouched = assembly, untouched
+        self.calls: list[Call] = []
+        self.unseen: list[str] = []  # paths of modules that are called for nothing
+        # by a user's module, its argument or attribute, and what is picked from that: the module whose state goes there, its number
+        # among what the module returns, and the module's node
+        self.carried: dict[tuple[str, str, tuple[Any, ...]], tuple[str, int, str]] = {}
         self._met: dict[int, str] = {}
+        self._idle: dict[int, str] = {}
         self._overwritten: list[tuple[Place, Place]] = []  # maps that an in-place layer replaced, in order
 
     def module(self, module: nn.Module, path: str, place: Any, time: Time) -> Any:
@@ -87,6 +107,9 @@ class Walk:
             not (module._forward_hooks or module._forward_pre_hooks),
             "has a forward hook, and what it changes is not known; remove it (torch.nn.utils.prune.remove makes masks permanent)",
         )
+        own = [k for k, v in vars(module).items() if callable(v) and hasattr(type(module), k)]
+        own = [k for k in own if root != "user" or k == "forward"]  # what else a user's has is followed
+        site.need(not own, f"has a {', '.join(own)} of its own, and what that changes is not known; make a class of it")
         if inner is not None:
             return self._container(module, site, path, place, inner)
         if root == "user":
@@ -101,17 +124,29 @@ class Walk:
         part = handler(module, site)
         if part.stateful:
             self._once(module, site)
-        return self._put(site, part, place, part.in_place)
+        already = len(self.assembly.nodes)
+        after = self._put(site, part, place, part.in_place)
+        new = list(self.assembly.nodes)[already:]
+        if not part.last:
+            back = new[-1] if part.feedback else None
+            self.calls.append(Call(path, place, new[0] if new else None, after, back))
+        return after
 
     def _put(self, site: Site, part: Part, place: Place, in_place: bool) -> Place:
         after = self.assembly.add(site, part, place)
-        if in_place:
-            self._overwritten.append((place, after))
+        return self._replaced(place, after) if in_place else after
+
+    def _replaced(self, before: Place, after: Place) -> Place:
+        """``after``, which overwrites ``before``."""
+        after = replace(after, memory=before.memory or before.name)
+        self._overwritten.append((before, after))
         return after
 
     def _site(self, name: str, kind: str, place: Any, time: Time) -> Site:
         if not isinstance(place, Place):
-            what = f"a state of '{place.of}'" if isinstance(place, State) else "something other than a map"
+            what = "something other than a map"
+            if isinstance(place, State):
+                what = f"what is kept in {place.of}" if place.kept else f"a state of '{place.of}'"
             raise NetworkError(
                 f"node '{name}' ({kind}) gets {what}, expected spikes or sums; only those travel between nodes"
             )
@@ -119,18 +154,27 @@ class Walk:
 
     def _once(self, module: nn.Module, site: Site) -> None:
         """A neuron called twice takes two steps."""
-        if id(module) in self._met:
+        first = self._met.get(id(module)) or self._idle.get(id(module))
+        if first is not None:
             raise NetworkError(
-                f"node '{self._met[id(module)]}' ({site.kind}) is called twice in one pass, which is two steps in time; {_SINGLE_STEP}"
+                f"node '{first}' ({site.kind}) is called twice in one pass, which is two steps in time; {_SINGLE_STEP}"
             )
         self._met[id(module)] = site.name
+
+    def _called_for_nothing(self, module: nn.Module, path: str) -> None:
+        """What a layer sends is not used, but a neuron has taken its step."""
+        self.unseen.append(path)
+        for part in module.modules():
+            if id(part) in self._met:
+                self._once(part, Site(self._met[id(part)], type(part).__name__, (), "step"))
+            self._idle[id(part)] = path
 
     def _container(self, module: Any, site: Site, path: str, place: Any, inner: Time) -> Any:
         """The children of a container in turn."""
         stateful = site.kind in ("SequentialState", "Lift")  # Norse's pass states along, the others cannot
         if getattr(module, "return_hidden", False):
             raise site.refusal("returns what each layer sends (return_hidden=True), expected False")
-        children = [("lifted_module", module.lifted_module)] if site.kind == "Lift" else module.named_children()
+        children = [("lifted_module", module.lifted_module)] if site.kind == "Lift" else module._modules.items()
         for key, child in children:
             if isinstance(place, Place) and place.states and not stateful:
                 raise NetworkError(
@@ -139,63 +183,145 @@ class Walk:
                 )
             place = _first(place) if stateful else place
             place = self.module(child, f"{path}.{key}" if path else key, place, inner)
-        return (_first(place), State(site.name)) if stateful else place
+        return (_first(place), State(site.name, (1,), fresh=True)) if stateful else place
 
     def _forward(self, module: nn.Module, site: Site, path: str, place: Any, time: Time) -> Any:
         """A user's own forward."""
+        site.need(not isinstance(module, torch.jit.ScriptModule), f"is compiled by torch.jit; {_SINGLE_STEP}")
         parameters = list(inspect.signature(module.forward).parameters.values())
         plain = {p.name: p.default for p in parameters[1:] if isinstance(p.default, bool | int | float | str)}
-        try:
-            graph = _Tracer().trace(module, plain)
-        except SpikeloomError:
-            raise
-        except (
-            fx.proxy.TraceError, ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError, RuntimeError,
-            TypeError, ValueError,
-        ) as error:  # fmt: skip
-            raise site.refusal(f"cannot be followed ({_short(error)}); {_SINGLE_STEP}") from error
+        graph, kept = self._graph(module, site, path, plain)
         modules = dict(module.named_modules())
         found: dict[fx.Node, Any] = {}
-        needed = _needed(graph, modules)
+        needed = needed_nodes(graph, modules, kept)
         first = True
         for node in graph.nodes:
             done = len(self._overwritten)
             args = tuple(fx.node.map_arg(arg, found.get) for arg in node.args)
             kwargs = {key: fx.node.map_arg(value, found.get) for key, value in node.kwargs.items()}
+            name = str(node.target) if node.op == "call_module" else node.name
+            name = f"{path}.{name}" if path else name
             if node.op == "placeholder":
-                found[node], first = (place if first else State(str(node.target))), False
+                held = str(node.target)
+                found[node], first = (place if first else State(held, kept=held in kept)), False
             elif node.op == "get_attr":
-                found[node] = _Constant()
+                found[node] = _Constant(f"self.{node.target}")
             elif node.op == "output":
+                self._check_kept(kept, found, site, path)
+                held = next((state.of for state in _states(args[0]) if state.kept), "")
+                site.need(not held, f"returns what it keeps in {held}, {_OWN_STATE}")
                 return args[0]
             elif node in needed:
-                name = str(node.target) if node.op == "call_module" else node.name
-                name = f"{path}.{name}" if path else name
                 if node.op == "call_module":
-                    found[node] = self._call(modules[str(node.target)], name, args, kwargs, time)
+                    found[node] = self._call(modules[str(node.target)], name, args, kwargs, time, path)
                 else:
                     found[node] = self._function(node, name, args, kwargs, time)
                 for before, after in self._overwritten[done:]:
-                    found = {n: after if value is before else value for n, value in found.items()}
+                    _overwrite(found, before, after, needed, site)
+            elif node.op == "call_module":
+                self._called_for_nothing(modules[str(node.target)], name)
         raise AssertionError("a traced graph ends with its output")
 
-    def _call(self, module: nn.Module, path: str, args: tuple[Any, ...], kwargs: dict[str, Any], time: Time) -> Any:
-        """A module called in a forward; what it gets beside its input must be states."""
+    def _graph(self, module: nn.Module, site: Site, path: str, plain: dict[str, Any]) -> tuple[fx.Graph, Kept]:
+        """A forward's graph, and of each attribute that it changes what it holds at first and after a step.
+
+        It is followed once with what attributes hold, and, where it changes some, again with an argument in their place: what a step
+        computes with them is then seen, and what it only leaves in them is not.
+        """
+        before = self.untouched.get_submodule(path)
+        for part in module.modules():
+            if framework_of(part) == "user":  # a buffer takes no value that is no tensor
+                vars(part).update(part._buffers)
+                part._buffers.clear()
+        try:
+            with copies.undisturbed(module):
+                graph = Tracer(_is_leaf).trace(module, plain)
+        except SpikeloomError:
+            raise
+        except forwards.FAILURES as error:
+            raise site.refusal(f"cannot be followed ({_short(error)}); {_SINGLE_STEP}") from error
+        slots = copies.changes(before, module)
+        for slot in slots:
+            owner = before.get_submodule(slot[0])
+            site.need(
+                framework_of(owner) == "user" and slot[1] not in owner._parameters,
+                f"changes {attribute(slot)} in its forward, which no node does; leave layers and weights as they are",
+            )
+        hidden = [slot for where, part in before.named_modules() for slot in _hidden(where, part)]
+        if not slots and not hidden:
+            return graph, {}
+        names = " and ".join(map(attribute, slots))
+        self._restore(before, module, slots)
+        slots += hidden
+        try:
+            with copies.undisturbed(module):
+                graph = Tracer(_is_leaf, slots).trace(module, plain)
+        except forwards.FAILURES as error:
+            self._restore(before, module, slots)
+            if not names:  # it asks what a neuron's state looks like, and did not mind
+                return graph, {}
+            raise site.refusal(f"computes with what it keeps in {names}, {_OWN_STATE} ({_short(error)})") from error
+        starts = [HIDDEN if slot in hidden else copies.get(before, slot) for slot in slots]
+        kept = {attribute(s): (start, copies.get(module, s)) for s, start in zip(slots, starts, strict=True)}
+        others = [s for s in copies.changes(before, module) if s not in slots and (*s[:2], None) not in slots]
+        self._restore(before, module, slots)
+        site.need(not others, f"keeps {' and '.join(map(attribute, others))}, {_OWN_STATE}")
+        return graph, kept
+
+    @staticmethod
+    def _restore(before: nn.Module, module: nn.Module, slots: list[copies.Slot]) -> None:
+        clean = copies.working_copy(before)
+        for slot in slots:
+            copies.put(module, slot, copies.get(clean, slot))
+
+    def _check_kept(self, kept: Kept, found: dict[fx.Node, Any], site: Site, path: str) -> None:
+        """A state in an attribute comes from the neuron that gets it, and starts at rest; those in neurons are left alone."""
+        for held, (start, written) in kept.items():
+            left = isinstance(written, fx.Proxy) and written.node.op == "placeholder"
+            site.need(left or start is not HIDDEN, f"changes {held} in its forward, {_OWN_STATE}")
+        for (owner, held, keys), (taker, number, made) in self.carried.items():
+            if owner != path or held not in kept:
+                continue
+            start, written = kept[held]
+            rest = keys
+            while rest and isinstance(written, list | tuple | dict):
+                written, start, rest = written[rest[0]], _element(start, rest[0]), rest[1:]
+            value = found.get(written.node) if isinstance(written, fx.Proxy) else written
+            own = isinstance(value, Place) and number == 0 and value.name == made
+            if isinstance(value, State):
+                own = value.fresh and (value.of, value.keys) == (made, (number, *rest))
+            site.need(own, f"gives '{taker}' what it keeps in {held}, no state that it returned; {_PASS_ON}")
+            shapes = [call.last.shape for call in self.calls if call.path == taker]
+            at_rest = _at_rest(start, self.untouched.get_submodule(taker), shapes)
+            site.need(at_rest, f"starts '{taker}' from what {held} holds now, which no node can say; set it to None")
+
+    def _call(
+        self, module: nn.Module, path: str, args: tuple[Any, ...], kwargs: dict[str, Any], time: Time, owner: str
+    ) -> Any:
+        """A module called in the forward of ``owner``; what it gets beside its input must be states."""
+        names, who = list(inspect.signature(module.forward).parameters), f"node '{path}' ({type(module).__name__})"
         given = [*args, *kwargs.values()]
-        states = [value for value in given[1:] if value is not None]
-        if any(not isinstance(value, State) for value in states):
+        labelled = zip([*names[: len(args)], *kwargs], given, strict=False)
+        states = {k: v for k, v in list(labelled)[1:] if v is not None}
+        if any(not isinstance(value, State) or value.fresh for value in states.values()):
             raise NetworkError(
-                f"node '{path}' ({type(module).__name__}) gets a state that the forward makes itself, so every step starts anew; "
-                f"take the state as an argument of forward, or let the neuron keep it"
+                f"{who} gets a state that the forward makes itself, so every step starts anew; {_PASS_ON}"
             )
         if not given:
-            raise NetworkError(f"node '{path}' ({type(module).__name__}) is called without an input")
+            raise NetworkError(f"{who} is called without an input")
         if framework_of(module) == "norse" and not states and time == "step":
             raise NetworkError(
-                f"node '{path}' ({type(module).__name__}) gets no state, so every step starts anew; pass its state on through "
-                f"forward, or use norse.torch.SequentialState"
+                f"{who} gets no state, so every step starts anew; pass its state on through forward, or use "
+                f"norse.torch.SequentialState"
             )
-        return self.module(module, path, given[0], time)
+        sent = self.module(module, path, given[0], time)
+        made = sent.name if isinstance(sent, Place) else next(_states(sent)).of if states else ""
+        for label, state in states.items():
+            number = names.index(label) - (names[1] == "spk")
+            taken = self.carried.setdefault((owner, state.of, state.keys), (path, number, made))
+            if taken != (path, number, made):
+                raise NetworkError(f"{who} gets the state '{state.of}' that '{taken[0]}' gets too; {_PASS_ON}")
+        return sent
 
     def _function(self, node: fx.Node, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], time: Time) -> Any:
         """A function, an operator or a method of a tensor."""
@@ -207,33 +333,39 @@ class Walk:
         plain = _plain(kind, subject, args, time)
         if plain is not None:
             return plain[0]
-        maps = list(places((*args, *kwargs.values())))
+        given = (*args, *kwargs.values())
+        maps = list(places(given))
+        own = [state for state in _states(given) if state.kept or (overwrites(node) and state is subject)]
+        if own and kind not in (*NO_CHANGE, "zeros_like"):
+            raise NetworkError(f"node '{name}' ({kind}) computes with what is kept in {own[0].of}, {_OWN_STATE}")
         if not maps:
-            return State(subject.of) if isinstance(subject, State) else _Constant()
+            held = subject.of if isinstance(subject, _Constant) else ""
+            if held and overwrites(node):
+                raise NetworkError(f"node '{name}' ({kind}) changes {held} in the forward, {_OWN_STATE}")
+            return subject if isinstance(subject, State) and kind in NO_CHANGE else _Constant(held)
         site = self._site(name, kind, maps[0], time)
         if target in torch_nn.SUMS:
             if any(isinstance(arg, int | float) and arg == 0 for arg in args):  # sum() starts from 0
                 return maps[0]
             site.need(len(maps) == 2 and not set(kwargs) - {"other"}, "adds something other than two maps")
             summed = self.assembly.sum(site, maps)
-            if _overwrites(node):
-                self._overwritten.append((maps[0], summed))
-            return summed
+            return self._replaced(maps[0], summed) if overwrites(node) else summed
         if target == "clone":
-            return replace(maps[0])  # what overwrites the copy leaves the original
+            return replace(maps[0], memory=f"clone {site.name}")  # what overwrites the copy leaves the original
         known = torch_nn.FUNCTIONS.get(target) if isinstance(target, str) or callable(target) else None
-        if known is None or len(maps) != 1 or subject is not maps[0]:
+        constant = any(isinstance(value, _Constant) for value in given)
+        if known is None or len(maps) != 1 or subject is not maps[0] or constant or "out" in kwargs:
             raise site.refusal(
                 "is a function that has no node here; known are ReLUs, clamp(0, c), 2d pools, flatten, mean over the map and sums "
                 "of two maps"
             )
         options = {key: value for key, value in kwargs.items() if key not in ("_stacklevel", "dtype")}
         try:
-            inspect.signature(known[0]).bind(site, *args[1:], **options)
+            inspect.signature(known).bind(site, *args[1:], **options)
         except TypeError as error:
             raise site.refusal(f"is called in a way not known here ({_short(error)})") from error
-        part: Part = known[0](site, *args[1:], **options)
-        return self._put(site, part, maps[0], _overwrites(node))
+        part: Part = known(site, *args[1:], **options)
+        return self._put(site, part, maps[0], overwrites(node))
 
 
 def places(value: Any) -> Iterator[Place]:
@@ -248,14 +380,58 @@ def places(value: Any) -> Iterator[Place]:
             yield from places(item)
 
 
+def _states(value: Any) -> Iterator[State]:
+    """Every state in what a forward passes on or returns."""
+    if isinstance(value, State):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _states(item)
+
+
+def _element(value: Any, key: Any) -> Any:
+    return value[key] if isinstance(value, list | tuple | dict) else value
+
+
+def _hidden(where: str, module: nn.Module) -> list[copies.Slot]:
+    """Where a neuron of a framework keeps its state."""
+    match framework_of(module):
+        case "spikingjelly":
+            return [(where, "_memories", key) for key in getattr(module, "_memories", {})]
+        case "snntorch":
+            return [(where, key, None) for key in ("spk", "syn", "mem") if key in module._buffers]
+    return []
+
+
+def _at_rest(start: Any, neuron: nn.Module, shapes: list[Shape]) -> bool:
+    """True for nothing, and of snnTorch for zeros and for a state of another shape than the map, which it ignores."""
+    if not isinstance(start, Tensor) or framework_of(neuron) != "snntorch":
+        return start is None or start is copies.NOTHING
+    return not bool(start.any()) or tuple(start.shape[1:]) not in shapes
+
+
+def _overwrite(found: dict[fx.Node, Any], before: Place, after: Place, needed: set[fx.Node], site: Site) -> None:
+    """Whatever is a view of ``before`` now holds ``after``. Raises NetworkError where one of another shape is read later."""
+    for node, value in found.items():
+        if not isinstance(value, Place) or value is after or (value.memory or value.name) != after.memory:
+            continue
+        if value.shape == after.shape:
+            found[node] = replace(after, states=value.states)
+            continue
+        late = any(user in needed and user not in found for user in node.users)
+        site.need(
+            not late, f"overwrites a view of '{node.name}', which is read later; overwrite a clone(), or use the result"
+        )
+
+
 def _plain(kind: str, subject: Any, args: tuple[Any, ...], time: Time) -> tuple[Any] | None:
     """The result, in a tuple, of what computes no map: picking from tuples, sizes and arithmetic on them."""
     if kind == "getitem" and isinstance(subject, tuple):
         return (subject[args[1]],)
-    if kind == "getitem" and isinstance(subject, State):
-        return (subject,)
+    if kind in ("getitem", "getattr") and isinstance(subject, State):
+        return (replace(subject, keys=(*subject.keys, args[1])),)
     if kind == "getitem" and isinstance(subject, Place) and subject.states and isinstance(args[1], int):
-        return (_first(subject) if args[1] == 0 else State(subject.name),)
+        return (_first(subject) if args[1] == 0 else State(subject.name, (args[1],), fresh=True),)
     if isinstance(subject, Place):
         sizes = Site("", "", subject.shape, time).sizes
         if kind == "size":
@@ -267,36 +443,9 @@ def _plain(kind: str, subject: Any, args: tuple[Any, ...], time: Time) -> tuple[
     numbers: dict[str, Callable[..., Any]] = {
         "mul": lambda a, b: a * b, "floordiv": lambda a, b: a // b, "add": lambda a, b: a + b, "sub": lambda a, b: a - b,
     }  # fmt: skip
-    if kind in numbers and len(args) == 2 and all(isinstance(arg, int) for arg in args):
-        return (numbers[kind](*args),)
+    if kind.removeprefix("i") in numbers and len(args) == 2 and all(isinstance(arg, int) for arg in args):
+        return (numbers[kind.removeprefix("i")](*args),)
     return None
-
-
-def _overwrites(node: fx.Node) -> bool:
-    """True for a function that changes its input."""
-    if node.op not in ("call_function", "call_method"):
-        return False
-    if node.kwargs.get("inplace") is True or node.target in ("add_", torch.relu_):
-        return True
-    known = torch_nn.FUNCTIONS.get(node.target) if isinstance(node.target, str) or callable(node.target) else None
-    return known is not None and known[1]
-
-
-def _needed(graph: fx.Graph, modules: Mapping[str, nn.Module]) -> set[fx.Node]:
-    """What the output, or something that changes its input, depends on."""
-    in_place = {path for path, m in modules.items() if any(getattr(part, "inplace", False) for part in m.modules())}
-    waiting = [
-        node
-        for node in graph.nodes
-        if node.op == "output" or _overwrites(node) or (node.op == "call_module" and node.target in in_place)
-    ]
-    needed: set[fx.Node] = set()
-    while waiting:
-        node = waiting.pop()
-        if node not in needed:
-            needed.add(node)
-            waiting.extend(node.all_input_nodes)
-    return needed
 
 
 def _first(value: Any) -> Any:

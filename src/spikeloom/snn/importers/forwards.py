@@ -1,0 +1,126 @@
+"""A user's forward as a graph of torch.fx, and what in it changes something."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from torch import fx, nn
+
+from spikeloom.snn.importers import copies
+
+#: What a forward may raise that runs on values without numbers.
+FAILURES = (
+    fx.proxy.TraceError, ArithmeticError, AssertionError, AttributeError, LookupError, NameError, NotImplementedError, RuntimeError,
+    TypeError, ValueError,
+)  # fmt: skip
+#: Operators that overwrite their left side; torch.fx alone would read them as the plain ones.
+_IN_PLACE = (
+    *(f"i{op}" for op in ["add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor"]),
+    "setitem",
+)
+#: Methods that leave the numbers as they are.
+NO_CHANGE = ("detach", "detach_", "requires_grad_", "retain_grad", "contiguous", "float", "clone")
+#: Where functions without effects are from.
+_PURE = ("torch", "_operator", "operator", "builtins", "math")
+
+#: By the name of an attribute that a forward changes: what it holds at first and, as the forward made it, after a step.
+Kept = Mapping[str, tuple[Any, Any]]
+#: Instead of the former, for the state of a neuron of a framework.
+HIDDEN = object()
+
+
+class Proxy(fx.Proxy):
+    """A value in a forward that is followed; it can be overwritten, but nothing of it be assigned."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in ("tracer", "node", "grad", "requires_grad"):
+            raise fx.proxy.TraceError(f"assigns to .{name} of a tensor")
+        super().__setattr__(name, value)
+
+
+def _overwriting(name: str) -> Callable[..., Any]:
+    def method(self: Proxy, *others: Any) -> Any:
+        return self.tracer.create_proxy("call_function", getattr(operator, name), (self, *others), {})
+
+    return method
+
+
+for _name in _IN_PLACE:
+    setattr(Proxy, f"__{_name}__", _overwriting(_name))
+
+
+class Tracer(fx.Tracer):
+    """Stops at layers and at containers that are opened otherwise; an argument of its own stands at each of ``slots``."""
+
+    def __init__(self, is_leaf: Callable[[nn.Module], bool], slots: Sequence[copies.Slot] = ()) -> None:
+        super().__init__()
+        self.is_leaf, self.slots = is_leaf, slots
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return self.is_leaf(m)
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return Proxy(node, self)
+
+    def create_args_for_root(self, *args: Any, **kwargs: Any) -> Any:
+        made = super().create_args_for_root(*args, **kwargs)
+        for slot in self.slots:
+            copies.put(self.root, slot, self.create_proxy("placeholder", attribute(slot), (), {}))
+        return made
+
+
+def attribute(slot: copies.Slot) -> str:
+    """An attribute as a forward writes it."""
+    path, name, key = slot
+    if name == "_memories":  # where SpikingJelly keeps what its modules call .v
+        name, key = key, None
+    return ".".join(["self", *([path] if path else []), name]) + ("" if key is None else f"[{key!r}]")
+
+
+def overwrites(node: fx.Node) -> bool:
+    """True for a function that changes its input, or may: one of the user's own, and all that torch marks as doing so."""
+    if node.op not in ("call_function", "call_method"):
+        return False
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    root = str(getattr(node.target, "__module__", None) or "torch").split(".")[0]
+    if node.kwargs.get("inplace") is True or "out" in node.kwargs or name in _IN_PLACE or root not in _PURE:
+        return True
+    return name.endswith("_") and not name.endswith("__") and name not in NO_CHANGE
+
+
+def needed_nodes(graph: fx.Graph, modules: Mapping[str, nn.Module], kept: Kept) -> set[fx.Node]:
+    """What the output, or something that changes its input, or a state that either reads depends on."""
+    in_place = {path for path, m in modules.items() if any(getattr(part, "inplace", False) for part in m.modules())}
+    waiting = [
+        node
+        for node in graph.nodes
+        if node.op == "output"
+        or (overwrites(node) and _start(node.args[0], kept) is None)  # what is kept and never read is no matter
+        or (node.op == "call_module" and node.target in in_place)
+    ]
+    needed: set[fx.Node] = set()
+    while waiting:
+        node = waiting.pop()
+        if node not in needed:
+            needed.add(node)
+            waiting.extend(node.all_input_nodes)
+            if node.op == "placeholder" and str(node.target) in kept:
+                waiting.extend(_nodes(kept[str(node.target)][1]))
+    return needed
+
+
+def _start(argument: Any, kept: Kept) -> Any:
+    """What an attribute of the user's that a function gets held at first, in a tuple."""
+    held = kept.get(str(argument.target)) if isinstance(argument, fx.Node) and argument.op == "placeholder" else None
+    return None if held is None or held[0] is HIDDEN else held
+
+
+def _nodes(value: Any) -> Iterator[fx.Node]:
+    """The nodes of all values in what a forward left in an attribute."""
+    if isinstance(value, fx.Proxy):
+        yield value.node
+    elif isinstance(value, Mapping | list | tuple):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _nodes(item)

@@ -1,0 +1,332 @@
+"""A forward of a user's own is imported as what it computes, or refused by name: the right value is what the module itself sends."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from spikeloom.errors import NetworkError
+from spikeloom.snn.importers import import_module
+
+from .own import own, theirs
+from .runs import ours, spikes
+
+#: What each makes of y before it is used on: equal to what torch makes of it, or refused by this name.
+IN_PLACE: dict[str, tuple[Any, str | None]] = {
+    "relu_": (lambda y: y.relu_(), None),
+    "torch.relu_": (torch.relu_, None),
+    "F.relu": (lambda y: F.relu(y, True), None),
+    "F.relu6": (lambda y: F.relu6(y, True), None),
+    "clamp_": (lambda y: y.clamp_(0, 0.4), None),
+    "clip_": (lambda y: y.clip_(0, 0.4), None),
+    "torch.clamp_": (lambda y: torch.clamp_(y, 0, 0.4), None),
+    "F.hardtanh_": (lambda y: F.hardtanh_(y, 0.0, 0.4), None),
+    "F.hardtanh": (lambda y: F.hardtanh(y, 0.0, 0.4, True), None),
+    "add_": (lambda y: y.add_(y.relu()), None),
+    "detached relu_": (lambda y: y.detach().relu_(), None),
+    "viewed relu_": (lambda y: y.view(-1, 12).relu_(), None),
+    "requires_grad_": (lambda y: y.requires_grad_(False), None),
+    "mul_": (lambda y: y.mul_(2), "node 'mul_' (mul_)"),
+    "sub_": (lambda y: y.sub_(0.1), "node 'sub_' (sub_)"),
+    "div_": (lambda y: y.div_(3), "node 'div_' (div_)"),
+    "add_ a number": (lambda y: y.add_(0.1), "node 'add_' (add_)"),
+    "neg_": (lambda y: y.neg_(), "node 'neg_' (neg_)"),
+    "zero_": (lambda y: y.zero_(), "node 'zero_' (zero_)"),
+    "fill_": (lambda y: y.fill_(0.5), "node 'fill_' (fill_)"),
+    "sigmoid_": (lambda y: y.sigmoid_(), "node 'sigmoid_' (sigmoid_)"),
+    "torch.sigmoid_": (torch.sigmoid_, "node 'sigmoid_' (sigmoid_)"),
+    "tanh_": (lambda y: y.tanh_(), "node 'tanh_' (tanh_)"),
+    "clamp_ below": (lambda y: y.clamp_(-1, 1), "node 'clamp_' (clamp_)"),
+    "F.hardtanh_ below": (F.hardtanh_, "node 'hardtanh_' (hardtanh_)"),
+    "F.threshold_": (lambda y: F.threshold_(y, 0.1, 0.0), "node 'threshold_' (threshold_)"),
+    "F.threshold": (lambda y: F.threshold(y, 0.1, 0.0, True), "(_threshold)"),
+    "F.elu": (lambda y: F.elu(y, inplace=True), "node 'elu' (elu)"),
+    "F.leaky_relu_": (lambda y: F.leaky_relu_(y), "node 'leaky_relu_' (leaky_relu_)"),
+    "F.dropout": (lambda y: F.dropout(y, 0.5, True, True), "node 'dropout' (dropout)"),
+    "copy_": (lambda y: y.copy_(y.relu()), "node 'copy_' (copy_)"),
+    "masked_fill_": (lambda y: y.masked_fill_(y.relu(), 0.0), "node 'masked_fill_' (masked_fill_)"),
+    "out": (lambda y: torch.mul(y, 2, out=y), "node 'mul' (mul)"),
+    "clamp out": (lambda y: torch.clamp(y, 0, 0.4, out=y), "node 'clamp' (clamp)"),
+    "data": (lambda y: y.data.mul_(2), "(getattr)"),
+    "data =": (lambda y: setattr(y, "data", y * 2), "assigns to .data"),
+    "item": (lambda y: operator.setitem(y, (slice(None), 0), 0.0), "node 'setitem' (setitem)"),
+    "slice": (lambda y: y[:, :3].relu_(), "(getitem)"),
+    "*=": (lambda y: operator.imul(y, 2), "node 'imul' (imul)"),
+    "-=": (lambda y: operator.isub(y, y.relu()), "node 'isub' (isub)"),
+    "/=": (lambda y: operator.itruediv(y, 2), "node 'itruediv' (itruediv)"),
+    "+=": (lambda y: operator.iadd(y, y.relu()), None),
+}
+
+
+@pytest.mark.parametrize("verify", [True, False])
+@pytest.mark.parametrize("case", IN_PLACE)
+def test_what_overwrites_a_map_is_not_lost(case: str, verify: bool) -> None:
+    """The result is not used, only what it was written over."""
+    function, refused = IN_PLACE[case]
+
+    def step(m: Any, x: Any) -> Any:
+        y = m.fc(x)
+        function(y)
+        return y
+
+    module, frames = own(step), spikes(4, 3, (6,), 0)
+    if refused is None:
+        expected = theirs(module, frames)
+        sent = ours(import_module(module, (6,), verify=verify), frames)
+        torch.testing.assert_close(sent, expected, rtol=1e-5, atol=1e-6)
+        return
+    with pytest.raises(NetworkError) as raised:
+        import_module(module, (6,), verify=verify)
+    assert refused in str(raised.value) and "\n" not in str(raised.value)
+
+
+class View(nn.Module):
+    """Overwrites a view of another shape, and returns the map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 3)
+
+    def forward(self, x: Any) -> Any:
+        y = self.conv(x)
+        y.flatten(1).relu_()
+        return y
+
+
+def test_a_view_of_another_shape_that_is_overwritten_is_refused() -> None:
+    with pytest.raises(NetworkError, match=r"overwrites a view of 'conv', which is read later"):
+        import_module(View(), (1, 5, 5), verify=False)
+
+
+def test_sums_in_place_reach_every_name_of_the_map() -> None:
+    def step(m: Any, x: Any) -> Any:
+        y = m.fc(x)
+        z = y
+        y += m.fc2(y)
+        return z
+
+    module, frames = own(step), spikes(4, 3, (6,), 0)
+    torch.testing.assert_close(ours(import_module(module, (6,)), frames), theirs(module, frames), rtol=1e-5, atol=1e-6)
+
+
+def read_out(m: Any, x: Any) -> Any:
+    m.v = 0.9 * m.v + m.fc(x)
+    return m.v
+
+
+def in_two_lines(m: Any, x: Any) -> Any:
+    m.v = m.v * 0.9
+    m.v = m.v + m.fc(x)
+    return m.hidden(m.v)
+
+
+def recurrent(m: Any, x: Any) -> Any:
+    y = m.fc(x)
+    if m.last is not None:
+        y = y + m.fc2(m.last)
+    m.last = m.hidden(y)
+    return m.last
+
+
+def delayed(m: Any, x: Any) -> Any:
+    m.line.append(m.fc(x))
+    return m.line.pop(0)
+
+
+def summed(m: Any, x: Any) -> Any:
+    m.line.append(m.fc(x))
+    return sum(m.line)
+
+
+def in_a_dict(m: Any, x: Any) -> Any:
+    m.held["v"] = 0.9 * m.held["v"] + m.fc(x)
+    return m.held["v"]
+
+
+def every_other(m: Any, x: Any) -> Any:
+    m.t += 1
+    return m.fc(x) if m.t % 2 else m.fc(x).relu()
+
+
+def fading(m: Any, x: Any) -> Any:
+    m.gain = m.gain * 0.9
+    return F.hardtanh(m.fc(x), 0.0, m.gain)
+
+
+def adaptive(m: Any, x: Any) -> Any:
+    sent = m.hidden(m.fc(x))
+    m.hidden.threshold = m.hidden.threshold * 1.1
+    return sent
+
+
+def adaptive_lif(m: Any, x: Any) -> Any:
+    sent = m.lif(m.fc(x))
+    m.lif.v_threshold = m.lif.v_threshold * 1.1
+    return sent
+
+
+def membrane_scaled(m: Any, x: Any) -> Any:
+    sent = m.lif(m.fc(x))
+    m.lif.v = m.lif.v * 0.5
+    return sent
+
+
+def mem_scaled(m: Any, x: Any) -> Any:
+    sent = m.hidden(m.fc(x))
+    m.hidden.mem.mul_(0.5)
+    return sent
+
+
+def reset_each_step(m: Any, x: Any) -> Any:
+    m.lif.reset()
+    return m.lif(m.fc(x))
+
+
+def reads_membrane(m: Any, x: Any) -> Any:
+    return m.fc2(m.lif(m.fc(x))) + m.lif.v
+
+
+def learns(m: Any, x: Any) -> Any:
+    with torch.no_grad():
+        m.fc.weight.mul_(0.9)
+    return m.fc(x)
+
+
+def twice(m: Any, x: Any) -> Any:
+    m.hidden(m.fc(x))
+    return m.hidden(m.fc(x))
+
+
+def halved(m: Any, x: Any) -> Any:
+    sent, mem = m.leaky(m.fc(x), m.mem)
+    m.mem = mem * 0.5
+    return sent
+
+
+def halved_before(m: Any, x: Any) -> Any:
+    sent, m.mem = m.leaky(m.fc(x), m.mem * 0.5)
+    return sent
+
+
+def exchanged(m: Any, x: Any) -> Any:
+    sent, _ = m.leaky(m.fc(x), m.mem)
+    m.mem = sent
+    return sent
+
+
+def passed(m: Any, x: Any) -> Any:
+    sent, m.mem = m.leaky(m.fc(x), m.mem)
+    return sent
+
+
+OWN_STATE: dict[str, tuple[Any, Any, str]] = {
+    "number": (read_out, lambda m: setattr(m, "v", 0.0), "self.v"),
+    "tensor": (read_out, lambda m: setattr(m, "v", torch.zeros(1)), "self.v"),
+    "buffer": (read_out, lambda m: m.register_buffer("v", torch.zeros(1)), "self.v"),
+    "two lines": (in_two_lines, lambda m: setattr(m, "v", 0.0), "self.v"),
+    "spikes": (recurrent, lambda m: setattr(m, "last", None), "node 'fc2' (Linear) gets what is kept in self.last"),
+    "delay line": (delayed, lambda m: setattr(m, "line", [torch.zeros(3, 12)]), "self.line"),
+    "sum of all": (summed, lambda m: setattr(m, "line", []), "self.line"),
+    "dict": (in_a_dict, lambda m: setattr(m, "held", {"v": 0.0}), "self.held['v']"),
+    "counter": (every_other, lambda m: setattr(m, "t", 0), "self.t"),
+    "gain": (fading, lambda m: setattr(m, "gain", 1.0), "self.gain"),
+    "threshold": (adaptive, lambda m: None, "changes self.hidden.threshold"),
+    "threshold of a LIFNode": (adaptive_lif, lambda m: None, "changes self.lif.v_threshold"),
+    "membrane": (membrane_scaled, lambda m: None, "self.lif.v"),
+    "membrane in place": (mem_scaled, lambda m: None, "self.hidden.mem"),
+    "reset": (reset_each_step, lambda m: None, "self.lif.v"),
+    "membrane read": (reads_membrane, lambda m: None, "self.lif.v"),
+    "weights": (learns, lambda m: None, "self.fc.weight"),
+    "called for nothing": (twice, lambda m: None, "'hidden' (Leaky) is called twice"),
+    "state scaled": (halved, lambda m: setattr(m, "mem", torch.zeros(1)), "gives 'leaky' what it keeps in self.mem"),
+    "state scaled before": (halved_before, lambda m: setattr(m, "mem", torch.zeros(1)), "self.mem"),
+    "another state": (exchanged, lambda m: setattr(m, "mem", None), "gives 'leaky' what it keeps in self.mem"),
+    "start": (passed, lambda m: setattr(m, "mem", torch.full((3, 12), 0.2)), "starts 'leaky' from what self.mem holds now"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", OWN_STATE)
+def test_state_of_ones_own_is_refused_by_its_name(case: str) -> None:
+    """Without the run that proves the import, which would find it too."""
+    step, prepare, expected = OWN_STATE[case]
+    module = own(step, prepare)
+    with pytest.raises(NetworkError) as raised:
+        import_module(module, (6,), verify=False)
+    assert expected in str(raised.value) and "\n" not in str(raised.value)
+
+
+def started_inside(m: Any, x: Any) -> Any:
+    if m.mem is None:
+        m.mem = m.leaky.init_leaky()
+    sent, m.mem = m.leaky(m.fc(x), m.mem)
+    return sent
+
+
+def detached(m: Any, x: Any) -> Any:
+    sent, mem = m.leaky(m.fc(x), m.mem)
+    m.mem = mem.detach()
+    return sent
+
+
+def in_a_list(m: Any, x: Any) -> Any:
+    sent, m.mems[0] = m.leaky(m.fc(x), m.mems[0])
+    return sent
+
+
+def of_norse(m: Any, x: Any) -> Any:
+    sent, m.state = m.cell(m.fc(x), m.state)
+    return sent
+
+
+def watched(m: Any, x: Any) -> Any:
+    m.t += 1
+    m.sent = m.hidden(m.fc(x))
+    m.record.append(m.sent)
+    return m.sent
+
+
+def hidden(m: Any, x: Any) -> Any:
+    return m.hidden(m.bn(m.fc(x)))
+
+
+def of_spikingjelly(m: Any, x: Any) -> Any:
+    return m.lif(m.fc(x))
+
+
+def prepared(**attributes: Any) -> Any:
+    return lambda m: [setattr(m, key, value) for key, value in attributes.items()]
+
+
+STATE_OF_A_FRAMEWORK: dict[str, tuple[Any, Any]] = {
+    "none": (passed, prepared(mem=None)),
+    "zeros": (passed, prepared(mem=torch.zeros(1))),
+    "buffer": (passed, lambda m: m.register_buffer("mem", torch.zeros(1))),
+    "init_leaky": (passed, lambda m: setattr(m, "mem", m.leaky.init_leaky())),
+    "ignored by snnTorch": (passed, prepared(mem=torch.full((12,), 0.2))),
+    "started inside": (started_inside, prepared(mem=None)),
+    "detached": (detached, prepared(mem=None)),
+    "list": (in_a_list, prepared(mems=[None])),
+    "norse": (of_norse, prepared(state=None)),
+    "only watched": (watched, prepared(t=0, sent=None, record=[])),
+    "set before": (hidden, lambda m: setattr(m.hidden, "mem", torch.full((3, 12), 0.2))),
+    "v set before": (of_spikingjelly, lambda m: setattr(m.lif, "v", 0.1)),
+    "value after reset": (of_spikingjelly, lambda m: m.lif.set_reset_value("v", 0.15)),
+    "soft": (of_spikingjelly, lambda m: (setattr(m.lif, "v_reset", None), m.lif.set_reset_value("v", 0.15))),
+    "called by a lambda": (lambda m, x: m.call(x), lambda m: setattr(m, "call", lambda x: m.hidden(m.fc(x)))),
+}
+
+
+@pytest.mark.parametrize("verify", [True, False])
+@pytest.mark.parametrize("case", STATE_OF_A_FRAMEWORK)
+def test_state_of_a_framework_is_followed(case: str, verify: bool) -> None:
+    step, prepare = STATE_OF_A_FRAMEWORK[case]
+    module, frames = own(step, prepare), spikes(14, 3, (6,), 1, 0.4)
+    expected = theirs(module, frames)
+    network = import_module(module, (6,), verify=verify)
+    assert 0.01 < float(expected.mean()) < 0.9
+    assert torch.equal(ours(network, frames), expected)
