@@ -17,6 +17,7 @@ from spikeloom.evaluate import evaluate as evaluate_workload
 from spikeloom.evaluate import load_machine, load_workload, machine_files
 from spikeloom.files.atomic import keep_sources
 from spikeloom.files.results import reports_to_json, write_reports
+from spikeloom.report.mapping import mapping_note
 from spikeloom.report.terminal import breakdown_table, comparison_table, labels, summary_sentence
 
 
@@ -71,4 +72,9 @@ def _show(reports: list[Report], by: By | None) -> None:
     if by is not None:
         out.print(breakdown_table(reports, by=by.value))
     out.print(summary_sentence(reports), markup=False)
-    caution([(name, report.warnings) for name, report in zip(labels(reports), reports, strict=True)])
+    caution(
+        [
+            (name, (*mapping_note(report), *report.warnings))
+            for name, report in zip(labels(reports), reports, strict=True)
+        ]
+    )

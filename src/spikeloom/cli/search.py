@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from spikeloom.cli.console import out
+from spikeloom.cli.console import caution, complain, out
 from spikeloom.cli.progress import bars
 from spikeloom.files.atomic import check_target
 from spikeloom.report.front import choice_lines, front_table
@@ -55,11 +55,14 @@ def search(
             progress=progress,
         )
     result = searched.result
+    if not result.front:
+        complain(searched.shortfall(plan.settings))
     states = [outcome.state for outcome in result.outcomes]
     counted = [f"{states.count(state)} {state}" for state in ("infeasible", "unfit", "pruned") if state in states]
     rest = f" ({', '.join(counted)})" if counted else ""
+    untried = f", {result.untried} never tried" if result.untried else ""
     out.print(
-        f"{len(result.outcomes)} trials of {plan.space.size} points{rest}, {result.computed} computed now; "
+        f"{len(result.outcomes)} trials of {plan.space.size} points{rest}, {result.computed} computed now{untried}; "
         f"{len(result.front)} on the front",
         soft_wrap=True,
     )
@@ -73,3 +76,6 @@ def search(
     for trial in chosen(result, export or ()):
         out.print(f"wrote {export_design(plan, trial, target)}", markup=False, soft_wrap=True)
     out.print(f"wrote {target / 'results.jsonl'}", markup=False, soft_wrap=True)
+    caution(searched.notes())
+    if not result.front:
+        raise typer.Exit(1)

@@ -65,6 +65,10 @@ class Constraint:
             bound = getattr(self, side)
             if bound is not None and not np.isfinite(bound):
                 raise SearchError(f"constraint on '{self.metric}': {side}: got {bound}, expected a finite number")
+            most = np.inf if METRICS[self.metric].unit else 1
+            if bound is not None and not 0 <= bound <= most:
+                words = f"0 or more {METRICS[self.metric].unit}" if np.isinf(most) else "a fraction of 0..1"
+                raise SearchError(f"constraint on '{self.metric}': {side}: got {bound:g}, expected {words}")
         if self.at_most is not None and self.at_least is not None and self.at_most < self.at_least:
             raise SearchError(
                 f"constraint on '{self.metric}': at_most {self.at_most:g} is below at_least {self.at_least:g}; "
