@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,9 @@ def front_table(front: Sequence[Compared], baselines: Sequence[Compared]) -> Tab
         )
     if baselines:
         table.add_section()
-        for name, row in zip(labels([row.report for row in baselines]), baselines, strict=True):
+        for name, row in zip(
+            labels([replace(row.report, label=row.label) for row in baselines]), baselines, strict=True
+        ):
             table.add_row(*_cells(row, name), *("" for _ in columns))
     return table
 

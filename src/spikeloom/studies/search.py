@@ -135,7 +135,7 @@ def _baselines(plan: Plan, front: Sequence[Report]) -> tuple[Compared, ...]:
     rate = hidden_rate(workload)
     designs = [machine_of(report) for report in front] or [plan.objective.family.base]
     rows = [
-        Compared(label, accuracy, rate, replace(_at_best_window(workload, arch, design, plan.windows), label=label))
+        Compared(label, accuracy, rate, _at_best_window(workload, arch, design, plan.windows))
         for label, arch in plan.baselines
         for design in {(design.table, design.clock): design for design in designs}.values()
     ]
