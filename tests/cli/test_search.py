@@ -117,7 +117,7 @@ def test_nothing_feasible_names_the_limit_and_the_nearest(search_file: Path, fil
     trials = read_trials(Path("runs/search-rows/results.jsonl")).trials
     least = min(trial.report.area_m2 for trial in trials if trial.report and trial.report.area_m2)
     assert run.code == 1 and "0 on the front" in run.out
-    assert run.complaint == f"no design has area of at most 0.00013 mm2; the nearest has {least * 1e6:.3g} mm2"
+    assert run.err == f"error: no design has area of at most 0.00013 mm2; the nearest has {least * 1e6:.3g} mm2\n"
 
 
 def test_search_files_are_checked(search_file: Path, files: Path, tmp_path: Path) -> None:

@@ -76,6 +76,6 @@ def search(
     for trial in chosen(result, export or ()):
         out.print(f"wrote {export_design(plan, trial, target)}", markup=False, soft_wrap=True)
     out.print(f"wrote {target / 'results.jsonl'}", markup=False, soft_wrap=True)
-    caution(searched.notes())
     if not result.front:
         raise typer.Exit(1)
+    caution(searched.notes())

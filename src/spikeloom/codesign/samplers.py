@@ -41,8 +41,8 @@ _Genome = dict[str, int]
 
 def make_sampler(
     name: SamplerName, space: Space, *, seed: int, trials: int, population: int, first: int, noisy: bool
-) -> Fresh:
-    """The sampler of that name, which proposes no design twice while there are others.
+) -> BaseSampler:
+    """The sampler of that name.
 
     Args:
         name: one of `SamplerName`.
@@ -56,13 +56,6 @@ def make_sampler(
     Raises:
         SearchError: no torch or SciPy for ``gp``.
     """
-    own = _own_sampler(name, space, seed, trials, population, first, noisy)
-    return Fresh(own, space, seed)
-
-
-def _own_sampler(
-    name: SamplerName, space: Space, seed: int, trials: int, population: int, first: int, noisy: bool
-) -> BaseSampler:
     if name == "random":
         return _Random(seed)
     if name in ("grid", "exhaustive"):
@@ -141,7 +134,19 @@ def grid_points(space: Space, trials: int, *, whole: bool) -> list[dict[str, Val
     return list(coarse.grid())
 
 
-class Fresh(BaseSampler):
+class _Numbered(BaseSampler):
+    """Proposes a whole design for a trial number."""
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return {}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return {}
+
+
+class Fresh(_Numbered):
     """A sampler that is kept from designs which were asked for before, as long as others are left.
 
     Choices are made one after the other. A value is open while a design that begins with it was not asked for; in the place
@@ -173,9 +178,6 @@ class Fresh(BaseSampler):
         taken = self._begun[_words(begun)]
         return not taken or taken < self.space.points(begun)
 
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return {}
-
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
@@ -196,24 +198,6 @@ class Fresh(BaseSampler):
             return value
         rng = np.random.default_rng([self.seed, trial.number, 2, *param_name.encode()])
         return _value(param_distribution, left[int(rng.integers(len(left)))])
-
-    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        self.own.before_trial(study, trial)
-
-    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
-        self.own.after_trial(study, trial, state, values)
-
-
-class _Numbered(BaseSampler):
-    """Proposes a whole design for a trial number."""
-
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return {}
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        return {}
 
 
 class _Random(_Numbered):

@@ -249,7 +249,7 @@ class _Loop:
     ) -> _Loop:
         import optuna
 
-        from spikeloom.codesign.samplers import make_sampler
+        from spikeloom.codesign.samplers import Fresh, make_sampler
 
         budget = space.size if settings.trials is None else settings.trials
         study = optuna.create_study(
@@ -263,7 +263,7 @@ class _Loop:
             warnings.simplefilter("ignore")
             study.set_metric_names(list(settings.objectives))
         trials = study.get_trials(deepcopy=False)
-        study.sampler = sampler = make_sampler(
+        own = make_sampler(
             settings.sampler,
             space,
             seed=settings.seed,
@@ -272,8 +272,9 @@ class _Loop:
             first=len(trials),
             noisy="accuracy" in settings.objectives,
         )
+        study.sampler = sampler = Fresh(own, space, settings.seed)
         if settings.sampler in ("grid", "exhaustive"):
-            budget = len(sampler.own.points)  # type: ignore[attr-defined]
+            budget = len(own.points)  # type: ignore[attr-defined]
         known = place.finished()
         loop = cls(space, objective, settings, place, study, sampler, budget, progress, known, [])
         for frozen in trials:
