@@ -107,7 +107,7 @@ def test_notes_are_those_of_eval(search_file: Path, tmp_path: Path) -> None:
     rows, width = (exported["params"][f"arch.{key}"] for key in ("rows", "tag_width"))
     spikeloom("eval", "drawn.toml", f"spikex:rows={rows},tag_width={width}", "--json", "plain.json")
     plain = read_reports(Path("plain.json"))[0].edp_js
-    assert exported["at_the_mapping_of_its_fields"]["edp_js"] == plain
+    assert exported["plain"]["edp_js"] == plain
     assert f"at the mapping of its fields {format_si(plain, 'Js')} (" in run.out
 
 

@@ -11,6 +11,7 @@ import typer
 from rich.markup import escape
 
 from spikeloom.cli.console import caution, complain, err, out
+from spikeloom.cli.options import refuse_idle
 from spikeloom.core.report import Report
 from spikeloom.errors import FileError, MappingError
 from spikeloom.evaluate import evaluate as evaluate_workload
@@ -30,6 +31,7 @@ class By(StrEnum):
 
 
 def evaluate(
+    context: typer.Context,
     trace: Annotated[Path, typer.Argument(help="trace .npz, workload .toml or SCALE-Sim topology .csv")],
     machines: Annotated[list[str], typer.Argument(help="presets or machine files, fields changed as spikex:window=8")],
     by: Annotated[By | None, typer.Option(help="also print where the energy went")] = None,
@@ -39,6 +41,8 @@ def evaluate(
     steps: Annotated[int | None, typer.Option(help="time steps, for a topology")] = None,
 ) -> None:
     """Say what each machine spends on the spikes of a trace; those that cannot run it are named, with exit code 1."""
+    refuse_idle(context, trace.suffix.lower() != ".csv", "on what is no topology .csv", "rate", "steps")
+    refuse_idle(context, json == "-", "with --json -, which prints no table", "by")
     loaded = [load_machine(spec) for spec in machines]
     if json not in (None, "-") and os.path.realpath(str(json)) == os.path.realpath(trace):
         raise FileError(f"{json}: is the trace itself; name another file for the reports")

@@ -8,12 +8,14 @@ from typing import Annotated
 import typer
 
 from spikeloom.cli.console import caution, complain, out
+from spikeloom.cli.options import refuse_idle
 from spikeloom.cli.progress import bars
 from spikeloom.files.atomic import check_target
 from spikeloom.report.front import choice_lines, front_table
 
 
 def search(
+    context: typer.Context,
     file: Annotated[str, typer.Argument(help="search file, or a shipped one: digits, array")],
     trace: Annotated[Path | None, typer.Option(help="trace to search a machine for, instead of the file's")] = None,
     network: Annotated[Path | None, typer.Option(help="trained network to start from, instead of the file's")] = None,
@@ -41,6 +43,7 @@ def search(
     inputs = {key: str(path) for key, path in named.items() if path is not None}
     changes = {key: value for key, value in (("trials", trials), ("seed", seed)) if value is not None}
     found, name = read_search(file, inputs=inputs, changes=changes)
+    refuse_idle(context, found.trace is not None, "on a trace", "data_dir")
     target = folder or Path("runs") / f"search-{name}"
     alone = workers in (None, 1) and cluster is None
     plan = plan_search(found, name, target, data_dir=data_dir, threads=None if alone else 1)

@@ -5,8 +5,8 @@ Only this process talks to Optuna; workers only compute (see ``spikeloom.codesig
 id, are told from there, in this run or a later one. Trials that were asked for and never told, because the search was
 stopped or killed, are asked again with the parameters they had.
 
-With the samplers that need it (``nsga2``) trials are told in the order of their numbers and a generation is asked for
-when the one before is told, so the outcome does not depend on which worker is faster, nor on what was killed.
+Trials of ``nsga2`` are told in the order of their numbers and a generation is asked for when the one before is told, so
+the outcome does not depend on which worker is faster, nor on what was killed.
 """
 
 from __future__ import annotations
@@ -259,8 +259,7 @@ class _Loop:
             pruner=_pruner(settings),
             load_if_exists=True,
         )
-        with warnings.catch_warnings():  # of what Optuna calls experimental
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):  # of what Optuna calls experimental
             study.set_metric_names(list(settings.objectives))
         trials = study.get_trials(deepcopy=False)
         own = make_sampler(

@@ -47,11 +47,8 @@ def export_design(plan: Plan, trial: Trial, folder: Path) -> Path:
     make_folder(target)
     told: dict[str, Any] = {"id": trial.id, "accuracy": trial.accuracy, "params": dict(trial.config["params"])}
     if (plain := compared(plan, trial, "").plain) is not None:
-        told["at_the_mapping_of_its_fields"] = {
-            "latency_s": plain.latency_per_inference_s,
-            "energy_j": plain.energy_per_inference_j,
-            "edp_js": plain.edp_js,
-        }
+        energy, latency = plain.energy_per_inference_j, plain.latency_per_inference_s
+        told["plain"] = {"energy_j": energy, "latency_s": latency, "edp_js": plain.edp_js}
     spikes = target / "trace.npz"
     if isinstance(plan.objective, TraceObjective):
         source = plan.objective.trace

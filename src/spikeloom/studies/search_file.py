@@ -20,6 +20,7 @@ from spikeloom.core.arch import AbstractArch
 from spikeloom.errors import ConfigError, CostError, SearchError, SpikeloomError
 from spikeloom.evaluate import load_machine
 from spikeloom.files.schema import dataclass_from, nearest, read_toml
+from spikeloom.hw.spikex import SpikexArch
 from spikeloom.units import SUFFIXES, to_si
 
 if TYPE_CHECKING:
@@ -166,6 +167,7 @@ def plan_search(
         raise ConfigError(f"{where}: recorded: got {file.recorded}, expected at least 1 sample")
     family = Family(load_machine(file.machine)[1])
     settings = _settings(file, family.base, where)
+    _refuse_idle(file, family, where)
     inner = _inner(file, settings, family, where)
     if file.trace is not None:
         objective: TraceObjective | TrainObjective = _on_trace(file, family, inner, folder, threads, where)
@@ -205,9 +207,14 @@ def describe_search(file: SearchFile, name: str) -> str:
 def _on_trace(
     file: SearchFile, family: Family, inner: InnerSearch, folder: Path, threads: int | None, where: str
 ) -> TraceObjective:
-    for key in ("experiment", "network", "cotrain", "prune", "quantize"):
-        if getattr(file, key) is not None:
+    plain = SearchFile(search={}, space={})
+    for key in ("experiment", "network", "cotrain", "prune", "quantize", "train", "held_out", "recorded"):
+        if getattr(file, key) != getattr(plain, key):
             raise ConfigError(f"{where}: trace and {key}: the spikes of a trace are fixed; leave one of the two out")
+    if "pruner" in file.search:
+        raise ConfigError(
+            f"{where}: search.pruner: has no effect on a trace, for which nothing is trained; leave it out"
+        )
     assert file.trace is not None
     trace = Path(file.trace).resolve()
     return TraceObjective(trace, layers_of(loaded(trace)[0], family), inner, threads, folder.resolve() / "schedules")
@@ -255,6 +262,21 @@ def _recipe(file: SearchFile, where: str) -> Recipe:
     return Recipe(
         experiment=experiment, network=network, cotrain=file.cotrain, prune=file.prune, quantize=file.quantize
     )
+
+
+def _refuse_idle(file: SearchFile, family: Family, where: str) -> None:
+    """Refuse keys that do nothing beside the others that are there, as the command line refuses such options."""
+    no_mapping = "the mapping is not searched" if not file.mapping.get("search", True) else ""
+    if not isinstance(family.base, SpikexArch):
+        no_mapping = f"{family.base.model} has no mapping to search"
+    for table, given, keys, why in (
+        ("search", file.search, ("prune_by", "prune_after"), "" if "pruner" in file.search else "there is no pruner"),
+        ("mapping", file.mapping, set(file.mapping) - {"search"}, no_mapping),
+        ("baselines", vars(file.baselines), ("windows",), "" if file.baselines.machines else "there are no machines"),
+    ):
+        idle = sorted(key for key in keys if why and key in given and given[key] != vars(Baselines()).get(key))
+        if idle:
+            raise ConfigError(f"{where}: {table}.{idle[0]}: has no effect, as {why}; leave it out")
 
 
 def _settings(file: SearchFile, base: AbstractArch, where: str) -> SearchSettings:
