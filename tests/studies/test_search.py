@@ -497,6 +497,27 @@ def test_designs_that_each_break_a_limit_of_their_own(files: Path) -> None:
         ('["ptb", "snn-dense"]', '["ptp"]', "ptp: no such machine"),
         ("windows = [1, 4]", "windows = 4", "baselines.windows"),
         ('machine = "spikex"', 'machine = "spikx"', "spikx: no such machine"),
+        (
+            'machine = "spikex"',
+            'machine = "spikex"\nheld_out = 0.3',
+            "trace and held_out: the spikes of a trace are fixed",
+        ),
+        (
+            'machine = "spikex"',
+            'machine = "spikex"\nrecorded = 7',
+            "trace and recorded: the spikes of a trace are fixed",
+        ),
+        ("[search]", "[train]\nepochs = 2\n[search]", "trace and train: the spikes of a trace are fixed"),
+        ("trials = 100", "trials = 100\nprune_by = 'edp'", "search.prune_by: has no effect, as there is no pruner"),
+        ("trials = 100", "trials = 100\nprune_after = 3", "search.prune_after: has no effect, as there is no pruner"),
+        (
+            'objectives = ["energy", "latency"]',
+            'objectives = ["edp"]\npruner = "median"',
+            "search.pruner: has no effect on a trace",
+        ),
+        ("merges = [1, 2]", "search = false", "mapping.windows: has no effect, as the mapping is not searched"),
+        ('machine = "spikex"', 'machine = "sata"', "mapping.merges: has no effect, as sata has no mapping to search"),
+        ('machines = ["ptb", "snn-dense"]', "", "baselines.windows: has no effect, as there are no machines"),
         ('trace = "trace.npz"', 'trace = "none.npz"', "none.npz"),
     ],
 )

@@ -46,7 +46,7 @@ def ann(
     refuse_idle(context, method is not Ceiling.percentile, "without --method percentile", "percentile")
     refuse_idle(context, spikes := is_trace(source), "on a trace", "data_dir")
     counted = spikes or has_spikes(read_network(source))
-    refuse_idle(context, counted, "on an SNN, whose spikes are counted", "steps", "method", "percentile", "samples")
+    refuse_idle(context, counted, "on an SNN, whose spikes are counted", "method", "percentile", "samples")
     target = out_file or source.with_name(f"{source.stem}-ann.npz")
     check_target(target)
     keep_sources(target, source)
