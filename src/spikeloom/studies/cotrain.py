@@ -19,7 +19,6 @@ from spikeloom.codesign.curves import Curve, Thinning, draw_curves, fills, predi
 from spikeloom.codesign.mapping import MappingChoices, best_mapping, time_batched
 from spikeloom.core.arch import AbstractArch
 from spikeloom.core.network import Network
-from spikeloom.core.ranges import check_range
 from spikeloom.core.trace import Levels, Spikes, SpikeTrace
 from spikeloom.core.workload import Workload
 from spikeloom.data import Samples
@@ -80,9 +79,13 @@ class CotrainOptions:
         for name in ("beta", "rate", "bit_synops"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name}: got {getattr(self, name)}, expected a weight of 0 or more")
-        check_range(ConfigError, "positive and finite", learning_rate=self.learning_rate)
-        check_range(ConfigError, "at least 0", weight_decay=self.weight_decay, refresh=self.refresh)
-        check_range(ConfigError, "at least 1", epochs=self.epochs, samples=self.samples)
+        if self.learning_rate is not None and not 0 < self.learning_rate < float("inf"):
+            raise ConfigError(f"learning_rate: got {self.learning_rate}, expected a rate above 0")
+        if self.weight_decay is not None and not 0 <= self.weight_decay < float("inf"):
+            raise ConfigError(f"weight_decay: got {self.weight_decay}, expected a weight of 0 or more")
+        for name, low in (("epochs", 1), ("samples", 1), ("refresh", 0)):
+            if getattr(self, name) < low:
+                raise ConfigError(f"{name}: got {getattr(self, name)}, expected at least {low}")
         _ = self.choices  # refused now, not after the first stage
 
     @property
