@@ -78,7 +78,7 @@ def _show(reports: list[Report], by: By | None) -> None:
     out.print(summary_sentence(reports), markup=False)
     caution(
         [
-            (name, (*mapping_note(report), *report.warnings))
+            (name, (*report.warnings, *mapping_note(report)))
             for name, report in zip(labels(reports), reports, strict=True)
         ]
     )
