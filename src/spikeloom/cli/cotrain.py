@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from spikeloom.cli.console import out
+from spikeloom.cli.console import caution, out
 from spikeloom.cli.progress import bars
 from spikeloom.files.atomic import check_target
 
@@ -42,4 +42,5 @@ def cotrain(
     if figure is not None:
         write_cotraining_figure(figure, rows)
         out.print(f"wrote {figure}", markup=False, soft_wrap=True)
+    caution([(row.name, row.report.warnings) for row in rows])
     out.print(f"wrote {folder}: network.npz and machine.toml for every beta", markup=False, soft_wrap=True)

@@ -191,6 +191,7 @@ def describe_search(file: SearchFile, name: str) -> str:
     """
     if file.trace is None and file.experiment is None and file.network is None:
         family = Family(load_machine(file.machine)[1])
+        _refuse_idle(file, family, name)
         settings = _settings(file, family.base, name)
         space = read_space(file.space, family, name)
         for choice in space.choices:
