@@ -76,9 +76,5 @@ def _show(reports: list[Report], by: By | None) -> None:
     if by is not None:
         out.print(breakdown_table(reports, by=by.value))
     out.print(summary_sentence(reports), markup=False)
-    caution(
-        [
-            (name, (*report.warnings, *mapping_note(report)))
-            for name, report in zip(labels(reports), reports, strict=True)
-        ]
-    )
+    named = zip(labels(reports), reports, strict=True)
+    caution([(name, (*report.warnings, *mapping_note(report))) for name, report in named])

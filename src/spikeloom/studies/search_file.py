@@ -267,17 +267,14 @@ def _recipe(file: SearchFile, where: str) -> Recipe:
 
 def _refuse_idle(file: SearchFile, family: Family, where: str) -> None:
     """Refuse keys that do nothing beside the others that are there, as the command line refuses such options."""
-    no_mapping = "the mapping is not searched" if not file.mapping.get("search", True) else ""
-    if not isinstance(family.base, SpikexArch):
-        no_mapping = f"{family.base.model} has no mapping to search"
-    for table, given, keys, why in (
-        ("search", file.search, ("prune_by", "prune_after"), "" if "pruner" in file.search else "there is no pruner"),
-        ("mapping", file.mapping, set(file.mapping) - {"search"}, no_mapping),
-        ("baselines", vars(file.baselines), ("windows",), "" if file.baselines.machines else "there are no machines"),
-    ):
-        idle = sorted(key for key in keys if why and key in given and given[key] != vars(Baselines()).get(key))
-        if idle:
-            raise ConfigError(f"{where}: {table}.{idle[0]}: has no effect, as {why}; leave it out")
+    searched = isinstance(family.base, SpikexArch) and file.mapping.get("search", True)
+    unpruned = [key for key in file.search if key.startswith("prune_") and "pruner" not in file.search]
+    idle = {f"search.{key}": "a pruner" for key in unpruned}
+    idle |= {f"mapping.{key}": "a search of mappings" for key in file.mapping if key != "search" and not searched}
+    if file.baselines.windows != Baselines().windows and not file.baselines.machines:
+        idle["baselines.windows"] = "machines"
+    for key, what in idle.items():
+        raise ConfigError(f"{where}: {key}: has no effect without {what}; leave it out")
 
 
 def _settings(file: SearchFile, base: AbstractArch, where: str) -> SearchSettings:

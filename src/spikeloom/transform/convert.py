@@ -66,9 +66,8 @@ class Conversion:
         for key, known in choices.items():
             if getattr(self, key) not in known:
                 raise NetworkError(f"{key} must be one of {', '.join(known)}, got '{getattr(self, key)}'")
-        for key in ("num_steps", "max_level", "ann_frames"):
-            if getattr(self, key) < 1:
-                raise NetworkError(f"{key} must be at least 1, got {getattr(self, key)}")
+        least_one = {key: getattr(self, key) for key in ("num_steps", "max_level", "ann_frames")}
+        check_range(NetworkError, "at least 1", **least_one)
         check_range(NetworkError, PERCENTILE, percentile=self.percentile)
         check_range(NetworkError, "positive and finite", threshold_to_input=self.threshold_to_input)
         if not 0 <= self.v_init < 1:
