@@ -160,6 +160,7 @@ class Fresh(_Numbered):
         self.seed = seed
         self._tried: set[tuple[str, ...]] = set()
         self._begun: Counter[tuple[str, ...]] = Counter()
+        self._sizes: dict[tuple[str, ...], int] = {}
         self._whole: Mapping[str, Any] = {}
 
     def take(self, params: Params) -> None:
@@ -175,8 +176,10 @@ class Fresh(_Numbered):
         return self.space.size - len(self._tried)
 
     def _open(self, begun: Params) -> bool:
-        taken = self._begun[_words(begun)]
-        return not taken or taken < self.space.points(begun)
+        words = _words(begun)
+        if self._begun[words] and words not in self._sizes:
+            self._sizes[words] = self.space.points(begun)
+        return not self._begun[words] or self._begun[words] < self._sizes[words]
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
