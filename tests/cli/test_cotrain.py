@@ -45,6 +45,7 @@ def test_a_table_beside_baselines_and_the_quality_of_the_tables(file: Path, tmp_
     run = spikeloom("cotrain", file, "--out", out, "--figure", figure)
     assert run.code == 0
     words = " ".join(run.out.split())
+    assert "note: step cost: " in run.err
     assert "Hardware-aware training, 6 held-out samples of moving-bar" in words
     assert "ptb L=" in words and "snn-dense L=" in words and "spikex mapped" in words
     assert words.count("tables drawn") == 2

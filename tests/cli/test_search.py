@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from spikeloom.files.results import read_reports, read_trials
+from spikeloom.units import format_si
 from tests.cli.command import spikeloom
 
 SEARCH = """
@@ -39,7 +41,7 @@ def test_from_a_trace_to_a_front_to_a_machine_that_evaluates_again(
 ) -> None:
     run = spikeloom("search", search_file, "--trace", files / "trace.npz", "--export", 1)
     assert run.code == 0, run.complaint
-    assert "3 trials of 9 points, 3 computed now; 2 on the front" in run.out
+    assert "3 trials of 9 points, 3 computed now, 6 never tried; 2 on the front" in run.out
     assert "wrote runs/search-rows/results.jsonl" in run.out
     (design,) = (tmp_path / "runs" / "search-rows" / "designs").iterdir()
     assert sorted(path.name for path in design.iterdir()) == ["arch.toml", "design.json", "report.json", "trace.npz"]
@@ -53,7 +55,7 @@ def test_going_on_and_refusing_to(search_file: Path, files: Path) -> None:
     words = ("search", search_file, "--trace", files / "trace.npz", "--out", "study")
     assert "3 computed now" in spikeloom(*words).out
     assert "3 trials of 9 points, 0 computed now" in spikeloom(*words).out
-    assert "5 trials of 9 points, 1 computed now" in spikeloom(*words, "--trials", 5).out  # one is drawn twice
+    assert "5 trials of 9 points, 2 computed now, 4 never" in spikeloom(*words, "--trials", 5).out
     assert "holds a study already" in str(spikeloom(*words, "--new").complaint)
     assert "'settings.seed': 0 there, 7 here" in str(spikeloom(*words, "--seed", 7).complaint)
 
@@ -84,7 +86,38 @@ def test_searching_a_machine_for_a_trace_does_not_import_torch(search_file: Path
         "assert 'torch' not in sys.modules and 'sklearn' not in sys.modules"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
-    assert (run.returncode, run.stderr) == (0, "")
+    assert run.returncode == 0, run.stderr
+
+
+def test_notes_are_those_of_eval(search_file: Path, tmp_path: Path) -> None:
+    """A drawn workload says so, and so does what a bill leaves out; what `eval` prices otherwise stands beside the design."""
+    (tmp_path / "drawn.toml").write_text(
+        'num_steps = 4\n[[layer]]\nname = "fc"\nkind = "linear"\nin_shape = [64]\nout_channels = 16\nfiring_rate = 0.1\n'
+    )
+    run = spikeloom("search", search_file, "--trace", "drawn.toml", "--export", 1)
+    told = spikeloom("eval", "drawn.toml", "spikex")
+    notes = [line for line in told.err.splitlines() if line.startswith("note: ")]
+    assert any("synthetic trace" in note for note in notes)
+    assert any("`search` looks for the best window" in note for note in notes)
+    for note in notes:
+        assert note.split(": ", 1)[1] in run.err or "`search` looks" in note
+    assert "`eval` prices a machine at the mapping of its fields" in run.err
+    (design,) = (tmp_path / "runs" / "search-rows" / "designs").iterdir()
+    exported = json.loads((design / "design.json").read_text())
+    rows, width = (exported["params"][f"arch.{key}"] for key in ("rows", "tag_width"))
+    spikeloom("eval", "drawn.toml", f"spikex:rows={rows},tag_width={width}", "--json", "plain.json")
+    plain = read_reports(Path("plain.json"))[0].edp_js
+    assert exported["plain"]["edp_js"] == plain
+    assert f"at the mapping of its fields {format_si(plain, 'Js')} (" in run.out
+
+
+def test_nothing_feasible_names_the_limit_and_the_nearest(search_file: Path, files: Path) -> None:
+    search_file.write_text(SEARCH + "[constraints]\narea_mm2 = { at_most = 0.00013 }\n")
+    run = spikeloom("search", search_file, "--trace", files / "trace.npz", "--trials", 9)
+    trials = read_trials(Path("runs/search-rows/results.jsonl")).trials
+    least = min(trial.report.area_m2 for trial in trials if trial.report and trial.report.area_m2)
+    assert run.code == 1 and "0 on the front" in run.out
+    assert run.err == f"error: no design has area of at most 0.00013 mm2; the nearest has {least * 1e6:.3g} mm2\n"
 
 
 def test_search_files_are_checked(search_file: Path, files: Path, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spikeloom.codesign.metrics import Constraint, metric_values, non_dominated, pareto_front
+from spikeloom.codesign.metrics import Constraint, fronts, metric_values, non_dominated, pareto_front, shortfall
 from spikeloom.core.report import Trial
 from spikeloom.errors import SearchError
 from tests.codesign.toys import toy_report
@@ -48,3 +48,31 @@ def test_constraints_measure_in_fractions_of_the_bound() -> None:
         Constraint("area", at_most=1.0, at_least=2.0)
     with pytest.raises(SearchError, match="at_most: got nan, expected a finite number"):
         Constraint("area", at_most=float("nan"))
+
+
+def test_designs_whose_bills_hold_other_things_have_fronts_of_their_own() -> None:
+    def at(table: str, host: str, energy: float) -> Trial:
+        return Trial({"energy": energy}, {"table": table, "host": host}, 0, "toy", None, toy_report(energy, 1.0, None))
+
+    trials = [at("full", "none", 3.0), at("bare", "none", 1.0), at("full", "none", 2.0), at("full", "board", 5.0)]
+    assert [trial.config["energy"] for trial in fronts(trials, ("energy",))] == [2.0, 1.0, 5.0]
+
+
+def test_how_near_the_nearest_came() -> None:
+    trials = [design(3e-6, 1e-3, 0.8), design(2e-6, 4e-3, 0.9)]
+    low = Constraint("energy", at_most=1e-6)
+    assert shortfall(trials, [low]) == "no design has energy of at most 1 uJ; the nearest has 2 uJ"
+    right = Constraint("accuracy", at_least=0.95)
+    assert shortfall(trials, [low, right]) == (
+        "no design has energy of at most 1 uJ; the nearest has 2 uJ, and "
+        "no design has accuracy of at least 95 %; the nearest has 90 %"
+    )
+    # each is met by one of the two designs, and by none both; 3 over 2.5 is nearer than 4 over 2
+    both = [Constraint("energy", at_most=2.5e-6), Constraint("latency", at_most=2e-3)]
+    assert shortfall(trials, both) == (
+        "no design has energy of at most 2.5 uJ and latency of at most 2 ms at once; "
+        "the nearest has energy 3 uJ and latency 1 ms"
+    )
+    for bound in (-1.0, 2.0):
+        with pytest.raises(SearchError, match=r"expected a fraction of 0\.\.1"):
+            Constraint("accuracy", at_least=bound)

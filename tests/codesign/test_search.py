@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -57,10 +58,68 @@ def test_results_hold_every_trial_and_unfit_ones_without_a_report(tmp_path: Path
     assert "there is room for 16" in unfit[0].reason
 
 
-def test_the_same_trial_is_computed_once_and_told_twice(tmp_path: Path) -> None:
-    settings = replace(SETTINGS["random"], trials=80)
+@pytest.mark.parametrize("sampler", ["tpe", "random", "gp", "nsga2", "grid"])
+def test_as_many_trials_as_points_find_the_exhaustive_front(tmp_path: Path, sampler: Any) -> None:
+    if sampler == "gp":
+        pytest.importorskip("torch", reason="the sampler gp needs torch")
+    settings = SearchSettings(("energy", "latency"), trials=126, sampler=sampler, population=10)
+    if sampler == "gp":  # its fits take long: most of the space is drawn at random
+        settings = replace(settings, population=120)
     result = run(tmp_path, settings)
-    assert len(result.outcomes) == 80 > result.computed == len(noted(tmp_path / "diary", "start"))
+    toy = Toy(tmp_path / "again")
+    every = [trial for point in SPACE.grid() if point["arch.rows"] != 32 and (trial := toy(point, None))]
+    assert set(ids(result)) == {trial.id for trial in pareto_front(every, ("energy", "latency"))}
+    assert {json.dumps(one.params) for one in result.outcomes} == {json.dumps(point) for point in SPACE.grid()}
+    assert (result.computed, result.untried) == (126, 0)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "nsga2"])
+@pytest.mark.parametrize("storage", [None, "memory"])
+def test_no_design_is_asked_twice_however_often_the_search_is_stopped(
+    tmp_path: Path, sampler: Any, storage: str | None
+) -> None:
+    settings = SearchSettings(("energy", "latency"), trials=100, sampler=sampler, population=10)
+    toy = Counting(Toy(tmp_path / "diary"), 10**9)
+    for trials in (20, 55, 100):
+        toy.left = trials // 3
+        with contextlib.suppress(Stopped):
+            run(tmp_path, replace(settings, trials=trials), toy, storage=storage)
+        toy.left = 10**9
+        result = run(tmp_path, replace(settings, trials=trials), toy, storage=storage)
+        points = [json.dumps(one.params) for one in result.outcomes]
+        assert len(set(points)) == len(points) == trials and result.untried == 126 - trials
+    assert set(noted(tmp_path / "diary", "finish").values()) == {1}
+
+
+def test_a_budget_beyond_the_space_ends_with_the_space(tmp_path: Path) -> None:
+    result = run(tmp_path, SearchSettings(("energy", "latency"), trials=500, sampler="random"))
+    assert len(result.outcomes) == result.computed == 126
+
+
+def test_repeats_of_an_older_study_stay_and_the_rest_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A study whose sampler was not kept from repeats (before 0.1.0) goes on without any more of them."""
+    settings = replace(SETTINGS["random"], trials=60)
+    with monkeypatch.context() as old:
+        old.setattr("spikeloom.codesign.samplers.Fresh._open", lambda *_: True)
+        before = run(tmp_path, settings, storage=None)
+    distinct = {json.dumps(one.params) for one in before.outcomes}
+    assert len(distinct) < 60
+    after = run(tmp_path, replace(settings, trials=500), storage=None)
+    assert len(after.outcomes) == 60 + 126 - len(distinct) and after.untried == 0
+
+
+def test_designs_that_are_the_same_trial_are_computed_once_and_told_twice(tmp_path: Path) -> None:
+    class Blind(Counting):
+        """Knows nothing of the split."""
+
+        def identity(self, params: Params) -> Trial:
+            return self.toy.identity({**params, "arch.split": 0.5})
+
+        def __call__(self, params: Params, checkpoint_report: CheckpointReport | None) -> Trial | None:
+            return self.toy({**params, "arch.split": 0.5}, checkpoint_report)
+
+    result = run(tmp_path, replace(SETTINGS["random"], trials=126), Blind(Toy(tmp_path / "diary"), 1))
+    assert len(result.outcomes) == 126 and result.computed == 42 == len(noted(tmp_path / "diary", "start"))
     assert max(noted(tmp_path / "diary", "start").values()) == 1
 
 
@@ -320,3 +379,10 @@ def test_choices_of_every_kind_come_back_from_the_storage(tmp_path: Path) -> Non
     assert search(space, echo, settings, tmp_path / "study").outcomes == first.outcomes
     for one in first.outcomes:
         space.check(one.params)
+
+
+def test_optunas_database_names_objectives_and_says_what_was_chosen(tmp_path: Path) -> None:
+    result = run(tmp_path, SETTINGS["nsga2"], storage=None)
+    study = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path / 'study' / 'study.db'}")
+    assert study.metric_names == ["energy", "latency"]
+    assert [trial.user_attrs["chosen"] for trial in study.trials] == [one.params for one in result.outcomes]

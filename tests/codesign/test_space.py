@@ -58,6 +58,13 @@ def test_conditions_leave_choices_out() -> None:
     assert all(("arch.order" in p) == (p["arch.dispatch"] == "agile" and p["arch.window"] != 1) for p in points)
 
 
+@given(spaces(), st.integers(0, 10**6), st.integers(0, 5))
+def test_points_that_begin_alike_are_counted(space: Space, number: int, length: int) -> None:
+    grid = list(space.grid())
+    begun = list(grid[number % len(grid)].items())[:length]
+    assert space.points(dict(begun)) == sum(list(point.items())[:length] == begun for point in grid)
+
+
 @given(spaces())
 def test_size_counts_the_grid_and_every_point_is_distinct_and_valid(space: Space) -> None:
     points = list(space.grid())

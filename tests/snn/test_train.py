@@ -201,6 +201,11 @@ def test_other_ways_to_train(options: dict[str, Any]) -> None:
         ({"epochs": 0}, "epochs must be at least 1"),
         ({"num_steps": -1}, "num_steps must be at least 1"),
         ({"learning_rate": 0}, "learning_rate must be positive"),
+        ({"weight_decay": -0.1}, "weight_decay must be at least 0"),
+        ({"weight_decay": float("nan")}, "weight_decay must be at least 0"),
+        ({"sharpness": 0.0}, "sharpness must be positive"),
+        ({"max_grad_norm": -1.0}, "max_grad_norm must be positive"),
+        ({"threads": 0}, "threads must be at least 1"),
         ({"warmup": 1.5}, "warmup must be in 0..1"),
     ],
 )

@@ -75,6 +75,19 @@ def test_a_sweep_makes_networks_and_machines_that_evaluate_to_what_it_says(file:
     assert rows[4].report.edp_js < rows[2].report.edp_js
 
 
+def test_baselines_are_priced_at_the_table_and_clock_of_the_machine(file: Path, tmp_path: Path) -> None:
+    file.write_text(FILE.replace("[cotrain]", '[cotrain]\nmachine = "spikex:table=cacti32,clock_mhz=250"'))
+    experiment, sweep = read_sweep(file)
+    rows = run_sweep(experiment, replace(sweep, betas=(1.0,)), tmp_path / "sweep")
+    network = read_network(tmp_path / "sweep" / "start" / "network.npz")
+    _, held = training_samples(experiment)
+    assert held is not None
+    for row, name in zip(rows[:2], ("ptb", "snn-dense"), strict=True):
+        window = row.report.arch["window"]
+        arch = load_machine(f"{name}:table=cacti32,clock_mhz=250,window={window}")[1]
+        assert row.report.edp_js == evaluate(recorded(network, experiment, held), arch).edp_js
+
+
 def test_the_test_set_is_measured_only_where_asked(file: Path, tmp_path: Path) -> None:
     experiment, sweep = read_sweep(file)
     sweep = replace(sweep, betas=(1.0,))

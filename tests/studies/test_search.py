@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from spikeloom.codesign.search import SearchSettings
 from spikeloom.core.network import Network, chain
@@ -22,11 +24,13 @@ from spikeloom.files.nir import read_nir
 from spikeloom.files.results import read_reports, reports_to_json
 from spikeloom.files.store import write_trace
 from spikeloom.hw.spikex import SpikexArch
+from spikeloom.report.front import front_table
 from spikeloom.studies import train_search
 from spikeloom.studies.export import export_design
 from spikeloom.studies.search import Searched, chosen, draw_front, hidden_rate, network_of, run_search
 from spikeloom.studies.search_file import SEARCHES, Plan, plan_search, read_search, search_title
 from spikeloom.studies.train_search import TrainObjective
+from spikeloom.units import format_si
 
 EXPERIMENT = """
 data = "moving-bar"
@@ -317,6 +321,118 @@ def test_shipped_searches_can_be_planned(name: str, files: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("key", "value", "si"),
+    [
+        ("edp_pjs", 11, 11e-12),
+        ("edp_js", 2, 2.0),
+        ("energy_uj", 1.5, 1.5e-6),
+        ("latency_s", 1, 1.0),
+        ("area_m2", 1, 1.0),
+    ],
+)
+def test_limits_are_read_in_their_unit(files: Path, key: str, value: float, si: float) -> None:
+    (files / "limit.toml").write_text(
+        TRACE_SEARCH.replace('area = { at_most = "ptb" }', f"{key} = {{ at_most = {value} }}")
+    )
+    (limit,) = planned(files / "limit.toml", files / "study").settings.constraints
+    assert limit.at_most == si
+
+
+PRICED = """
+machine = "{machine}"
+trace = "trace.npz"
+[search]
+objectives = ["{objective}"]
+sampler = "exhaustive"
+trials = 10
+[space]
+{choice}
+[mapping]
+windows = [1, 4]
+[baselines]
+machines = ["ptb", "sata"]
+windows = [1, 4]
+"""
+
+
+def priced(files: Path, machine: str, objective: str, choice: str) -> Searched:
+    (files / "priced.toml").write_text(PRICED.format(machine=machine, objective=objective, choice=choice))
+    return searched(planned(files / "priced.toml", files / "priced"), files / "priced")
+
+
+def edp_of_ptb(files: Path, changes: str) -> float:
+    """The least EDP of the baseline over its windows, by evaluating it at each."""
+    workload = load_workload(files / "trace.npz")
+    return min(evaluate(workload, load_machine(f"ptb:window={w},{changes}")[1], threads=1).edp_js for w in (1, 4))
+
+
+def rows_of(found: Searched) -> dict[str, list[str]]:
+    console = Console(width=100, file=io.StringIO())
+    console.print(front_table(found.front, found.baselines))
+    lines = [line.split() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+    return {line[0]: line for line in lines if line}
+
+
+@pytest.mark.parametrize(
+    ("machine", "choice", "changes"),
+    [
+        ("spikex:table=cacti32", "arch.adders = [1, 2]", "table=cacti32"),
+        ("spikex:clock_mhz=250", "arch.adders = [1, 2]", "clock_mhz=250"),
+        ("spikex", "arch.clock_mhz = [500, 1000]", "clock_mhz=1000"),
+    ],
+)
+def test_a_ratio_is_that_of_two_bills_at_one_table_and_clock(
+    files: Path, machine: str, choice: str, changes: str
+) -> None:
+    found = priced(files, machine, "edp", choice)
+    (best,) = found.front
+    assert best.report.arch["clock_mhz"] == float(changes.rpartition("clock_mhz=")[2] if "clock" in changes else 500)
+    expected = edp_of_ptb(files, changes)
+    row = rows_of(found)["1"]
+    assert row[-2:] == [f"{expected / best.report.edp_js:.3g}x", "-"], "sata has a table of its own"
+    notes = {note for _, notes in found.notes() for note in notes}
+    assert "these machines are priced from different tables" in notes
+    sata = evaluate(load_workload(files / "trace.npz"), load_machine("sata")[1], threads=1)
+    assert found.baselines[-1].report.edp_js == sata.edp_js
+
+
+def test_a_table_that_prices_less_does_not_win(files: Path) -> None:
+    found = priced(files, "spikex", "energy", 'arch.table = ["cacti32-hp", "cacti32"]\narch.adders = [1, 2]')
+    assert [row.report.arch["table"] for row in found.front] == ["cacti32-hp", "cacti32"]
+    assert any("each kind has its own front" in note for note in found.notes()[0][1])
+    for k, row in enumerate(found.front, 1):
+        table = row.report.arch["table"]
+        others = [t.report for t in found.result.trials if t.report and t.report.arch["table"] == table]
+        assert row.report.energy_j == min(report.energy_j for report in others) and len(others) == 2
+        assert rows_of(found)[str(k)][-2] == f"{edp_of_ptb(files, f'table={table}') / row.report.edp_js:.3g}x"
+
+
+def test_a_named_area_is_that_at_the_table_of_the_designs(files: Path) -> None:
+    text = TRACE_SEARCH.replace('"spikex"', '"spikex:table=cacti32"')
+    (files / "area.toml").write_text(text)
+    (limit,) = planned(files / "area.toml", files / "study").settings.constraints
+    assert limit.at_most == evaluate(load_workload(files / "trace.npz"), load_machine("ptb:table=cacti32")[1]).area_m2
+
+
+def test_designs_that_each_break_a_limit_of_their_own(files: Path) -> None:
+    text = TRACE_SEARCH.replace(
+        'area = { at_most = "ptb" }', "edp_fjs = { at_most = LOW }\nlatency_ns = { at_most = FAST }"
+    )
+    (files / "free.toml").write_text(TRACE_SEARCH.replace('area = { at_most = "ptb" }', ""))
+    free = searched(planned(files / "free.toml", files / "free"), files / "free").result.trials
+    reports = [trial.report for trial in free if trial.report]
+    edp, latency = min(r.edp_js for r in reports), min(r.latency_per_inference_s for r in reports)
+    text = text.replace("LOW", repr(edp * 0.5e15)).replace("FAST", repr(latency * 2e9))
+    (files / "never.toml").write_text(text)
+    plan = planned(files / "never.toml", files / "never")
+    found = searched(plan, files / "never")
+    assert not found.front
+    assert found.shortfall(plan.settings) == (
+        f"no design has edp of at most {format_si(edp / 2, 'Js')}; the nearest has {format_si(edp, 'Js')}"
+    )
+
+
+@pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         ("trace =", "trcae =", "trcae: unknown key (did you mean 'trace'?)"),
@@ -327,7 +443,29 @@ def test_shipped_searches_can_be_planned(name: str, files: Path) -> None:
         ('"energy", "latency"', '"energie"', "metric 'energie': unknown (did you mean 'energy'?)"),
         ("area = {", "are_mm2 = {", "constraints: got 'are_mm2' (did you mean 'area'?)"),
         ('area = { at_most = "ptb"', "area = { at_most = 1", "lacks its unit; name it area_um2 or _mm2"),
-        ('area = { at_most = "ptb"', "area_uj = { at_most = 1", "got the unit 'uj', expected um2 or mm2 for area"),
+        (
+            'area = { at_most = "ptb"',
+            "area_uj = { at_most = 1",
+            "got the unit 'uj', expected um2 or mm2 or m2 for area",
+        ),
+        (
+            'area = { at_most = "ptb"',
+            "edp = { at_most = 11",
+            "constraints.edp: lacks its unit; name it edp_fjs or _pjs",
+        ),
+        (
+            'area = { at_most = "ptb"',
+            "latency = { at_most = 1",
+            "constraints.latency: lacks its unit; name it latency_ns or",
+        ),
+        (
+            'area = { at_most = "ptb"',
+            "energy = { at_most = 1",
+            "constraints.energy: lacks its unit; name it energy_fj or",
+        ),
+        ('area = { at_most = "ptb"', "edp_pj = { at_most = 1", "got the unit 'pj', expected fjs or pjs"),
+        ('area = { at_most = "ptb"', "accuracy = { at_least = 90", "at_least: got 90, expected a fraction of 0..1"),
+        ('area = { at_most = "ptb"', "energy_uj = { at_most = -1", "expected 0 or more J"),
         ('area = { at_most = "ptb"', 'area = { at_most = "ptp"', "ptp: no such machine (did you mean 'ptb'?)"),
         ('area = { at_most = "ptb"', "area_mm2 = { below = 1", "expected { at_most = ... } or { at_least = ... }"),
         ('area = { at_most = "ptb"', "area_mm2 = { at_most = 1, at_least = 2", "no design can meet both"),
@@ -362,6 +500,27 @@ def test_shipped_searches_can_be_planned(name: str, files: Path) -> None:
         ('["ptb", "snn-dense"]', '["ptp"]', "ptp: no such machine"),
         ("windows = [1, 4]", "windows = 4", "baselines.windows"),
         ('machine = "spikex"', 'machine = "spikx"', "spikx: no such machine"),
+        (
+            'machine = "spikex"',
+            'machine = "spikex"\nheld_out = 0.3',
+            "trace and held_out: the spikes of a trace are fixed",
+        ),
+        (
+            'machine = "spikex"',
+            'machine = "spikex"\nrecorded = 7',
+            "trace and recorded: the spikes of a trace are fixed",
+        ),
+        ("[search]", "[train]\nepochs = 2\n[search]", "trace and train: the spikes of a trace are fixed"),
+        ("trials = 100", "trials = 100\nprune_by = 'edp'", "search.prune_by: has no effect without a pruner"),
+        ("trials = 100", "trials = 100\nprune_after = 3", "search.prune_after: has no effect without a pruner"),
+        (
+            'objectives = ["energy", "latency"]',
+            'objectives = ["edp"]\npruner = "median"',
+            "search.pruner: has no effect on a trace",
+        ),
+        ("merges = [1, 2]", "search = false", "mapping.windows: has no effect without a search of mappings"),
+        ('machine = "spikex"', 'machine = "sata"', "mapping.windows: has no effect without a search of mappings"),
+        ('machines = ["ptb", "snn-dense"]', "", "baselines.windows: has no effect without machines"),
         ('trace = "trace.npz"', 'trace = "none.npz"', "none.npz"),
     ],
 )

@@ -360,6 +360,7 @@ def test_recordings_are_converted_too() -> None:
         ({"ann_frames": 0}, "^ann_frames must be at least 1, got 0"),
         ({"percentile": 0}, "^percentile must be above 0 and at most 100, got 0"),
         ({"percentile": 101}, "^percentile must be above 0"),
+        ({"percentile": 0.999}, "^percentile must be above 0 and at most 100, got 0.999; it is in percent, write 99.9"),
         ({"percentile": float("nan")}, "^percentile must be above 0"),
         ({"threshold_to_input": 0}, "^threshold_to_input must be positive"),
         ({"threshold_to_input": float("inf")}, "^threshold_to_input must be positive"),

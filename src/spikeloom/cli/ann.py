@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from spikeloom.cli.console import caution, out
+from spikeloom.cli.options import refuse_idle
 from spikeloom.cli.progress import bars
 from spikeloom.files.atomic import check_target, keep_sources
 from spikeloom.files.store import write_trace
@@ -23,6 +24,7 @@ class Ceiling(StrEnum):
 
 
 def ann(
+    context: typer.Context,
     source: Annotated[Path, typer.Argument(help="trace or network of an SNN, or network of an ANN (.npz)")],
     out_file: Annotated[Path | None, typer.Option("--out", "-o", help="trace to write [SOURCE-ann.npz]")] = None,
     experiment: Annotated[
@@ -38,8 +40,13 @@ def ann(
     data_dir: Annotated[Path | None, typer.Option(help="folder of data sets [SPIKELOOM_DATA]")] = None,
 ) -> None:
     """Build the bit-matched ANN of an SNN: T = 1, activations of ceil(log2(T+1)) bits."""
-    from spikeloom.studies.ann import ann_of, is_trace
+    from spikeloom.files.network import read_network
+    from spikeloom.studies.ann import ann_of, has_spikes, is_trace
 
+    refuse_idle(context, method is not Ceiling.percentile, "without --method percentile", "percentile")
+    refuse_idle(context, spikes := is_trace(source), "on a trace", "data_dir")
+    counted = spikes or has_spikes(read_network(source))
+    refuse_idle(context, counted, "on an SNN, whose spikes are counted", "method", "percentile", "samples")
     target = out_file or source.with_name(f"{source.stem}-ann.npz")
     check_target(target)
     keep_sources(target, source)
@@ -48,7 +55,7 @@ def ann(
             source,
             experiment=experiment,
             steps=steps,
-            limit=limit if limit is not None or is_trace(source) else 100,
+            limit=limit if limit is not None or spikes else 100,
             data_dir=data_dir,
             progress=progress,
             method=method.value,

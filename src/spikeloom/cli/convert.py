@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from spikeloom.cli.console import caution, err, out
+from spikeloom.cli.options import refuse_idle
 from spikeloom.cli.progress import bars
 from spikeloom.files.atomic import check_target, keep_sources
 
@@ -60,6 +61,7 @@ class Bias(StrEnum):
 
 
 def convert(
+    context: typer.Context,
     ann: Annotated[Path, typer.Argument(help="network.npz of an ANN: from 'train', or from 'import'")],
     steps: Annotated[str, typer.Option(help="numbers of time steps to try, as 2,4,8")] = "2,4,8,16,32",
     max_loss: Annotated[
@@ -109,6 +111,7 @@ def convert(
     numbers, priced = step_numbers(steps), None if machine == "none" else machine
     loaded = read_network(ann)
     chosen = read_experiment(experiment) if experiment else experiment_of(loaded, str(ann))
+    refuse_idle(context, chosen.encoding == "direct", "on images shown directly, which are one frame", "ann_frames")
     choices: dict[str, Any] = {
         "num_steps": numbers[-1],
         "method": method.value,
@@ -122,6 +125,9 @@ def convert(
         "bias": bias.value,
         "ann_frames": ann_frames or (RECORDING_FRAMES if chosen.encoding == "events" else 1),
     }
+    conversion = Conversion(**choices)
+    refuse_idle(context, method is not Method.percentile, "without --method percentile", "percentile")
+    refuse_idle(context, not qcfs, "without --qcfs", "levels", "learning_rate")
     target = out_file or ann.with_name("snn.npz")
     check_target(target)
     keep_sources(target, ann)
@@ -129,7 +135,7 @@ def convert(
         result = run_conversion(
             loaded,
             chosen,
-            Conversion(**choices),
+            conversion,
             numbers,
             effort=None if calibrate is None else calibrate.value,
             max_loss=max_loss,

@@ -39,8 +39,8 @@ def cotrain(
             out.print(
                 f"tables {words}: rank correlation of predicted and exact EDP {found[0]:.3f}, median error {found[1]:.1%}"
             )
-    caution([(row.name, row.report.warnings) for row in rows])
     if figure is not None:
         write_cotraining_figure(figure, rows)
         out.print(f"wrote {figure}", markup=False, soft_wrap=True)
+    caution([(row.name, row.report.warnings) for row in rows])
     out.print(f"wrote {folder}: network.npz and machine.toml for every beta", markup=False, soft_wrap=True)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from spikeloom.cli.console import out
+from spikeloom.cli.options import refuse_idle
 from spikeloom.cli.progress import bars
 from spikeloom.files.atomic import check_target, keep_sources, replacing
 from spikeloom.files.network import read_network, write_network
@@ -15,6 +16,7 @@ from spikeloom.report.crossbar import crossbar_table
 
 
 def crossbar(
+    context: typer.Context,
     network: Annotated[Path, typer.Argument(help="network.npz of 'train', 'convert', 'quantize' or 'import'")],
     config: Annotated[Path | None, typer.Option(help="crossbars .toml [what the guide states]")] = None,
     size: Annotated[
@@ -49,6 +51,9 @@ def crossbar(
     loaded = read_network(network)
     crossbars = STUDIED if config is None else read_crossbars(config)
     chosen = read_experiment(experiment) if experiment else experiment_of(loaded, str(network))
+    refuse_idle(context, not fine_tune, "without --fine-tune", "learning_rate", "tuning_samples")
+    refuse_idle(context, loaded.arithmetic == "integer", "on a network of integers, which has its bits", "bits")
+    refuse_idle(context, not crossbars.random, "where chips do not differ", "seeds")
     study = Study(
         sizes=tuple(size) if size else (crossbars.size,),
         bits=bits,

@@ -11,12 +11,14 @@ import typer
 from rich.markup import escape
 
 from spikeloom.cli.console import caution, complain, err, out
+from spikeloom.cli.options import refuse_idle
 from spikeloom.core.report import Report
 from spikeloom.errors import FileError, MappingError
 from spikeloom.evaluate import check_width, load_machine, load_workload, machine_files
 from spikeloom.evaluate import evaluate as evaluate_workload
 from spikeloom.files.atomic import keep_sources
 from spikeloom.files.results import reports_to_json, write_reports
+from spikeloom.report.mapping import mapping_note
 from spikeloom.report.terminal import breakdown_table, comparison_table, labels, summary_sentence
 
 
@@ -29,6 +31,7 @@ class By(StrEnum):
 
 
 def evaluate(
+    context: typer.Context,
     trace: Annotated[Path, typer.Argument(help="trace .npz, workload .toml or SCALE-Sim topology .csv")],
     machines: Annotated[list[str], typer.Argument(help="presets or machine files, fields changed as spikex:window=8")],
     by: Annotated[By | None, typer.Option(help="also print where the energy went")] = None,
@@ -44,6 +47,8 @@ def evaluate(
     ] = None,
 ) -> None:
     """Say what each machine spends on the spikes of a trace; those that cannot run it are named, with exit code 1."""
+    refuse_idle(context, trace.suffix.lower() != ".csv", "on what is no topology .csv", "rate", "steps")
+    refuse_idle(context, json == "-", "with --json -, which prints no table", "by")
     loaded = [load_machine(spec) for spec in machines]
     if json not in (None, "-") and os.path.realpath(str(json)) == os.path.realpath(trace):
         raise FileError(f"{json}: is the trace itself; name another file for the reports")
@@ -78,4 +83,5 @@ def _show(reports: list[Report], by: By | None) -> None:
     if by is not None:
         out.print(breakdown_table(reports, by=by.value))
     out.print(summary_sentence(reports), markup=False)
-    caution([(name, report.warnings) for name, report in zip(labels(reports), reports, strict=True)])
+    named = zip(labels(reports), reports, strict=True)
+    caution([(name, (*report.warnings, *mapping_note(report))) for name, report in named])

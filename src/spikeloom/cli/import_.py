@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from spikeloom.cli.console import out
+from spikeloom.cli.options import refuse_idle
 from spikeloom.cli.progress import bars
 from spikeloom.errors import FileError
 from spikeloom.files.atomic import check_target, keep_sources
@@ -46,6 +47,7 @@ class Discretisation(StrEnum):
 
 
 def import_network(
+    context: typer.Context,
     file: Annotated[Path, typer.Argument(help="NIR graph .nir, or PyTorch state dict .pth with --network")],
     description: Annotated[
         Path | None, typer.Option("--network", help="TOML description of the network of a state dict")
@@ -76,6 +78,10 @@ def import_network(
         encoding.value,
         if_gain.value,
     )
+    refuse_idle(context, experiment is None, "without --experiment, as nothing is measured", "data_dir")
+    if file.suffix.lower() != ".nir" and choices == NirChoices():  # others than these are refused with the file
+        graph = ("dt_ms", "reset", "strict", "discretisation", "loop_delay", "if_gain", "encoding")
+        refuse_idle(context, True, "on a state dict, whose description says it", *graph)
     target = out_file or Path(f"{file}.npz" if file.is_dir() else file.with_suffix(".npz"))
     check_target(target)
     keep_sources(target, file, *([] if description is None else [description]))

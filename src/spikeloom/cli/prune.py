@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from spikeloom.cli.console import out
+from spikeloom.cli.options import refuse_idle
 from spikeloom.cli.progress import bars
 from spikeloom.files.atomic import check_target, keep_sources
 from spikeloom.files.network import read_network
@@ -40,6 +41,7 @@ class CriterionName(StrEnum):
 
 
 def prune(
+    context: typer.Context,
     network: Annotated[Path, typer.Argument(help="network.npz of 'train', 'convert' or 'import'")],
     sparsity: Annotated[float, typer.Option(min=0, max=1, help="fraction of weights (or channels) to prune")],
     out_file: Annotated[
@@ -74,6 +76,10 @@ def prune(
         chosen = read_experiment(experiment)
     elif "experiment" in loaded.metadata:
         chosen = experiment_of(loaded, str(network))
+    refuse_idle(context, chosen is None, "without data; name them with --experiment", "limit", "data_dir")
+    refuse_idle(context, not fine_tune, "without --fine-tune", "learning_rate", "fresh")
+    refuse_idle(context, channels, "on whole channels, which are ranked in their layer", "scope")
+    refuse_idle(context, not channels, "without --channels", "criterion")
     plan = Pruning(sparsity, channels, scope.value, criterion.value, tuple(keep or ()), stages, fine_tune)
     with bars() as progress:
         pruned = prune_network(

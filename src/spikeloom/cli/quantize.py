@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spikeloom.cli.console import out
+from spikeloom.cli.options import refuse_idle
 from spikeloom.cli.progress import bars
 from spikeloom.errors import FileError
 from spikeloom.files.atomic import check_target, keep_sources
@@ -41,6 +42,7 @@ class Step(StrEnum):
 
 
 def quantize(
+    context: typer.Context,
     network: Annotated[Path, typer.Argument(help="network.npz of 'train', 'convert' or 'import'")],
     out_file: Annotated[
         Path | None, typer.Option("--out", help="network to write [quantized.npz beside the network]")
@@ -74,6 +76,8 @@ def quantize(
 
     if table and out_file is not None:
         raise FileError(f"--table writes no network, but --out names {out_file}; give one of the two")
+    refuse_idle(context, table, "with --table, which tries all widths", "bits", "ternary")
+    refuse_idle(context, ternary, "with --ternary, which is 2 bits", "bits")
     loaded = read_network(network)
     target = out_file or network.with_name("quantized.npz")
     if not table or fine_tune:  # checkpoints lie there too
@@ -85,6 +89,8 @@ def quantize(
         chosen = read_experiment(experiment)
     elif "experiment" in loaded.metadata:
         chosen = experiment_of(loaded, str(network))
+    refuse_idle(context, chosen is None, "without data; name them with --experiment", "limit", "data_dir")
+    refuse_idle(context, not fine_tune, "without --fine-tune", "learning_rate", "fresh")
     widths = Widths(
         weight_bits=bits,
         ternary=ternary,

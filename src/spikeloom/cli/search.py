@@ -7,13 +7,15 @@ from typing import Annotated
 
 import typer
 
-from spikeloom.cli.console import out
+from spikeloom.cli.console import caution, complain, out
+from spikeloom.cli.options import refuse_idle
 from spikeloom.cli.progress import bars
 from spikeloom.files.atomic import check_target
 from spikeloom.report.front import choice_lines, front_table
 
 
 def search(
+    context: typer.Context,
     file: Annotated[str, typer.Argument(help="search file, or a shipped one: digits, array")],
     trace: Annotated[Path | None, typer.Option(help="trace to search a machine for, instead of the file's")] = None,
     network: Annotated[Path | None, typer.Option(help="trained network to start from, instead of the file's")] = None,
@@ -41,6 +43,7 @@ def search(
     inputs = {key: str(path) for key, path in named.items() if path is not None}
     changes = {key: value for key, value in (("trials", trials), ("seed", seed)) if value is not None}
     found, name = read_search(file, inputs=inputs, changes=changes)
+    refuse_idle(context, found.trace is not None, "on a trace", "data_dir")
     target = folder or Path("runs") / f"search-{name}"
     alone = workers in (None, 1) and cluster is None
     plan = plan_search(found, name, target, data_dir=data_dir, threads=None if alone else 1)
@@ -55,11 +58,14 @@ def search(
             progress=progress,
         )
     result = searched.result
+    if not result.front:
+        complain(searched.shortfall(plan.settings))
     states = [outcome.state for outcome in result.outcomes]
     counted = [f"{states.count(state)} {state}" for state in ("infeasible", "unfit", "pruned") if state in states]
     rest = f" ({', '.join(counted)})" if counted else ""
+    untried = f", {result.untried} never tried" if result.untried else ""
     out.print(
-        f"{len(result.outcomes)} trials of {plan.space.size} points{rest}, {result.computed} computed now; "
+        f"{len(result.outcomes)} trials of {plan.space.size} points{rest}, {result.computed} computed now{untried}; "
         f"{len(result.front)} on the front",
         soft_wrap=True,
     )
@@ -73,3 +79,6 @@ def search(
     for trial in chosen(result, export or ()):
         out.print(f"wrote {export_design(plan, trial, target)}", markup=False, soft_wrap=True)
     out.print(f"wrote {target / 'results.jsonl'}", markup=False, soft_wrap=True)
+    if not result.front:
+        raise typer.Exit(1)
+    caution(searched.notes())

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from spikeloom.cli.console import out
+from spikeloom.cli.options import refuse_idle
 from spikeloom.components import TABLES, load_table
 from spikeloom.data import DATASETS
 from spikeloom.errors import ConfigError
@@ -34,11 +35,14 @@ class Kind(StrEnum):
 
 
 def show(
+    context: typer.Context,
     kind: Annotated[Kind, typer.Argument(help="what to show")],
     name: Annotated[str | None, typer.Argument(help="one of them; without a name, the list")] = None,
     toml: Annotated[bool, typer.Option("--toml", help="print a machine or search file to start from")] = False,
 ) -> None:
     """Show machines, component tables, networks, data sets, experiments and searches."""
+    files = name is not None and kind in (Kind.hardware, Kind.search)
+    refuse_idle(context, not files, "but on one machine or one search", "toml")
     if kind is Kind.search and name in SEARCHES and toml:
         out.out(search_text(name), end="")
     elif kind is Kind.hardware and name is not None:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from spikeloom.cli.console import caution, err, out
+from spikeloom.cli.options import refuse_idle
 from spikeloom.cli.progress import bars
 from spikeloom.evaluate import check_width, load_machine
 from spikeloom.files.atomic import check_target, keep_sources, replacing
@@ -21,6 +22,7 @@ class Study(StrEnum):
 
 
 def study(
+    context: typer.Context,
     question: Annotated[Study, typer.Argument(help="what to ask")],
     source: Annotated[Path, typer.Argument(help="trace or network of an SNN (.npz)")],
     machines: Annotated[
@@ -49,6 +51,7 @@ def study(
     from spikeloom.studies.remedies import exits_of
     from spikeloom.studies.truly_efficient import every_machine, to_json, truly_efficient
 
+    refuse_idle(context, is_trace(source), "on a trace", "data_dir")
     named = machines or every_machine()
     check_width(weight_bits, [load_machine(machine)[1] for machine in named])  # a misspelt one is found before the work
     if json not in (None, "-"):

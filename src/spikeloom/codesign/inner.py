@@ -98,6 +98,15 @@ def area_of(arch: AbstractArch) -> float | None:
     return sum(areas.values()) if areas else None
 
 
+def priced_as(arch: AbstractArch, other: AbstractArch) -> AbstractArch:
+    """``arch`` at the table and clock of ``other``, so that the two can be compared; as it is where it cannot have them."""
+    try:
+        changed: AbstractArch = replace(arch, table=other.table, clock=other.clock)  # type: ignore[type-var]
+    except ConfigError:
+        return arch
+    return changed
+
+
 def machine_of(report: Report) -> AbstractArch:
     """The machine that a report is about."""
     return machine_from(report.arch, ARCH_TYPES, PRESETS, "report")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from spikeloom.core.report import Report, Trial
 from spikeloom.errors import SearchError
 from spikeloom.files.schema import nearest
+from spikeloom.units import format_si, from_si
 
 
 @dataclass(frozen=True)
@@ -21,11 +23,19 @@ class Metric:
     maximise: bool
     read: Callable[[Trial], float | None]
 
+    def shown(self, value: float) -> str:
+        """For people: ``12.3 pJs``, ``0.12 mm2``, ``97.5 %``."""
+        if self.unit == "m2":
+            return f"{from_si(value, 'mm2'):.3g} mm2"
+        return format_si(value, self.unit) if self.unit else f"{100 * value:.4g} %"
+
 
 def _of_report(read: Callable[[Report], float | None]) -> Callable[[Trial], float | None]:
     return lambda trial: None if trial.report is None else read(trial.report)
 
 
+#: Fields of a machine that say what its bill holds, not what it is.
+BILLED = ("table", "fidelity", "static", "host")
 #: Per inference, except the area.
 METRICS: dict[str, Metric] = {
     metric.name: metric
@@ -55,11 +65,20 @@ class Constraint:
             bound = getattr(self, side)
             if bound is not None and not np.isfinite(bound):
                 raise SearchError(f"constraint on '{self.metric}': {side}: got {bound}, expected a finite number")
+            most = np.inf if METRICS[self.metric].unit else 1
+            if bound is not None and not 0 <= bound <= most:
+                words = f"0 or more {METRICS[self.metric].unit}" if np.isinf(most) else "a fraction of 0..1"
+                raise SearchError(f"constraint on '{self.metric}': {side}: got {bound:g}, expected {words}")
         if self.at_most is not None and self.at_least is not None and self.at_most < self.at_least:
             raise SearchError(
                 f"constraint on '{self.metric}': at_most {self.at_most:g} is below at_least {self.at_least:g}; "
                 "no design can meet both"
             )
+
+    def __str__(self) -> str:
+        sides = (("at most", self.at_most), ("at least", self.at_least))
+        shown = [f"{words} {METRICS[self.metric].shown(bound)}" for words, bound in sides if bound is not None]
+        return f"{self.metric} of {' and '.join(shown)}"
 
     def violation(self, value: float) -> float:
         """How far ``value`` lies outside, in fractions of the bound; zero or negative where it is met."""
@@ -138,3 +157,30 @@ def pareto_front(trials: Sequence[Trial], metrics: Sequence[str]) -> tuple[Trial
     kept = [i for i in np.flatnonzero(non_dominated(costs))]
     kept.sort(key=lambda i: (*costs[i], distinct[i].id))
     return tuple(distinct[i] for i in kept)
+
+
+def fronts(trials: Sequence[Trial], metrics: Sequence[str]) -> tuple[Trial, ...]:
+    """The Pareto fronts of designs whose bills hold the same things, one after the other.
+
+    What a table prices, or what a chip is billed with beside its counted work, is no merit of a design: the table that knows
+    no leakage would always win. Such designs are not held against each other. Raises as `pareto_front`.
+    """
+    groups: dict[tuple[Any, ...], list[Trial]] = {}
+    for trial in trials:
+        groups.setdefault(tuple(trial.arch.get(field) for field in BILLED), []).append(trial)
+    return tuple(trial for group in groups.values() for trial in pareto_front(group, metrics))
+
+
+def shortfall(trials: Sequence[Trial], constraints: Sequence[Constraint]) -> str:
+    """Why none of ``trials``, the designs that fit, meets all constraints: which do, and how near the nearest came."""
+    values = {one: [metric_values(trial, (one.metric,))[0] for trial in trials] for one in constraints}
+    alone = []
+    for one, found in values.items():
+        nearest_value = min(found, key=one.violation)
+        if one.violation(nearest_value) > 0:
+            alone.append(f"no design has {one}; the nearest has {METRICS[one.metric].shown(nearest_value)}")
+    if alone:
+        return ", and ".join(alone)
+    k = min(range(len(trials)), key=lambda k: max(one.violation(found[k]) for one, found in values.items()))
+    had = " and ".join(f"{one.metric} {METRICS[one.metric].shown(found[k])}" for one, found in values.items())
+    return f"no design has {' and '.join(str(one) for one in constraints)} at once; the nearest has {had}"

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -27,7 +28,7 @@ from optuna.trial import Trial as Asked
 
 from spikeloom.codesign.metrics import non_dominated
 from spikeloom.codesign.search import SamplerName
-from spikeloom.codesign.space import Choice, Space, Value
+from spikeloom.codesign.space import Choice, Params, Space, Value
 from spikeloom.errors import SearchError
 
 #: Share of children that have two parents, as Deb et al. (2002) set it.
@@ -143,6 +144,63 @@ class _Numbered(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         return {}
+
+
+class Fresh(_Numbered):
+    """A sampler that is kept from designs which were asked for before, as long as others are left.
+
+    Choices are made one after the other. A value is open while a design that begins with it was not asked for; in the place
+    of a value that is not, an open one is drawn by (seed, trial number). So what is proposed depends on nothing but the
+    sampler's own word and the designs before, and a search that was stopped goes on as one that was not.
+    """
+
+    def __init__(self, own: BaseSampler, space: Space, seed: int) -> None:
+        self.own = own
+        self.space = space
+        self.seed = seed
+        self._tried: set[tuple[str, ...]] = set()
+        self._begun: Counter[tuple[str, ...]] = Counter()
+        self._sizes: dict[tuple[str, ...], int] = {}
+        self._whole: Mapping[str, Any] = {}
+
+    def take(self, params: Params) -> None:
+        """Know a design that was asked for."""
+        point = _words(params)
+        if point not in self._tried:
+            self._tried.add(point)
+            self._begun.update(point[:length] for length in range(1, len(point) + 1))
+
+    @property
+    def untried(self) -> int:
+        """Designs that were never asked for."""
+        return self.space.size - len(self._tried)
+
+    def _open(self, begun: Params) -> bool:
+        words = _words(begun)
+        if self._begun[words] and words not in self._sizes:
+            self._sizes[words] = self.space.points(begun)
+        return not self._begun[words] or self._begun[words] < self._sizes[words]
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        self._whole = self.own.sample_relative(study, trial, self.own.infer_relative_search_space(study, trial))
+        return {}
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        if param_name in self._whole:
+            value = self._whole[param_name]
+        else:
+            value = self.own.sample_independent(study, trial, param_name, param_distribution)
+        values = self.space.choice(param_name).values
+        begun = {c.name: c.values[index_of(trial, c.name)] for c in self.space.choices if c.name in trial.params}
+        left = [i for i in range(len(values)) if self._open({**begun, param_name: values[i]})]
+        if not left or int(param_distribution.to_internal_repr(value)) in left:
+            return value
+        rng = np.random.default_rng([self.seed, trial.number, 2, *param_name.encode()])
+        return _value(param_distribution, left[int(rng.integers(len(left)))])
 
 
 class _Random(_Numbered):
@@ -337,6 +395,11 @@ def _better(parents: Sequence[_Scored], rng: np.random.Generator) -> _Scored:
     return parents[min(int(rng.integers(len(parents))), int(rng.integers(len(parents))))]
 
 
+def _words(params: Params) -> tuple[str, ...]:
+    """A point as something to know it again by: True is not 1."""
+    return tuple(f"{name}={value!r}" for name, value in params.items())
+
+
 def _size(distribution: BaseDistribution) -> int:
     if isinstance(distribution, IntDistribution):
         return distribution.high + 1
@@ -351,3 +414,13 @@ def _value(distribution: BaseDistribution, index: int) -> Any:
 def index_of(trial: FrozenTrial, name: str) -> int:
     """Which of the values of a choice a trial was given."""
     return int(trial.distributions[name].to_internal_repr(trial.params[name]))
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a space sees of a trial that was told: the values it had."""
+
+    frozen: FrozenTrial
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        return choices[index_of(self.frozen, name)]

@@ -5,8 +5,8 @@ Only this process talks to Optuna; workers only compute (see ``spikeloom.codesig
 id, are told from there, in this run or a later one. Trials that were asked for and never told, because the search was
 stopped or killed, are asked again with the parameters they had.
 
-With the samplers that need it (``nsga2``) trials are told in the order of their numbers and a generation is asked for
-when the one before is told, so the outcome does not depend on which worker is faster, nor on what was killed.
+Trials of ``nsga2`` are told in the order of their numbers and a generation is asked for when the one before is told, so
+the outcome does not depend on which worker is faster, nor on what was killed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
-from spikeloom.codesign.metrics import METRICS, Constraint, check_metrics, metric_values, pareto_front
+from spikeloom.codesign.metrics import METRICS, Constraint, check_metrics, fronts, metric_values
 from spikeloom.codesign.space import Params, Space
 from spikeloom.codesign.storage import StudyFolder, open_folder, opened_storage, storage_errors
 from spikeloom.codesign.workers import Answer, Job, Objective, Workers, opened
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
     from optuna.trial import Trial as OptunaTrial
+
+    from spikeloom.codesign.samplers import Fresh
 
 SamplerName = Literal["random", "grid", "exhaustive", "nsga2", "tpe", "gp"]
 SAMPLERS: tuple[str, ...] = get_args(SamplerName)
@@ -139,14 +141,15 @@ class SearchResult:
     """A finished search.
 
     outcomes: in the order of trial numbers. trials: the distinct complete ones, infeasible ones included.
-    front: the feasible trials that no other dominates in the objectives.
-    computed: trials computed in this run; all others were found finished.
+    front: the feasible trials that no other of the same price table dominates in the objectives (see `fronts`).
+    computed: trials computed in this run; all others were found finished. untried: points of the space without a trial.
     """
 
     outcomes: tuple[Outcome, ...]
     front: tuple[Trial, ...]
     computed: int
     folder: Path
+    untried: int = 0
 
     @property
     def trials(self) -> tuple[Trial, ...]:
@@ -222,6 +225,7 @@ class _Loop:
     settings: SearchSettings
     place: StudyFolder
     study: Study
+    sampler: Fresh
     budget: int
     progress: Progress | None
     known: dict[str, Trial]
@@ -245,7 +249,7 @@ class _Loop:
     ) -> _Loop:
         import optuna
 
-        from spikeloom.codesign.samplers import make_sampler
+        from spikeloom.codesign.samplers import Fresh, make_sampler
 
         budget = space.size if settings.trials is None else settings.trials
         study = optuna.create_study(
@@ -255,8 +259,10 @@ class _Loop:
             pruner=_pruner(settings),
             load_if_exists=True,
         )
+        with warnings.catch_warnings(action="ignore"):  # of what Optuna calls experimental
+            study.set_metric_names(list(settings.objectives))
         trials = study.get_trials(deepcopy=False)
-        study.sampler = make_sampler(
+        own = make_sampler(
             settings.sampler,
             space,
             seed=settings.seed,
@@ -265,16 +271,19 @@ class _Loop:
             first=len(trials),
             noisy="accuracy" in settings.objectives,
         )
+        study.sampler = sampler = Fresh(own, space, settings.seed)
         if settings.sampler in ("grid", "exhaustive"):
-            budget = len(study.sampler.points)  # type: ignore[attr-defined]
+            budget = len(own.points)  # type: ignore[attr-defined]
         known = place.finished()
-        loop = cls(space, objective, settings, place, study, budget, progress, known, [])
+        loop = cls(space, objective, settings, place, study, sampler, budget, progress, known, [])
         for frozen in trials:
             if frozen.state == optuna.trial.TrialState.RUNNING:
                 loop.requeued.append(frozen)
                 loop.reported |= {(frozen.number, step) for step in frozen.intermediate_values}
             else:
-                loop.outcomes[frozen.number] = loop._remembered(frozen)
+                loop.outcomes[frozen.number] = outcome = loop._remembered(frozen)
+                sampler.take(outcome.params)
+        loop.budget = min(budget, len(loop.outcomes) + sampler.untried)  # a design tried twice says nothing new
         return loop
 
     @property
@@ -336,7 +345,10 @@ class _Loop:
         self.asked[number] = asked
         with warnings.catch_warnings():  # gp clips the infinite costs of designs that do not fit, as it should
             warnings.filterwarnings("ignore", message="Clip non-finite values")
-            return self.space.suggest(Suggester(asked))
+            params = self.space.suggest(Suggester(asked))
+        self.sampler.take(params)
+        asked.set_user_attr("chosen", params)  # Optuna's own parameters are places in lists of numbers
+        return params
 
     def _take(self, job: Job, answer: Answer) -> None:
         """What a worker answered, for every number that asked for the same trial."""
@@ -419,7 +431,9 @@ class _Loop:
         """The outcome of a trial that an earlier run told."""
         import optuna
 
-        params = self.space.suggest(_Recorded(frozen))
+        from spikeloom.codesign.samplers import Recorded
+
+        params = self.space.suggest(Recorded(frozen))
         if frozen.state == optuna.trial.TrialState.PRUNED:
             return Outcome(frozen.number, params, "pruned", None)
         try:
@@ -447,19 +461,8 @@ class _Loop:
     def result(self) -> SearchResult:
         outcomes = tuple(self.outcomes[number] for number in sorted(self.outcomes))
         feasible = [one.trial for one in outcomes if one.state == "complete" and one.trial is not None]
-        return SearchResult(outcomes, pareto_front(feasible, self.settings.objectives), self.computed, self.place.path)
-
-
-@dataclass(frozen=True)
-class _Recorded:
-    """What a space sees of a trial that was told: the values it had."""
-
-    frozen: FrozenTrial
-
-    def suggest_categorical(self, name: str, choices: Any) -> Any:
-        from spikeloom.codesign.samplers import index_of
-
-        return choices[index_of(self.frozen, name)]
+        front = fronts(feasible, self.settings.objectives)
+        return SearchResult(outcomes, front, self.computed, self.place.path, self.sampler.untried)
 
 
 def _pruner(settings: SearchSettings) -> BasePruner:

@@ -103,25 +103,29 @@ class Space:
 
     @property
     def size(self) -> int:
-        """Number of points of the grid.
+        """Number of points of the grid."""
+        return self.points({})
+
+    def points(self, begun: Params) -> int:
+        """Number of points that have the choices ``begun``, which are the first ones of a point.
 
         Only choices that others depend on are enumerated; the rest are factors, so that the size of a space too large to
         walk through is known all the same.
         """
         gates = {parent for choice in self.choices for parent in choice.when or {}}
 
-        def points(first: int, chosen: dict[str, Value]) -> int:
+        def points(first: int, chosen: Params) -> int:
             factor = 1
             for k in range(first, len(self.choices)):
                 choice = self.choices[k]
-                if not self.active(choice, chosen):
+                if choice.name in chosen or not self.active(choice, chosen):
                     continue
                 if choice.name in gates:
                     return factor * sum(points(k + 1, {**chosen, choice.name: value}) for value in choice.values)
                 factor *= len(choice.values)
             return factor
 
-        return points(0, {})
+        return points(0, begun)
 
     def grid(self) -> Iterator[dict[str, Value]]:
         """Every point once; the last choice changes fastest."""

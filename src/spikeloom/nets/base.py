@@ -25,6 +25,7 @@ from spikeloom.core.nodes import (
     SumPool2d,
     node_out_shape,
 )
+from spikeloom.core.ranges import check_range
 from spikeloom.errors import NetworkError
 
 
@@ -54,8 +55,8 @@ class NetOptions:
     def __post_init__(self) -> None:
         if self.neuron not in ("if", "lif", "relu"):
             raise NetworkError(f"unknown neuron '{self.neuron}', expected if, lif or relu")
-        if not self.width > 0:
-            raise NetworkError(f"width must be positive, got {self.width}")
+        positive = {"width": self.width, "v_threshold": self.v_threshold, "dt_s": self.dt_s}
+        check_range(NetworkError, "positive and finite", **positive)
 
     def widened(self, channels: int) -> int:
         """``channels`` times the width factor."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from rich.text import Text
 
 from spikeloom.core.report import Report
 from spikeloom.files.atomic import replacing
+from spikeloom.report.terminal import labels
 from spikeloom.units import format_si, from_si
 
 
@@ -21,6 +22,7 @@ class Compared:
     """A design or a baseline in a table.
 
     hidden_rate: spikes per hidden neuron and step, None where no spike is known. choices: what was chosen, by name.
+    plain: the same machine at the mapping of its own fields, as `spikeloom eval` prices it, where the mapping was searched.
     """
 
     label: str
@@ -28,6 +30,12 @@ class Compared:
     hidden_rate: float | None
     report: Report
     choices: Mapping[str, Any] = field(default_factory=dict)
+    plain: Report | None = None
+
+    @property
+    def pricing(self) -> tuple[Any, Any]:
+        """Table and clock: what two bills must share before one is divided by the other."""
+        return self.report.arch.get("table"), self.report.arch.get("clock_mhz")
 
 
 @dataclass(frozen=True)
@@ -41,32 +49,41 @@ class Point:
 
 
 def front_table(front: Sequence[Compared], baselines: Sequence[Compared]) -> Table:
-    """One row per design, then the baselines; a column per baseline with the factor by which its EDP is higher."""
+    """One row per design, then the baselines; a column per baseline with the factor by which its EDP is higher.
+
+    The factor is against the baseline at the table and clock of the design; a dash where it stands at no such.
+    """
     caption = "rate: spikes per hidden neuron and step"
     if baselines:
-        windows = [text for row in baselines if (text := _window(row))]
+        windows = dict.fromkeys(text for row in baselines if (text := _window(row)))
         caption += "; last columns: EDP of a baseline over the design's"
         caption += f"\nbest window: {', '.join(windows)}" if windows else ""
     table = Table(title="Front, per inference", caption=caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("design", overflow="fold", min_width=min(10, max(len(row.label) for row in [*front, *baselines])))
     for heading in ("right", "rate", "latency", "energy", "EDP", "mm2"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for baseline in baselines:
-        table.add_column(Text(baseline.label), justify="right", overflow="fold")
+    columns = dict.fromkeys(baseline.label for baseline in baselines)
+    for label in columns:
+        table.add_column(Text(label), justify="right", overflow="fold")
+    against = {(other.label, other.pricing): other.report.edp_js for other in baselines}
     for row in front:
-        factors = (_factor(other.report.edp_js, row.report.edp_js) for other in baselines)
-        table.add_row(*_cells(row), *factors)
+        edps = (against.get((label, row.pricing)) for label in columns)
+        table.add_row(
+            *_cells(row, row.label), *("-" if edp is None else _factor(edp, row.report.edp_js) for edp in edps)
+        )
     if baselines:
         table.add_section()
-    for row in baselines:
-        table.add_row(*_cells(row), *("" for _ in baselines))
+        for name, row in zip(
+            labels([replace(row.report, label=row.label) for row in baselines]), baselines, strict=True
+        ):
+            table.add_row(*_cells(row, name), *("" for _ in columns))
     return table
 
 
-def _cells(row: Compared) -> tuple[Text | str, ...]:
+def _cells(row: Compared, name: str) -> tuple[Text | str, ...]:
     report, area = row.report, row.report.area_m2
     return (
-        Text(row.label),
+        Text(name),
         "-" if row.accuracy is None else f"{100 * row.accuracy:.1f} %",
         "-" if row.hidden_rate is None else f"{row.hidden_rate:.3f}",
         format_si(report.latency_per_inference_s, "s"),
@@ -101,8 +118,16 @@ def choice_lines(front: Sequence[Compared]) -> list[str]:
     lines = [f"all: {_listed(common)}"] if common else []
     for row in front:
         own = {name: value for name, value in row.choices.items() if name not in common}
-        lines.append(f"{row.label}: {_listed(own)}")
+        lines.append(f"{row.label}: {_listed(own)}{_unsearched(row)}")
     return lines
+
+
+def _unsearched(row: Compared) -> str:
+    """``; at the mapping of its fields 15.2 pJs (1.39x)``"""
+    if row.plain is None:
+        return ""
+    factor = _factor(row.plain.edp_js, row.report.edp_js)
+    return f"; at the mapping of its fields {format_si(row.plain.edp_js, 'Js')} ({factor})"
 
 
 def _listed(choices: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -102,3 +102,17 @@ def _change(before: float, after: float) -> str:
     if before == after:
         return ""
     return f"{100 * (after / before - 1):+.1f} %" if before else "new"
+
+
+#: Model -> (verb that looks for a better mapping than that of a machine's fields, the fields that a found one stands in).
+_SEARCHED = {"spikex": ("search", ("window", "dispatch", "order", "merge")), "loihi": ("map", ("placement",))}
+
+
+def mapping_note(report: Report) -> tuple[str, ...]:
+    """That the mapping is the one of the machine's fields, where a verb would look for a better one and none was found yet."""
+    verb, keys = _SEARCHED.get(report.model, ("", ()))
+    found = report.arch.get("placement") or any(isinstance(report.arch.get(key), Mapping) for key in keys)
+    if not verb or found:
+        return ()
+    what = "cores and places" if verb == "map" else f"{', '.join(keys[:-1])} and {keys[-1]} of each layer"
+    return (f"mapped as the machine's fields say; `{verb}` looks for the best {what}",)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from spikeloom.core.network import Network
+from spikeloom.core.ranges import check_range
 from spikeloom.core.signals import received_signals
 from spikeloom.errors import NetworkError, NetworkFileError
 from spikeloom.files.checkpoint import read_checkpoint, write_checkpoint
@@ -82,20 +83,13 @@ class TrainConfig:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("num_steps", "epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise NetworkError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.threads is not None and self.threads < 1:
-            raise NetworkError(f"threads must be at least 1, got {self.threads}")
-        if not 0 < self.learning_rate < math.inf:
-            raise NetworkError(f"learning_rate must be positive and finite, got {self.learning_rate}")
-        if self.seed < 0:
-            raise NetworkError(f"seed must be at least 0, got {self.seed}")
-        if self.initial_rate is not None and not 0 < self.initial_rate < 1:
-            raise NetworkError(f"initial_rate must be between 0 and 1, got {self.initial_rate}")
-        for name in ("warmup", "label_smoothing"):
-            if not 0 <= getattr(self, name) < 1:
-                raise NetworkError(f"{name} must be in 0..1 (1 excluded), got {getattr(self, name)}")
+        least_one = {key: getattr(self, key) for key in ("num_steps", "epochs", "batch_size", "threads")}
+        positive = {key: getattr(self, key) for key in ("learning_rate", "sharpness", "max_grad_norm")}
+        check_range(NetworkError, "at least 1", **least_one)
+        check_range(NetworkError, "positive and finite", **positive)
+        check_range(NetworkError, "at least 0", seed=self.seed, weight_decay=self.weight_decay)
+        check_range(NetworkError, "between 0 and 1", initial_rate=self.initial_rate)
+        check_range(NetworkError, "in 0..1 (1 excluded)", warmup=self.warmup, label_smoothing=self.label_smoothing)
 
 
 @dataclass(frozen=True)

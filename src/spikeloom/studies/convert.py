@@ -15,6 +15,7 @@ import numpy as np
 
 from spikeloom.core.figures import LayerError, Point
 from spikeloom.core.network import Network
+from spikeloom.core.ranges import check_range
 from spikeloom.data import Recordings, Samples
 from spikeloom.errors import ConfigError, FileError
 from spikeloom.evaluate import evaluate as evaluate_machine
@@ -169,6 +170,7 @@ def run_conversion(
     effort = effort or ("none" if experiment.encoding == "events" or conversion.bias == "start" else "bias")
     if max_loss is not None and not max_loss >= 0:
         raise ConfigError(f"--max-loss: got {max_loss}, expected 0 or more percentage points")
+    check_range(ConfigError, "positive and finite", learning_rate=learning_rate, exit_margin=exit_margin)
     if machine is not None:
         load_machine(machine)  # a misspelt one is found before the work
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spikeloom.codesign.inner import priced_as
 from spikeloom.codesign.mapping import best_global_window, best_mapping, time_batched
 from spikeloom.codesign.storage import locked
 from spikeloom.core.arch import AbstractArch
@@ -266,12 +267,13 @@ def _baselines(start: Network, experiment: Experiment, sweep: Sweep, fit: Sample
     training = recorded(start, experiment, fit, options.samples)
     workload = recorded(start, experiment, shown)
     accuracy = _accuracy(start, experiment, shown)
-    rows = []
+    rows, machine = [], time_batched(load_machine(options.machine)[1])
     for spec in sweep.baselines:
-        arch = best_global_window(training, time_batched(load_machine(spec)[1]), options.windows).arch
+        baseline = priced_as(load_machine(spec)[1], machine)
+        arch = best_global_window(training, baseline, options.windows).arch
         label = f"{spec} L={arch.window}"
         rows.append(Row(label, "baseline", 0.0, accuracy, evaluate(workload, arch, label=label), hidden_rate(workload)))
-    arch = best_mapping(training, time_batched(load_machine(options.machine)[1]), options.choices).arch
+    arch = best_mapping(training, machine, options.choices).arch
     label = f"{options.machine} mapped"
     rows.append(Row(label, "mapping", 0.0, accuracy, evaluate(workload, arch, label=label), hidden_rate(workload)))
     return tuple(rows)

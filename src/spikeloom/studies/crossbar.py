@@ -14,6 +14,7 @@ import torch
 from spikeloom.core.figures import CrossbarRow, Spread
 from spikeloom.core.network import Network
 from spikeloom.core.nodes import Synapse
+from spikeloom.core.ranges import check_range
 from spikeloom.data import Samples
 from spikeloom.errors import ConfigError
 from spikeloom.files.schema import dataclass_from, read_toml
@@ -70,6 +71,9 @@ class Study:
     learning_rate: float | None = None
     tuning_samples: int | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_range(ConfigError, "positive and finite", learning_rate=self.learning_rate)
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,7 +23,7 @@ from spikeloom.files.network import write_network
 from spikeloom.files.nir import write_nir
 from spikeloom.files.results import write_reports
 from spikeloom.files.store import read_trace, write_trace
-from spikeloom.studies.search import network_of
+from spikeloom.studies.search import compared, network_of
 from spikeloom.studies.search_file import Plan
 
 #: Time step that a NIR file states for a network without one, which cannot do without.
@@ -46,6 +46,9 @@ def export_design(plan: Plan, trial: Trial, folder: Path) -> Path:
     target = folder / "designs" / trial.id
     make_folder(target)
     told: dict[str, Any] = {"id": trial.id, "accuracy": trial.accuracy, "params": dict(trial.config["params"])}
+    if (plain := compared(plan, trial, "").plain) is not None:
+        energy, latency = plain.energy_per_inference_j, plain.latency_per_inference_s
+        told["plain"] = {"energy_j": energy, "latency_s": latency, "edp_js": plain.edp_js}
     spikes = target / "trace.npz"
     if isinstance(plan.objective, TraceObjective):
         source = plan.objective.trace

@@ -18,6 +18,7 @@ import numpy as np
 from spikeloom.core.figures import Figures
 from spikeloom.core.network import Network
 from spikeloom.core.nodes import Synapse
+from spikeloom.core.ranges import check_range
 from spikeloom.errors import ConfigError, NetworkError, NetworkFileError
 from spikeloom.files.atomic import check_target, make_folder
 from spikeloom.files.network import read_network, write_network
@@ -248,6 +249,7 @@ def prune_network(
     from spikeloom.snn.execute import Execution
 
     check_target(out)
+    check_range(ConfigError, "positive and finite", learning_rate=learning_rate)
     parent, folder = fold(network), out.with_name(out.name + ".stages")
     if plan.epochs and experiment is None:
         raise ConfigError("fine-tuning needs the data the network was trained on; name an experiment with --experiment")

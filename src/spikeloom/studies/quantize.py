@@ -13,6 +13,7 @@ import numpy as np
 
 from spikeloom.core.figures import Figures
 from spikeloom.core.network import Network
+from spikeloom.core.ranges import check_range
 from spikeloom.data import Samples
 from spikeloom.errors import ConfigError
 from spikeloom.files.atomic import check_target, make_folder
@@ -43,6 +44,7 @@ class FineTuning:
     def __post_init__(self) -> None:
         if self.epochs < 1:
             raise ConfigError(f"fine-tuning takes at least 1 epoch, got {self.epochs}")
+        check_range(ConfigError, "positive and finite", learning_rate=self.learning_rate)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from spikeloom.codesign.space import Choice, Params, Value
+from spikeloom.core.ranges import check_range
 from spikeloom.data import DATASETS
 from spikeloom.errors import ConfigError, SearchError, SpikeloomError
 from spikeloom.files.schema import dataclass_from, nearest
@@ -51,6 +52,7 @@ class PruningStage:
     learning_rate: float | None = None
 
     def __post_init__(self) -> None:
+        check_range(ConfigError, "positive and finite", learning_rate=self.learning_rate)
         self.plan()
 
     def plan(self) -> Pruning:
@@ -81,8 +83,8 @@ class QuantizingStage:
     learning_rate: float | None = None
 
     def __post_init__(self) -> None:
-        if self.epochs < 0:
-            raise ConfigError(f"epochs: got {self.epochs}, expected 0 or more")
+        check_range(ConfigError, "positive and finite", learning_rate=self.learning_rate)
+        check_range(ConfigError, "at least 0", epochs=self.epochs)
         if self.bits == "float" and self.layers:
             raise ConfigError(
                 "bits = 'float' leaves all weights as they are; give 2..8 or 'ternary', or no single layers"

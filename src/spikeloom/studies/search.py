@@ -2,35 +2,66 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from spikeloom.codesign.inner import machine_of, priced_as
 from spikeloom.codesign.mapping import best_global_window
-from spikeloom.codesign.metrics import METRICS
-from spikeloom.codesign.search import Progress, SearchResult, search
+from spikeloom.codesign.metrics import BILLED, METRICS, shortfall
+from spikeloom.codesign.search import Progress, SearchResult, SearchSettings, search
 from spikeloom.codesign.trace_search import TraceObjective, loaded
 from spikeloom.core.arch import AbstractArch
 from spikeloom.core.network import Network
 from spikeloom.core.report import Report, Trial
 from spikeloom.core.workload import Workload
-from spikeloom.errors import MappingError, SearchError
+from spikeloom.errors import CostError, MappingError, SearchError
 from spikeloom.evaluate import evaluate
 from spikeloom.files.network import read_network
 from spikeloom.lower import lower
 from spikeloom.report.front import Compared, Point, write_front_figure
+from spikeloom.report.terminal import caveats
 from spikeloom.studies.search_file import Plan
 
 
 @dataclass(frozen=True)
 class Searched:
-    """What a search found. front: in the order of the result's; baselines: on the spikes they are compared on."""
+    """What a search found.
+
+    front: in the order of the result's. baselines: on the spikes they are compared on, at every table and clock of the front.
+    """
 
     result: SearchResult
     front: tuple[Compared, ...]
     baselines: tuple[Compared, ...]
+
+    def notes(self) -> list[tuple[str, tuple[str, ...]]]:
+        """(design or baseline, what its bill warns of and what stands between it and the others), as of any comparison."""
+        rows = [(f"design {row.label}", row.report) for row in self.front]
+        rows += [(row.label, row.report) for row in self.baselines]
+        bills = [replace(report, workload_id="") for _, report in rows]  # joint searches run a network each
+        said = list(caveats(bills, [name for name, _ in rows])) if rows else []
+        if len({tuple(row.report.arch.get(field) for field in BILLED) for row in self.front}) > 1:
+            said.append(
+                "designs whose bills do not hold the same are not held against each other: each kind has its own front"
+            )
+        if any(row.plain for row in self.front):
+            said.append(
+                "designs are priced at their best mapping; `eval` prices a machine at the mapping of its fields"
+            )
+        return [(name, (*said, *report.warnings)) for name, report in rows]
+
+    def shortfall(self, settings: SearchSettings) -> str:
+        """Why there is no front: which limit no design keeps, and how near the nearest came."""
+        found = self.result.outcomes
+        fitting = [one.trial for one in found if one.state == "infeasible" and one.trial is not None]
+        if fitting:
+            return shortfall(fitting, settings.constraints)
+        reasons = [one.reason for one in found if one.reason]
+        return f"no design could be priced: {reasons[0] if reasons else 'none fits the machine, or all were pruned'}"
 
 
 def run_search(
@@ -62,19 +93,24 @@ def run_search(
         resume=resume,
         progress=progress,
     )
-    front = tuple(_compared(plan, trial, str(k + 1)) for k, trial in enumerate(result.front))
-    return Searched(result, front, _baselines(plan))
+    front = tuple(compared(plan, trial, str(k + 1)) for k, trial in enumerate(result.front))
+    return Searched(result, front, _baselines(plan, [row.report for row in front]))
 
 
-def _compared(plan: Plan, trial: Trial, label: str) -> Compared:
+def compared(plan: Plan, trial: Trial, label: str) -> Compared:
+    """A design as a row of a table."""
     assert trial.report is not None
-    params = trial.config["params"]
+    params, objective = trial.config["params"], plan.objective
     if isinstance(plan.objective, TraceObjective):
         workload, _ = loaded(plan.objective.trace)
     else:
         network = network_of(plan, trial)
         workload = lower(network, plan.objective.tried(network, params)[1])
-    return Compared(label, trial.accuracy, hidden_rate(workload), trial.report, params)
+    plain = None
+    if objective.inner.left(params, objective.family) is not None:
+        with contextlib.suppress(MappingError):  # of its fields, which the search replaced
+            plain = evaluate(workload, objective.family.at(params), threads=objective.threads)
+    return Compared(label, trial.accuracy, hidden_rate(workload), trial.report, params, plain)
 
 
 def network_of(plan: Plan, trial: Trial) -> Network:
@@ -86,7 +122,7 @@ def network_of(plan: Plan, trial: Trial) -> Network:
     return read_network(path) if path.exists() else plan.objective.network(trial.config["params"])
 
 
-def _baselines(plan: Plan) -> tuple[Compared, ...]:
+def _baselines(plan: Plan, front: Sequence[Report]) -> tuple[Compared, ...]:
     if not plan.baselines:
         return ()
     if isinstance(plan.objective, TraceObjective):
@@ -97,16 +133,24 @@ def _baselines(plan: Plan) -> tuple[Compared, ...]:
         found, trace = plain.tried(network, {})
         workload, accuracy = lower(network, trace), found
     rate = hidden_rate(workload)
-    return tuple(
-        Compared(label, accuracy, rate, _at_best_window(workload, arch, plan.windows)) for label, arch in plan.baselines
-    )
+    designs = [machine_of(report) for report in front] or [plan.objective.family.base]
+    rows = [
+        Compared(label, accuracy, rate, _at_best_window(workload, arch, design, plan.windows))
+        for label, arch in plan.baselines
+        for design in {(design.table, design.clock): design for design in designs}.values()
+    ]
+    return tuple({(row.label, row.pricing): row for row in rows}.values())
 
 
-def _at_best_window(workload: Workload, arch: AbstractArch, windows: Sequence[int]) -> Report:
-    """On the machine as it is, its window excepted; a machine without windows as it is altogether."""
+def _at_best_window(workload: Workload, arch: AbstractArch, design: AbstractArch, windows: Sequence[int]) -> Report:
+    """On the machine as it is, at the table and clock of a design if it can have them and at its best window if it has any."""
     try:
-        return best_global_window(workload, arch, windows).report
-    except MappingError:
+        priced = priced_as(arch, design)
+        try:
+            return best_global_window(workload, priced, windows).report
+        except MappingError:
+            return evaluate(workload, priced)
+    except CostError:  # the table does not know its parts
         return evaluate(workload, arch)
 
 

@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spikeloom.codesign.inner import LISTS, InnerSearch, area_of
+from spikeloom.codesign.inner import LISTS, InnerSearch, area_of, priced_as
 from spikeloom.codesign.machines import PREFIX, Family
 from spikeloom.codesign.mapping import MappingChoices
 from spikeloom.codesign.metrics import METRICS, Constraint
@@ -17,9 +17,10 @@ from spikeloom.codesign.search import SearchSettings
 from spikeloom.codesign.space import Choice, Space
 from spikeloom.codesign.trace_search import TraceObjective, layers_of, loaded
 from spikeloom.core.arch import AbstractArch
-from spikeloom.errors import ConfigError, SearchError, SpikeloomError
+from spikeloom.errors import ConfigError, CostError, SearchError, SpikeloomError
 from spikeloom.evaluate import load_machine
 from spikeloom.files.schema import dataclass_from, nearest, read_toml
+from spikeloom.hw.spikex import SpikexArch
 from spikeloom.units import SUFFIXES, to_si
 
 if TYPE_CHECKING:
@@ -164,8 +165,9 @@ def plan_search(
         raise ConfigError(f"{where}: held_out: got {file.held_out}, expected a fraction between 0 and 1")
     if file.recorded < 1:
         raise ConfigError(f"{where}: recorded: got {file.recorded}, expected at least 1 sample")
-    settings = _settings(file, where)
     family = Family(load_machine(file.machine)[1])
+    settings = _settings(file, family.base, where)
+    _refuse_idle(file, family, where)
     inner = _inner(file, settings, family, where)
     if file.trace is not None:
         objective: TraceObjective | TrainObjective = _on_trace(file, family, inner, folder, threads, where)
@@ -188,7 +190,9 @@ def describe_search(file: SearchFile, name: str) -> str:
         SpikeloomError: as `plan_search`.
     """
     if file.trace is None and file.experiment is None and file.network is None:
-        settings, family = _settings(file, name), Family(load_machine(file.machine)[1])
+        family = Family(load_machine(file.machine)[1])
+        _refuse_idle(file, family, name)
+        settings = _settings(file, family.base, name)
         space = read_space(file.space, family, name)
         for choice in space.choices:
             if choice.name.count(".") == 1:  # layers are not known yet
@@ -204,9 +208,14 @@ def describe_search(file: SearchFile, name: str) -> str:
 def _on_trace(
     file: SearchFile, family: Family, inner: InnerSearch, folder: Path, threads: int | None, where: str
 ) -> TraceObjective:
-    for key in ("experiment", "network", "cotrain", "prune", "quantize"):
-        if getattr(file, key) is not None:
+    plain = SearchFile(search={}, space={})
+    for key in ("experiment", "network", "cotrain", "prune", "quantize", "train", "held_out", "recorded"):
+        if getattr(file, key) != getattr(plain, key):
             raise ConfigError(f"{where}: trace and {key}: the spikes of a trace are fixed; leave one of the two out")
+    if "pruner" in file.search:
+        raise ConfigError(
+            f"{where}: search.pruner: has no effect on a trace, for which nothing is trained; leave it out"
+        )
     assert file.trace is not None
     trace = Path(file.trace).resolve()
     return TraceObjective(trace, layers_of(loaded(trace)[0], family), inner, threads, folder.resolve() / "schedules")
@@ -256,15 +265,27 @@ def _recipe(file: SearchFile, where: str) -> Recipe:
     )
 
 
-def _settings(file: SearchFile, where: str) -> SearchSettings:
+def _refuse_idle(file: SearchFile, family: Family, where: str) -> None:
+    """Refuse keys that do nothing beside the others that are there, as the command line refuses such options."""
+    searched = isinstance(family.base, SpikexArch) and file.mapping.get("search", True)
+    unpruned = [key for key in file.search if key.startswith("prune_") and "pruner" not in file.search]
+    idle = {f"search.{key}": "a pruner" for key in unpruned}
+    idle |= {f"mapping.{key}": "a search of mappings" for key in file.mapping if key != "search" and not searched}
+    if file.baselines.windows != Baselines().windows and not file.baselines.machines:
+        idle["baselines.windows"] = "machines"
+    for key, what in idle.items():
+        raise ConfigError(f"{where}: {key}: has no effect without {what}; leave it out")
+
+
+def _settings(file: SearchFile, base: AbstractArch, where: str) -> SearchSettings:
     if "constraints" in file.search:
         raise ConfigError(f"{where}: search.constraints: stand in a table of their own, [constraints]")
-    bounds = tuple(_constraint(key, bound, where) for key, bound in file.constraints.items())
+    bounds = tuple(_constraint(key, bound, base, where) for key, bound in file.constraints.items())
     return replace(dataclass_from(SearchSettings, file.search, f"{where}: search"), constraints=bounds)
 
 
-def _constraint(key: str, bound: Any, where: str) -> Constraint:
-    """``area_mm2 = { at_most = 0.7 }``; a word in the place of an area names the machine that has it."""
+def _constraint(key: str, bound: Any, base: AbstractArch, where: str) -> Constraint:
+    """``area_mm2 = { at_most = 0.7 }``; a word in the place of an area names the machine that has it, at the table of ``base``."""
     metric = next((name for name in METRICS if key == name or key.startswith(name + "_")), None)
     if metric is None:
         raise ConfigError(
@@ -273,7 +294,7 @@ def _constraint(key: str, bound: Any, where: str) -> Constraint:
         )
     suffix = key.removeprefix(metric).lstrip("_")
     unit = METRICS[metric].unit
-    fitting = [word for word, (_, si) in SUFFIXES.items() if si == unit]
+    fitting = [*(word for word, (_, si) in SUFFIXES.items() if si == unit), *([unit.lower()] if unit else [])]
     if suffix and suffix not in fitting:
         raise ConfigError(
             f"{where}: constraints.{key}: got the unit '{suffix}', expected {' or '.join(fitting) or 'none'} for {metric}"
@@ -285,23 +306,28 @@ def _constraint(key: str, bound: Any, where: str) -> Constraint:
     named = any(isinstance(value, str) for value in bound.values())
     if fitting and not suffix and not named:
         raise ConfigError(f"{where}: constraints.{key}: lacks its unit; name it {metric}_{' or _'.join(fitting)}")
-    sides = {side: _bound(metric, suffix, value, f"{where}: constraints.{key}.{side}") for side, value in bound.items()}
+    sides = {
+        side: _bound(metric, suffix, value, base, f"{where}: constraints.{key}.{side}") for side, value in bound.items()
+    }
     try:
         return Constraint(metric, **sides)
     except SearchError as error:
         raise ConfigError(f"{where}: constraints.{key}: {error}") from None
 
 
-def _bound(metric: str, suffix: str, value: Any, where: str) -> float:
+def _bound(metric: str, suffix: str, value: Any, base: AbstractArch, where: str) -> float:
     if isinstance(value, str) and metric == "area":
-        return _area_of(load_machine(value)[1], where)
+        return _area_of(load_machine(value)[1], base, where)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigError(f"{where}: got {value!r}, expected a number{' or a machine' if metric == 'area' else ''}")
-    return to_si(float(value), suffix) if suffix else float(value)
+    return to_si(float(value), suffix) if suffix in SUFFIXES else float(value)
 
 
-def _area_of(arch: AbstractArch, where: str) -> float:
-    area = area_of(arch)
+def _area_of(arch: AbstractArch, base: AbstractArch, where: str) -> float:
+    try:
+        area = area_of(priced_as(arch, base))
+    except CostError:  # the table of the one does not know the parts of the other
+        area = area_of(arch)
     if area is None:
         raise ConfigError(f"{where}: {arch.model} has no area in the table {arch.table}; give a number")
     return area

@@ -8,7 +8,6 @@ Neuroscience 2017): ``W <- W * threshold_before / threshold``, ``b <- b / thresh
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
@@ -17,6 +16,7 @@ import numpy as np
 
 from spikeloom.core.network import Network
 from spikeloom.core.nodes import IF, Flatten, Input, Linear, Node, Synapse
+from spikeloom.core.ranges import PERCENTILE, check_range
 from spikeloom.errors import NetworkError
 from spikeloom.snn.execute import Execution, Source
 from spikeloom.transform.prepare import PASSING, MaxPool, activations, feeding, prepare
@@ -66,13 +66,10 @@ class Conversion:
         for key, known in choices.items():
             if getattr(self, key) not in known:
                 raise NetworkError(f"{key} must be one of {', '.join(known)}, got '{getattr(self, key)}'")
-        for key in ("num_steps", "max_level", "ann_frames"):
-            if getattr(self, key) < 1:
-                raise NetworkError(f"{key} must be at least 1, got {getattr(self, key)}")
-        if not 0 < self.percentile <= 100:
-            raise NetworkError(f"percentile must be above 0 and at most 100, got {self.percentile}")
-        if not 0 < self.threshold_to_input < math.inf:
-            raise NetworkError(f"threshold_to_input must be positive and finite, got {self.threshold_to_input}")
+        least_one = {key: getattr(self, key) for key in ("num_steps", "max_level", "ann_frames")}
+        check_range(NetworkError, "at least 1", **least_one)
+        check_range(NetworkError, PERCENTILE, percentile=self.percentile)
+        check_range(NetworkError, "positive and finite", threshold_to_input=self.threshold_to_input)
         if not 0 <= self.v_init < 1:
             raise NetworkError(f"v_init must be from 0 up to 1 (excluded), got {self.v_init}")
 

@@ -15,6 +15,7 @@ import torch
 
 from spikeloom.core.network import Network
 from spikeloom.core.nodes import ClippedReLU, shown
+from spikeloom.core.ranges import PERCENTILE, check_range
 from spikeloom.errors import NetworkError
 from spikeloom.snn.build import SpikingModule, Watch, input_frames
 from spikeloom.snn.encode import Encoded
@@ -103,6 +104,7 @@ def choose(
     Raises:
         NetworkError: an activation that is silent on all samples.
     """
+    check_range(NetworkError, PERCENTILE, percentile=percentile)
     found = {}
     for name, at in values.items():
         rows = at.drawn if by_channel else at.drawn.reshape(1, -1)
