@@ -82,6 +82,7 @@ UNREAD: dict[str, dict[str, str]] = {
     "Layer.has_bias": {"systolic": "biases are not moved (a reading of its card)"},
     "Layer.branches": {
         "edge": "counts layer by layer, found by `joins`",
+        "loihi": "branches and owner are one group, found by `joins`",
         "sata-training": "keeps what the tool prints, with a note",
     },
     "Layer.dilation": {"edge": "counts outputs"},
