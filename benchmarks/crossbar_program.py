@@ -21,7 +21,6 @@ from spikeloom.nets import create
 from spikeloom.snn.build import synapse_shape
 from spikeloom.transform.crossbar import Crossbars, crossbar, number_of_crossbars
 
-
 ROUNDS = 3
 
 
