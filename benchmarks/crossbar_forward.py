@@ -5,12 +5,14 @@
 Every layer of VGG-9 at 32x32 on crossbars of 64 rows, spikes at a tenth of the inputs or levels 1..3 at all of them, 4-bit weights as
 three magnitude slices, read either as
 the signed difference of a pair (one conversion per bit slice) or each sign by its own converter (two). Times are process CPU
-time, least of repeats, all in this process with the same threads; ratios are per bit slice, to torch's conv2d or linear of the layer (the
+time, least of repeats, all in this process with the same threads; the table is made three times, and what is shown are medians, with the least
+and the most for the whole network. Ratios are per bit slice, to torch's conv2d or linear of the layer (the
 faster of its two memory layouts). The plain version does the same with tensor operations; its results are compared.
 """
 
 from __future__ import annotations
 
+import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -22,6 +24,7 @@ from torch.nn import functional
 from spikeloom.transform.adc import Adc, adc_conv2d, laid_out
 
 ROWS = 64
+ROUNDS = 3
 SLICES = (1.0, 2.0, 4.0)
 #: name, samples, C, size, K, kernel: samples fill about as much work in every layer.
 LAYERS = (
@@ -104,19 +107,26 @@ def main() -> None:
             f"{torch.get_num_threads()} thread(s), {inputs}; CPU time per bit slice over that of the dense float32 layer"
         )
         print(f"{'layer':6} {'dense ms':>9} {'pair':>6} {'signs apart':>12} {'plain, pair':>12}")
-        totals = [0.0] * 4
+        rounds: dict[str, list[tuple[float, ...]]] = {}
         with torch.no_grad():
-            for name, *layer in LAYERS:
-                times = ratios(dense_inputs, *layer)
-                # the work of one sample: totals are those of one image and step
-                totals = [total + seconds / layer[0] for total, seconds in zip(totals, times, strict=True)]
-                show(name, times)
-        show("all", totals)
+            for _ in range(ROUNDS):
+                whole = [0.0] * 4
+                for name, *layer in LAYERS:
+                    # the work of one sample: totals are those of one image and step
+                    times = ratios(dense_inputs, *layer)
+                    whole = [total + seconds / layer[0] for total, seconds in zip(whole, times, strict=True)]
+                    rounds.setdefault(name, []).append(shares(times))
+                rounds.setdefault("all", []).append(shares(whole))
+        for name, found in rounds.items():
+            dense, *each = (statistics.median(column) for column in zip(*found, strict=True))
+            print(f"{name:6} {1e3 * dense:9.3f} {each[0]:6.2f} {each[1]:12.2f} {each[2]:12.2f}")
+        spread = (f"{min(column):.2f} to {max(column):.2f}" for column in list(zip(*rounds["all"], strict=True))[1:])
+        print(f"all, least to most: {', '.join(spread)}")
 
 
-def show(name: str, times: tuple[float, ...] | list[float]) -> None:
-    pair, apart, tensors = (seconds / len(SLICES) / times[0] for seconds in times[1:])
-    print(f"{name:6} {1e3 * times[0]:9.3f} {pair:6.2f} {apart:12.2f} {tensors:12.2f}")
+def shares(times: tuple[float, ...] | list[float]) -> tuple[float, ...]:
+    """Seconds of the dense layer, and what the others take for a bit slice in parts of that."""
+    return times[0], *(seconds / len(SLICES) / times[0] for seconds in times[1:])
 
 
 if __name__ == "__main__":

@@ -3,11 +3,13 @@
     python -m benchmarks.crossbar_program [SIZE]
 
 Random 4-bit weights, all nine layers at 32x32, cells that leak and vary, wires of 5 ohm: from levels to effective weights, by
-``spikeloom.transform.crossbar``, with one set of crossbars (negative weights stored with an offset) and with two (pairs).
+``spikeloom.transform.crossbar``, with one set of crossbars (negative weights stored with an offset) and with two (pairs). Median of
+three rounds, with the least and the most.
 """
 
 from __future__ import annotations
 
+import statistics
 import sys
 import time
 from dataclasses import replace
@@ -18,6 +20,8 @@ from spikeloom.core.nodes import Node, Synapse
 from spikeloom.nets import create
 from spikeloom.snn.build import synapse_shape
 from spikeloom.transform.crossbar import Crossbars, crossbar, number_of_crossbars
+
+ROUNDS = 3
 
 
 def main(size: int) -> None:
@@ -30,11 +34,19 @@ def main(size: int) -> None:
             nodes[name] = replace(node, weight=rng.integers(-7, 8, synapse_shape(node)).astype(np.float32))
     network = replace(network, nodes=nodes)
     chips = Crossbars(size=size, off_ohm=200_000.0, variation=0.3, row_wire_ohm=5.0, column_wire_ohm=5.0)
-    for one in (replace(chips, pairs="negative"), chips):
-        wall, cpu = time.perf_counter(), time.process_time()
-        crossbar(network, one, rng)
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        print(f"{one.pairs:>12}: {number_of_crossbars(network, one)} crossbars, {wall:.1f} s, {cpu:.1f} s CPU")
+    kinds = (replace(chips, pairs="negative"), chips)
+    took: dict[str, list[tuple[float, float]]] = {one.pairs: [] for one in kinds}
+    for _ in range(ROUNDS):
+        for one in kinds:
+            wall, cpu = time.perf_counter(), time.process_time()
+            crossbar(network, one, rng)
+            took[one.pairs].append((time.perf_counter() - wall, time.process_time() - cpu))
+    for one in kinds:
+        walls, cpus = (
+            f"{statistics.median(each):.1f} s ({min(each):.1f} to {max(each):.1f})"
+            for each in zip(*took[one.pairs], strict=True)
+        )
+        print(f"{one.pairs:>12}: {number_of_crossbars(network, one)} crossbars, {walls} wall, {cpus} CPU")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 Runs the network for 128 steps with `spikeloom.emulate` and counts and prices the four placements on the machine `loihi`, all in one fresh
 process: the first time with nothing compiled, then with the kernels compiled. PYTHON, of an environment with the wheel sanafe 2.2.9,
 runs SANA-FE on the same file, a process for each placement. Wall time, processor time and peak memory of whole processes, imports and
-reading of files included; the least of RUNS.
+reading of files included; the median of RUNS, with the least and the most. Rounds alternate, so that both sides meet the same load.
 
 The network is nets/sanafe_dvs_gesture_32x32_loihi.npz of the data folder (github.com/SLAM-Lab/SANA-FE, GPL-3): a 32x32 input whose
 pixels are biases, convolutions 3x3 of 16 (stride 2), 32, 64 and 11 channels, a dense layer of 11; no padding, IF neurons that fire
@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -153,6 +154,17 @@ def measured(command: list[str], env: dict[str, str]) -> Cost:
     return Cost(wall_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, json.loads(lines[-1]))
 
 
+def spread(values: list[float], digits: int = 2) -> str:
+    """Median, least and most."""
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+def shown(costs: list[Cost]) -> str:
+    """What several runs of the same took."""
+    wall, cpu, peak = zip(*((cost.wall_s, cost.cpu_s, cost.peak_mb) for cost in costs), strict=True)
+    return f"{spread(wall)} s wall, {spread(cpu)} s of processor time, {spread(peak, 0)} MB"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sanafe", metavar="PYTHON", help="the python of an environment with the wheel sanafe 2.2.9")
@@ -166,28 +178,32 @@ def main() -> None:
         raise SystemExit("set SPIKELOOM_DATA to the folder with nets/")
     path = str(Path(os.environ["SPIKELOOM_DATA"]) / FILE)
     one_thread = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+    script = str(Path(__file__).with_name("loihi_dvs_sanafe.py"))
+    ours: list[Cost] = []
+    theirs: dict[Split, list[Cost]] = {split: [] for split in SPLITS if given.sanafe}
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "benchmarks.loihi_dvs", "--child", path]
-        runs = [measured(command, {**one_thread, "NUMBA_CACHE_DIR": folder}) for _ in range(given.runs + 1)]
-    ours = min(runs[1:], key=lambda cost: cost.wall_s)
-    print(f"spikeloom, simulation and four placements, first run (compiles): {runs[0]}")
-    print(f"spikeloom, simulation and four placements: {ours}")
-    print("  of which " + ", ".join(f"{what} {seconds:.2f} s" for what, seconds in ours.said["times"].items()))
-    if not given.sanafe:
+        env = {**one_thread, "NUMBA_CACHE_DIR": folder}
+        print(f"spikeloom, simulation and four placements, first run (compiles): {shown([measured(command, env)])}")
+        for _ in range(given.runs):
+            ours.append(measured(command, env))
+            for split, costs in theirs.items():
+                cores = ",".join(map(str, split.cores))
+                costs.append(measured([given.sanafe, script, path, str(STEPS), cores], one_thread))
+                assert costs[-1].said["packets_sent"] == split.packets
+    print(f"spikeloom, simulation and four placements: {shown(ours)}")
+    parts = {what: [cost.said["times"][what] for cost in ours] for what in ours[0].said["times"]}
+    print("  of which " + ", ".join(f"{what} {statistics.median(each):.2f} s" for what, each in parts.items()))
+    for split, costs in theirs.items():
+        print(f"SANA-FE, cores {','.join(map(str, split.cores))}: {shown(costs)}")
+    if not theirs:
         return
-    script = str(Path(__file__).with_name("loihi_dvs_sanafe.py"))
-    theirs = []
-    for split in SPLITS:
-        cores = ",".join(map(str, split.cores))
-        command = [given.sanafe, script, path, str(STEPS), cores]
-        cost = min((measured(command, one_thread) for _ in range(given.runs)), key=lambda cost: cost.wall_s)
-        theirs.append(cost)
-        assert cost.said["packets_sent"] == split.packets
-        print(f"SANA-FE, cores {cores}: {cost}")
-    wall, cpu = sum(cost.wall_s for cost in theirs), sum(cost.cpu_s for cost in theirs)
+    rounds = list(zip(*theirs.values(), strict=True))
+    wall = [sum(c.wall_s for c in costs) / one.wall_s for costs, one in zip(rounds, ours, strict=True)]
+    cpu = [sum(c.cpu_s for c in costs) / one.cpu_s for costs, one in zip(rounds, ours, strict=True)]
+    peak = [max(c.peak_mb for c in costs) / one.peak_mb for costs, one in zip(rounds, ours, strict=True)]
     print(
-        f"all four: {wall / ours.wall_s:.0f} times less wall time, {cpu / ours.cpu_s:.0f} times less processor time, "
-        f"{max(cost.peak_mb for cost in theirs) / ours.peak_mb:.0f} times less memory"
+        f"all four: {spread(wall, 0)} times the wall time, {spread(cpu, 0)} times the processor time, {spread(peak, 0)} times the memory"
     )
 
 

@@ -1,6 +1,6 @@
 """Speed of counting a VGG-16 on the many-core machine: one thread, CPU time, per image and per synapse event.
 
-    [SPIKELOOM_DATA=...] python -m benchmarks.loihi_vgg16
+    [SPIKELOOM_DATA=...] python -m benchmarks.loihi_vgg16 [--sanafe PYTHON] [--runs 5]
 
 Two networks of VGG-16 size (CIFAR-10, T = 4), on `loihi` with as many chips as they need and limits = "warn" (a 3x3 convolution of 512
 channels has 4,608 sources a neuron and fits no core):
@@ -11,26 +11,35 @@ channels has 4,608 sources a neuron and fits no core):
 
 Counting is `Loihi.count` of spikes that are packed already; what depends on the placement alone (fans and tables) is built once and timed
 apart. The synapse events are checked against the closed form of each layer. Neurons updated: as recorded (drawn at random here), and without a record, found from what arrives. Memory is the peak of NumPy's allocations in a
-first count, the building included. The forward pass is our own of the same size: the float network in torch, and an integer one that `emulate` runs event by event.
+first count, the building included. PYTHON, of an environment with the wheel sanafe 2.2.9, simulates one convolution of that network that fits its memory (64 channels, 12x12
+to 10x10, 3.7 M synapses, 32 steps, a process for each run), and beside each run the same layer is built, emulated and counted here: both sides compute the spikes,
+and energy and events must be equal. The forward pass is our own of the same size: the float network in torch, and an integer one that `emulate` runs event by event.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import statistics
+import subprocess
 import sys
+import tempfile
 import tracemalloc
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.loihi_dvs import placed
 from benchmarks.timing import cpu_seconds, forward_seconds
 from spikeloom.core.network import chain
 from spikeloom.core.nodes import IF, Conv2d, Flatten, Input, Linear, Node, Output, SumPool2d
 from spikeloom.core.trace import Spikes
 from spikeloom.core.workload import Layer, NeuronRule, Workload
 from spikeloom.emulate import emulate
+from spikeloom.evaluate import evaluate
 from spikeloom.hw.base import fold_pools
 from spikeloom.hw.loihi import Loihi
 from spikeloom.hw.loihi_arch import LoihiArch
@@ -43,9 +52,8 @@ CONVOLUTIONS = (
 )  # fmt: skip
 STEPS = 4
 REPEATS = 25
-#: CPU nanoseconds a synapse event of SANA-FE 2.2.9 (`simple` timing, one thread), the least and the most that was measured: 600 x 600
-#: neurons all to all on the machine of docs/benchmarks.md, and the DVS-gesture network on an older one.
-SANAFE_NS = (38.0, 146.0)
+#: The convolution that is run in SANA-FE, too: channels, rows and columns in, steps, share of inputs that fire, cores of input and outputs.
+CHANNELS, SIDE, BLOCK_STEPS, BLOCK_RATE, CORES = 64, 12, 32, 0.14, (16, 8)
 
 
 def _spikes(rng: np.random.Generator, rate: float, shape: tuple[int, ...]) -> Spikes:
@@ -200,8 +208,7 @@ def report(workload: Workload) -> float:
         machine.count(kept, arch, mapping, threads=1)
         times = cpu_seconds(lambda kept=kept: machine.count(kept, arch, mapping, threads=1), REPEATS)  # type: ignore[misc]
         each = 1e9 * statistics.median(times) / events
-        ratios = " to ".join(f"{sanafe / each:,.0f}" for sanafe in SANAFE_NS)
-        print(f"  count an image, {what}: {shown(times)}; {each:.4f} ns an event, SANA-FE's {ratios} times")
+        print(f"  count an image, {what}: {shown(times)}; {each:.4f} ns an event")
         median = median or statistics.median(times)
     built, peak = building(workload)
     print(f"  built once for a placement (fans, tables, limits): {shown(built)}")
@@ -211,7 +218,72 @@ def report(workload: Workload) -> float:
     return median
 
 
+def beside_sanafe(python: str, runs: int) -> None:
+    """One convolution simulated and counted by both, in turns; CPU nanoseconds a synapse event of each part."""
+    rng = np.random.default_rng(0)
+    kernel = rng.integers(-7, 8, (3, 3, CHANNELS, CHANNELS)).astype(np.int16)
+    pixels = (rng.random((1, CHANNELS, SIDE, SIDE)) < BLOCK_RATE).astype(np.int16)
+    thresholds = (0.5, 400.0)
+    ones = np.ones((CHANNELS, 1, 1, 1), np.int16)
+    nodes: dict[str, Node] = {
+        "pixels": Input((CHANNELS, SIDE, SIDE), "analog"), "input": Conv2d(CHANNELS, CHANNELS, (1, 1), groups=CHANNELS, weight=ones),
+        "if0": IF(v_threshold=thresholds[0], strict=True), "conv1": Conv2d(CHANNELS, CHANNELS, (3, 3), weight=kernel.transpose(3, 2, 0, 1)),
+        "if1": IF(v_threshold=thresholds[1], strict=True), "output": Output((CHANNELS, SIDE - 2, SIDE - 2)),
+    }  # fmt: skip
+    network, machine, arch = chain("block", nodes), Loihi(), LoihiArch(limits="warn")
+    ours: dict[str, list[float]] = {"build": [], "simulate": [], "count": []}
+    theirs: dict[str, list[float]] = {"build": [], "simulate": []}
+    script = str(Path(__file__).with_name("loihi_dvs_sanafe.py"))
+    with tempfile.TemporaryDirectory() as folder:
+        file = f"{folder}/block.npz"
+        arrays = {"thresholds": np.array(thresholds), "inputs": pixels.ravel().astype(float), "conv1": kernel}
+        np.savez(file, in_shape=np.array([CHANNELS, SIDE, SIDE]), strides=np.array([1]), **arrays)
+        for run in range(runs + 1):
+            made: list[Workload] = []
+            simulate = cpu_seconds(
+                partial(lambda to: to.append(lower(network, emulate(network, pixels, BLOCK_STEPS))), made), 1
+            )
+            workload, mapping = made[0], placed(made[0], CORES)
+            fresh = replace(arch, columns=8 + run)  # on another mesh nothing is known yet
+            counting = partial(machine.count, workload, fresh, mapping, threads=1)
+            build, count = cpu_seconds(counting, 1), cpu_seconds(counting, 1)
+            command = [python, script, file, str(BLOCK_STEPS), ",".join(map(str, CORES))]
+            said = subprocess.run(
+                command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, text=True, check=True
+            )
+            peer = json.loads(said.stdout.splitlines()[-1])
+            report = evaluate(workload, arch, mapping=mapping, threads=1)
+            events = sum(
+                n for layer in report.layers for action, n in layer.counts.items() if action.endswith(".event")
+            )
+            if peer["spikes"] != events or abs(peer["energy"]["total"] / report.energy_j - 1) > 1e-9:
+                sys.exit(f"SANA-FE found {peer}, we {events} events and {report.energy_j} J")
+            if run:  # the first compiles
+                for what, seconds in (("build", build[0] - count[0]), ("simulate", simulate[0]), ("count", count[0])):
+                    ours[what].append(seconds)
+                for what, seconds in peer["cpu_s"].items():
+                    theirs[what].append(seconds)
+    print(
+        f"one convolution, {CHANNELS} channels on {SIDE} x {SIDE}, {BLOCK_STEPS} steps, {events:,} synapse events, beside SANA-FE; CPU, {runs} runs:"
+    )
+    for who, times in (("spikeloom", ours), ("SANA-FE", theirs)):
+        print(f"  {who}: " + "; ".join(f"{what} {shown(each)}" for what, each in times.items()))
+    ratios = [a / (b + c) for a, b, c in zip(theirs["simulate"], ours["simulate"], ours["count"], strict=True)]
+    whole = [
+        sum(a) / sum(b)
+        for a, b in zip(zip(*theirs.values(), strict=True), zip(*ours.values(), strict=True), strict=True)
+    ]
+    for what, each in (("simulating and counting", ratios), ("with building", whole)):
+        print(
+            f"  {what}: SANA-FE takes {statistics.median(each):.0f} times as long ({min(each):.0f} to {max(each):.0f})"
+        )
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sanafe", metavar="PYTHON", help="the python of an environment with the wheel sanafe 2.2.9")
+    parser.add_argument("--runs", type=int, default=5)
+    given = parser.parse_args()
     workload = drawn()
     median = report(workload)
     if real := prosperity(os.environ.get("SPIKELOOM_DATA", "")):
@@ -228,6 +300,8 @@ def main() -> None:
         f"forward pass of a VGG-16 of ours (torch, float32, T = {STEPS}, batch of 8): {1e3 * forward:.0f} ms CPU an image"
     )
     print(f"  counting is {100 * median / forward:.1f} % on top")
+    if given.sanafe:
+        beside_sanafe(given.sanafe, given.runs)
 
 
 if __name__ == "__main__":
