@@ -170,9 +170,9 @@ class Network:
             if source not in seen:
                 seen.add(source)
                 waiting.extend(self.layer_inputs(source))
-        return any(node in self._followers(node) for node in self._followers(name))
+        return any(node in self.followers(node) for node in self.followers(name))
 
-    def _followers(self, name: str) -> set[str]:
+    def followers(self, name: str) -> set[str]:
         """Nodes that are no layers and hear ``name`` without a layer between."""
         found: set[str] = set()
         waiting = list(self.outputs_of(name))
