@@ -17,14 +17,12 @@ where they cannot (a step that is shared, too few bits for the biases) the notes
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from spikeloom.core.network import Network
 from spikeloom.core.nodes import (
@@ -35,7 +33,6 @@ from spikeloom.core.nodes import (
     BatchNorm,
     ClippedReLU,
     Firing,
-    Membrane,
     Node,
     Output,
     Overflow,
@@ -48,12 +45,9 @@ from spikeloom.core.nodes import (
     shown,
 )
 from spikeloom.errors import NetworkError
-from spikeloom.snn.build import input_frames
-from spikeloom.snn.execute import Execution, Source, encoded_batches, runnable
 from spikeloom.snn.fake_quant import FakeQuant, Scaling, chosen_step, deepest, grid_levels, is_whole, own_step
-from spikeloom.snn.neurons import Dynamics, Membranes
-from spikeloom.snn.surrogate import SURROGATES
 from spikeloom.transform.flow import edges_without_scales, flows, step_groups
+from spikeloom.transform.overflows import overflows as overflows
 from spikeloom.transform.prune import still_true
 
 #: A threshold that rounding moves by more than this fraction is worth a note.
@@ -160,52 +154,6 @@ def quantize(network: Network, widths: Widths | None = None) -> Network:
     return Network(nodes, edges_without_scales(network), network.name, network.dt_s, metadata)
 
 
-def overflows(network: Network, source: Source, execution: Execution) -> dict[str, float]:
-    """How often, per sample, a membrane or current of each node of an integer network went beyond its word.
-
-    Args:
-        network: integers; of a float network no word is told.
-        source: the samples.
-        execution: T, encoding, seed of random codes.
-    """
-    module = runnable(network)
-    cut: dict[str, float] = {}
-
-    def watch(name: str, arrived: Tensor, sent: Tensor) -> None:
-        node = network.nodes[name]
-        if isinstance(node, Membrane) and node.membrane_bits is not None:
-            membranes = _Counting(arrived[0], _dynamics(name, node))
-            for psum in arrived.unbind(0):
-                membranes.step(psum)
-            cut[name] = cut.get(name, 0) + membranes.cut / len(source)
-
-    with torch.no_grad():
-        for _, encoded in encoded_batches(source, execution, module.input_node):
-            module(input_frames(module, encoded), execution.num_steps, encoded.constant, watch)
-    return cut
-
-
-class _Counting(Membranes):
-    """Membranes that count how many of them did not fit."""
-
-    def __init__(self, like: Tensor, dynamics: Dynamics) -> None:
-        super().__init__(like, dynamics, SURROGATES["atan"])
-        self.cut = 0
-
-    def _bounded(self, v: Tensor) -> Tensor:
-        held = super()._bounded(v)
-        self.cut += int((held != v).sum())
-        return held
-
-
-def _dynamics(name: str, node: Any) -> Dynamics:
-    if not isinstance(node, LI):
-        return Dynamics.of(name, node)
-    return Dynamics(
-        v_threshold=math.inf, reset="none", leak=node.leak, membrane_bits=node.membrane_bits, overflow=node.overflow
-    )
-
-
 def on_grid(network: Network, widths: Widths) -> tuple[Network, FakeQuant]:
     """``network`` in floats with thresholds in whole steps, and the weight rule that keeps its weights on the grid of ``quantize``.
 
@@ -269,7 +217,7 @@ class _Grid:
                 least = np.max([np.abs(bias).max(1) / most for bias in loose] or [least], axis=0)
             rule = self.widths.step_rule
             with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # what comes of it is refused below
-                anchors = (firm + loose, firm, [])
+                anchors: Sequence[Sequence[np.ndarray]] = (firm + loose, firm, [])
                 step = chosen_step(weights, self.widths.largest(*group), rule, anchors, least, self.widths.ternary)
             for name, factor in group.items():
                 found[name] = np.broadcast_to(step * factor, (len(self._synapse(name).weight),))
