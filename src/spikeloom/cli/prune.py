@@ -49,6 +49,9 @@ def prune(
     scope: Annotated[ScopeName, typer.Option(help="compare the weights of all layers, or of each")] = ScopeName.all,
     criterion: Annotated[CriterionName, typer.Option(help="norm that ranks channels")] = CriterionName.l1,
     keep: Annotated[list[str] | None, typer.Option(help="a layer to leave as it is; repeat for more")] = None,
+    allow_empty: Annotated[
+        list[str] | None, typer.Option(help="a layer that may lose every weight; repeat for more")
+    ] = None,
     stages: Annotated[int, typer.Option(min=1, help="prune by and by, in so many stages; with --fine-tune")] = 1,
     fine_tune: Annotated[int, typer.Option(min=0, help="epochs of training after each stage")] = 0,
     learning_rate: Annotated[
@@ -74,7 +77,8 @@ def prune(
         chosen = read_experiment(experiment)
     elif "experiment" in loaded.metadata:
         chosen = experiment_of(loaded, str(network))
-    plan = Pruning(sparsity, channels, scope.value, criterion.value, tuple(keep or ()), stages, fine_tune)
+    kept, empty = tuple(keep or ()), tuple(allow_empty or ())
+    plan = Pruning(sparsity, channels, scope.value, criterion.value, kept, stages, fine_tune, empty)
     with bars() as progress:
         pruned = prune_network(
             loaded,
@@ -93,6 +97,8 @@ def prune(
     for layer, reason in pruned.left_alone.items():
         out.print(f"{layer} keeps its channels: {reason}", markup=False)
     out.print(_storage_table(pruned.stored))
+    left = ", ".join(f"{layer} {now} of {before}" for layer, (now, before) in pruned.left.items())
+    out.print(f"weights left: {left}", markup=False)
     if chosen is None:
         out.print("no accuracy: the network does not say what it was trained on; name it with --experiment")
     out.print(f"wrote {target}", markup=False, soft_wrap=True)

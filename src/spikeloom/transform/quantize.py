@@ -16,7 +16,6 @@ where they cannot (a step that is shared, too few bits for the biases) the notes
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -150,7 +149,9 @@ def quantize(network: Network, widths: Widths | None = None) -> Network:
             nodes[name] = SumPool2d(node.kernel, node.stride, node.padding)
         elif not isinstance(node, Scale):
             nodes[name] = node
-    metadata = {**still_true(network), "quantized": {"widths": asdict(widths), "parent": network.id, "notes": notes}}
+    steps = {name: float(grid.steps[name][0]) for name in sorted(grid.read_out)}
+    made = {"widths": asdict(widths), "parent": network.id, "notes": notes, "readout_steps": steps}
+    metadata = {**still_true(network), "quantized": made}
     return Network(nodes, edges_without_scales(network), network.name, network.dt_s, metadata)
 
 
