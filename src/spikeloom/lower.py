@@ -69,7 +69,7 @@ def lower(network: Network, trace: SpikeTrace) -> Workload:
             if name in records:
                 _check_record(name, what, records[name], arrival, shapes[name])
         layers.append(_layer(network, trace, name, arrival, sources[0], shapes[name]))
-    return Workload(tuple(layers), trace.num_steps, trace.num_samples, trace.source, delay=trace.delay)
+    return Workload(tuple(layers), trace.num_steps, trace.num_samples, trace.source, trace.notes, delay=trace.delay)
 
 
 def _check_levels(name: str, levels: Levels) -> None:

@@ -38,6 +38,15 @@ class IfGain(StrEnum):
     per_second = "per_second"
 
 
+class Neurons(StrEnum):
+    """Whose neurons a graph means."""
+
+    exact = "exact"
+    snntorch = "snntorch"
+    sinabs = "sinabs"
+    lava = "lava"
+
+
 class Discretisation(StrEnum):
     """How a time constant becomes a factor for each step."""
 
@@ -51,7 +60,12 @@ def import_network(
         Path | None, typer.Option("--network", help="TOML description of the network of a state dict")
     ] = None,
     dt_ms: Annotated[float | None, typer.Option(help="length of a step; needed where there are time constants")] = None,
-    reset: Annotated[Reset, typer.Option(help="what a spike does to the membrane (NIR does not say)")] = Reset.hard,
+    reset: Annotated[
+        Reset | None, typer.Option(help="what a spike does to the membrane [hard; soft for snnTorch]")
+    ] = None,
+    neurons: Annotated[
+        Neurons | None, typer.Option(help="whose neurons a NIR graph means [exact, with a note]")
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="spike above the threshold, not at it")] = False,
     discretisation: Annotated[Discretisation, typer.Option(help="of time constants")] = Discretisation.euler,
     loop_delay: Annotated[int | None, typer.Option(min=1, help="steps that a loop without a delay takes")] = None,
@@ -63,18 +77,20 @@ def import_network(
     out_file: Annotated[Path | None, typer.Option("--out", help="network to write [FILE.npz beside it]")] = None,
 ) -> None:
     """Read a network from elsewhere: a NIR graph, or a PyTorch state dict."""
+    from spikeloom.core.network import notes_of
     from spikeloom.files.network import write_network
     from spikeloom.report.change import figures_table
     from spikeloom.studies.bring import NirChoices, bring
 
     choices = NirChoices(
         None if dt_ms is None else dt_ms / 1000,
-        reset.value,
+        None if reset is None else reset.value,
         strict,
         discretisation.value,
         loop_delay,
         encoding.value,
         if_gain.value,
+        None if neurons is None else neurons.value,
     )
     target = out_file or Path(f"{file}.npz" if file.is_dir() else file.with_suffix(".npz"))
     check_target(target)
@@ -87,5 +103,7 @@ def import_network(
         )
     write_network(target, network)
     out.print(figures_table([measured]))
+    for note in notes_of(network.metadata):
+        out.print(f"note: {note}", markup=False)
     out.print(f"{len(network.nodes)} nodes from {file}", markup=False, soft_wrap=True)
     out.print(f"wrote {target}", markup=False, soft_wrap=True)

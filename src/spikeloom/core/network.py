@@ -264,6 +264,12 @@ class Network:
         return digest.hexdigest()
 
 
+def notes_of(metadata: Mapping[str, Any]) -> tuple[str, ...]:
+    """What metadata say that traces and reports must repeat (``notes``), as far as it is text."""
+    notes = metadata.get("notes")
+    return tuple(note for note in notes if isinstance(note, str)) if isinstance(notes, list) else ()
+
+
 def arithmetic_of(network: Network) -> str:
     """What made the spikes, for the trace: "float32", or the integer network's widths and what happens beyond them."""
     if network.arithmetic == "float32":

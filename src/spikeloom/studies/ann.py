@@ -167,6 +167,7 @@ def matched_ann(network: Network, trace: SpikeTrace) -> Ann:
         source=f"bit-matched ANN of {trace.source or network.name} (T = {steps}); {COUNTED}",
         labels=trace.labels,
         extra={"meta": {"matched_steps": steps}},
+        notes=trace.notes,
     )
     return Ann(replace(network, nodes=nodes, name=f"{network.name}-ann"), ann, steps, matched_bits(steps), COUNTED)
 

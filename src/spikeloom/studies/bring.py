@@ -24,12 +24,13 @@ class NirChoices:
     """What a NIR graph leaves open; fields as `spikeloom.files.nir.read_nir` takes them."""
 
     dt_s: float | None = None
-    reset: Reset = "hard"
+    reset: Reset | None = None
     strict: bool = False
     discretisation: Literal["euler", "exponential"] = "euler"
     loop_delay: int | None = None
     encoding: Literal["spikes", "levels", "analog"] = "spikes"
     if_gain: Literal["auto", "per_step", "per_second"] = "auto"
+    neurons: Literal["exact", "snntorch", "sinabs", "lava"] | None = None
 
 
 def bring(
@@ -63,7 +64,7 @@ def bring(
             )
         if choices != NirChoices():
             raise ConfigError(
-                f"{file}: is no NIR graph; --dt-ms, --reset, --strict and what else a graph leaves open stand in {description}"
+                f"{file}: is no NIR graph; --dt-ms, --reset, --strict, --neurons and what else a graph leaves open stand in {description}"
             )
         network = fold(import_checkpoint(file, description))
     else:
