@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from spikeloom.cli.console import out
+from spikeloom.cli.console import caution, out
 from spikeloom.cli.progress import bars
 from spikeloom.files.atomic import check_target, keep_sources, replacing
 from spikeloom.files.network import read_network, write_network
@@ -31,6 +31,9 @@ def crossbar(
     experiment: Annotated[
         str | None, typer.Option(help="another experiment's data [the one it was trained on]")
     ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="time steps T [the network's own, else the experiment's]")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="measure on the first test samples only")] = None,
     json: Annotated[str | None, typer.Option(help="write the figures as JSON; - is standard output")] = None,
     out_file: Annotated[
@@ -40,7 +43,7 @@ def crossbar(
 ) -> None:
     """Say what analog crossbars do to a network's accuracy: each non-ideality alone and all together, before and after mitigation."""
     from spikeloom.studies.crossbar import STUDIED, CrossbarBench, Study, one_chip, read_crossbars, study_crossbars
-    from spikeloom.studies.experiment import experiment_of, read_experiment
+    from spikeloom.studies.experiment import shown_to
 
     targets = [path for path in (out_file, None if json in (None, "-") else Path(str(json))) if path is not None]
     for target in targets:
@@ -48,7 +51,7 @@ def crossbar(
         keep_sources(target, network, *([config] if config else []))
     loaded = read_network(network)
     crossbars = STUDIED if config is None else read_crossbars(config)
-    chosen = read_experiment(experiment) if experiment else experiment_of(loaded, str(network))
+    loaded, chosen, said = shown_to(loaded, str(network), experiment, steps)
     study = Study(
         sizes=tuple(size) if size else (crossbars.size,),
         bits=bits,
@@ -61,6 +64,7 @@ def crossbar(
     )
     with bars() as progress:
         result = study_crossbars(loaded, crossbars, CrossbarBench(chosen, study, data_dir=data_dir, progress=progress))
+    caution([("", [said])])
     if out_file is not None:
         write_network(out_file, one_chip(result))
     if json == "-":

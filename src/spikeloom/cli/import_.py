@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from spikeloom.cli.console import out
+from spikeloom.cli.console import caution, out
 from spikeloom.cli.progress import bars
 from spikeloom.errors import FileError
 from spikeloom.files.atomic import check_target, keep_sources
@@ -72,6 +72,7 @@ def import_network(
     if_gain: Annotated[IfGain, typer.Option(help="what r of an IF means")] = IfGain.auto,
     encoding: Annotated[Encoding, typer.Option(help="what arrives at the input of a NIR graph")] = Encoding.spikes,
     experiment: Annotated[str | None, typer.Option(help="measure it on this experiment's test set")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="time steps T of the network [the experiment's]")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="only the first samples")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="folder of data sets [SPIKELOOM_DATA]")] = None,
     out_file: Annotated[Path | None, typer.Option("--out", help="network to write [FILE.npz beside it]")] = None,
@@ -97,13 +98,21 @@ def import_network(
     keep_sources(target, file, *([] if description is None else [description]))
     if out_file is None and target.exists():
         raise FileError(f"{target}: is there already; say --out {target} to replace it")
+    said: list[str] = []
     with bars() as progress:
         network, measured = bring(
-            file, description, choices, experiment=experiment, limit=limit, data_dir=data_dir, progress=progress
+            file,
+            description,
+            choices,
+            experiment=experiment,
+            steps=steps,
+            limit=limit,
+            data_dir=data_dir,
+            progress=progress,
+            tell=said.append,
         )
     write_network(target, network)
     out.print(figures_table([measured]))
-    for note in notes_of(network.metadata):
-        out.print(f"note: {note}", markup=False)
+    caution([("", [*said, *notes_of(network.metadata)])])
     out.print(f"{len(network.nodes)} nodes from {file}", markup=False, soft_wrap=True)
     out.print(f"wrote {target}", markup=False, soft_wrap=True)

@@ -12,7 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from spikeloom.cli.console import out
+from spikeloom.cli.console import caution, out
 from spikeloom.cli.progress import bars
 from spikeloom.files.atomic import check_target, keep_sources
 from spikeloom.files.network import read_network
@@ -60,23 +60,24 @@ def prune(
     experiment: Annotated[
         str | None, typer.Option(help="another experiment's data [the one it was trained on]")
     ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="time steps T [the network's own, else the experiment's]")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="measure on the first test samples only")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="folder of data sets [SPIKELOOM_DATA]")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="ignore the stages of an interrupted run")] = False,
 ) -> None:
     """Set the smallest weights of a network to zero, or remove its smallest channels; say what that changes."""
-    from spikeloom.studies.experiment import experiment_of, read_experiment
+    from spikeloom.studies.experiment import shown_to
     from spikeloom.studies.prune import Pruning, prune_network
 
     loaded = read_network(network)
     target = out_file or network.with_name("pruned.npz")
     check_target(target)
     keep_sources(target, network)
-    chosen = None
-    if experiment:
-        chosen = read_experiment(experiment)
-    elif "experiment" in loaded.metadata:
-        chosen = experiment_of(loaded, str(network))
+    chosen, said = None, ""
+    if experiment or steps or "experiment" in loaded.metadata:
+        loaded, chosen, said = shown_to(loaded, str(network), experiment, steps)
     kept, empty = tuple(keep or ()), tuple(allow_empty or ())
     plan = Pruning(sparsity, channels, scope.value, criterion.value, kept, stages, fine_tune, empty)
     with bars() as progress:
@@ -99,6 +100,8 @@ def prune(
     out.print(_storage_table(pruned.stored))
     left = ", ".join(f"{layer} {now} of {before}" for layer, (now, before) in pruned.left.items())
     out.print(f"weights left: {left}", markup=False)
+    if said:
+        caution([("", [said])])
     if chosen is None:
         out.print("no accuracy: the network does not say what it was trained on; name it with --experiment")
     out.print(f"wrote {target}", markup=False, soft_wrap=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spikeloom.cli.console import out
+from spikeloom.cli.console import caution, out
 from spikeloom.cli.progress import bars
 from spikeloom.errors import FileError
 from spikeloom.files.atomic import check_target, keep_sources
@@ -63,12 +63,15 @@ def quantize(
     experiment: Annotated[
         str | None, typer.Option(help="another experiment's data [the one it was trained on]")
     ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="time steps T [the network's own, else the experiment's]")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="measure on the first test samples only")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="folder of data sets [SPIKELOOM_DATA]")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="ignore the checkpoint of an interrupted run")] = False,
 ) -> None:
     """Turn a float network into one of integers; say what that changes. Writes a network that machines are fed with."""
-    from spikeloom.studies.experiment import experiment_of, read_experiment
+    from spikeloom.studies.experiment import shown_to
     from spikeloom.studies.quantize import Bench, FineTuning, accuracy_against_bits, quantize_file
     from spikeloom.transform.quantize import Widths
 
@@ -80,11 +83,9 @@ def quantize(
         check_target(target)
     if not table:
         keep_sources(target, network)
-    chosen = None
-    if experiment:
-        chosen = read_experiment(experiment)
-    elif "experiment" in loaded.metadata:
-        chosen = experiment_of(loaded, str(network))
+    chosen, said = None, ""
+    if experiment or steps or "experiment" in loaded.metadata:
+        loaded, chosen, said = shown_to(loaded, str(network), experiment, steps)
     widths = Widths(
         weight_bits=bits,
         ternary=ternary,
@@ -111,6 +112,8 @@ def quantize(
         out.print(_overflow_line(row), markup=False, soft_wrap=True)
     for note in () if table else rows[0].notes:
         out.print(f"note: {note}", markup=False, soft_wrap=True)
+    if said:
+        caution([("", [said])])
     if chosen is None:
         out.print("no accuracy: the network does not say what it was trained on; name it with --experiment")
     if not table:

@@ -30,6 +30,9 @@ def study(
     experiment: Annotated[
         str | None, typer.Option(help="a network: another experiment's data [the one it was trained on]")
     ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="a network: time steps T [the network's own, else the experiment's]")
+    ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="only the first samples [a trace: all, a network: 20]")
     ] = None,
@@ -56,6 +59,7 @@ def study(
         network, trace, chosen = spikes_of(
             source,
             experiment=experiment,
+            steps=steps,
             limit=limit if limit is not None or is_trace(source) else 20,
             data_dir=data_dir,
             progress=progress,

@@ -20,7 +20,7 @@ from spikeloom.files.nir_tree import Neurons
 SNNTORCH_DT_S = 1e-4
 #: Frameworks whose neurons are no nodes of ours, and what these do.
 _ABSENT = {
-    "sinabs": "sends several spikes a step, and the membrane of its IAF stops at a floor",
+    "sinabs": "sends several spikes a step and stops the membrane of its IAF at a floor",
     "lava": "rounds its state to integers in a way of its own",
 }
 

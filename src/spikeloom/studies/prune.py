@@ -23,7 +23,7 @@ from spikeloom.files.atomic import check_target, make_folder
 from spikeloom.files.network import read_network, write_network
 from spikeloom.hw.memory import PRUNED, code_bits
 from spikeloom.studies.change import figures
-from spikeloom.studies.experiment import Experiment, augmentation, samples, train_config, training_samples
+from spikeloom.studies.experiment import Experiment, augmentation, execution_of, samples, train_config, training_samples
 from spikeloom.transform.fold import fold
 from spikeloom.transform.prune import Criterion, Scope, mask_rule, prune_channels, prune_magnitude
 
@@ -270,8 +270,6 @@ def prune_network(
         ConfigError: fine-tuning without an experiment. NetworkError: fine-tuning of integer weights.
         FileError: ``out`` cannot be written, found out before the work.
     """
-    from spikeloom.snn.execute import Execution
-
     check_target(out)
     parent, folder = fold(network), out.with_name(out.name + ".stages")
     if plan.epochs and experiment is None:
@@ -284,7 +282,7 @@ def prune_network(
     if experiment is not None:
         test = samples(experiment, "test", data_dir)
         test = test if limit is None or limit >= len(test) else test.take(np.arange(limit))
-        execution = Execution(experiment.num_steps, experiment.encoding, seed=int(experiment.train.get("seed", 0)))
+        execution = execution_of(experiment)
     stages: tuple[Stage, ...] = ()
     if plan.epochs:
         assert experiment is not None
