@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from spikeloom.cli.console import caution, out
+from spikeloom.cli.console import DataDir, OtherData, Steps, caution, out
 from spikeloom.cli.progress import bars
 from spikeloom.files.atomic import check_target, keep_sources, replacing
 from spikeloom.files.network import read_network, write_network
@@ -28,18 +28,14 @@ def crossbar(
     learning_rate: Annotated[
         float | None, typer.Option(help="peak of fine-tuning [a tenth of the experiment's]")
     ] = None,
-    experiment: Annotated[
-        str | None, typer.Option(help="another experiment's data [the one it was trained on]")
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="time steps T [the network's own, else the experiment's]")
-    ] = None,
+    experiment: OtherData = None,
+    steps: Steps = None,
     limit: Annotated[int | None, typer.Option(min=1, help="measure on the first test samples only")] = None,
     json: Annotated[str | None, typer.Option(help="write the figures as JSON; - is standard output")] = None,
     out_file: Annotated[
         Path | None, typer.Option("--out", "-o", help="write the network that one chip computes")
     ] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="folder of data sets [SPIKELOOM_DATA]")] = None,
+    data_dir: DataDir = None,
 ) -> None:
     """Say what analog crossbars do to a network's accuracy: each non-ideality alone and all together, before and after mitigation."""
     from spikeloom.studies.crossbar import STUDIED, CrossbarBench, Study, one_chip, read_crossbars, study_crossbars

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,46 +13,6 @@ from spikeloom.errors import FileError
 from spikeloom.files.atomic import check_target, keep_sources
 
 
-class Reset(StrEnum):
-    """What a spike does to the membrane."""
-
-    hard = "hard"
-    soft = "soft"
-    none = "none"
-
-
-class Encoding(StrEnum):
-    """What arrives at the input."""
-
-    spikes = "spikes"
-    levels = "levels"
-    analog = "analog"
-
-
-class IfGain(StrEnum):
-    """What the r of an IF multiplies: the input of a step, or of a second."""
-
-    auto = "auto"
-    per_step = "per_step"
-    per_second = "per_second"
-
-
-class Neurons(StrEnum):
-    """Whose neurons a graph means."""
-
-    exact = "exact"
-    snntorch = "snntorch"
-    sinabs = "sinabs"
-    lava = "lava"
-
-
-class Discretisation(StrEnum):
-    """How a time constant becomes a factor for each step."""
-
-    euler = "euler"
-    exponential = "exponential"
-
-
 def import_network(
     file: Annotated[Path, typer.Argument(help="NIR graph .nir, or PyTorch state dict .pth with --network")],
     description: Annotated[
@@ -61,16 +20,20 @@ def import_network(
     ] = None,
     dt_ms: Annotated[float | None, typer.Option(help="length of a step; needed where there are time constants")] = None,
     reset: Annotated[
-        Reset | None, typer.Option(help="what a spike does to the membrane [hard; soft for snnTorch]")
+        Literal["hard", "soft", "none"] | None,
+        typer.Option(help="what a spike does to the membrane [hard; soft for snnTorch]"),
     ] = None,
     neurons: Annotated[
-        Neurons | None, typer.Option(help="whose neurons a NIR graph means [exact, with a note]")
+        Literal["exact", "snntorch", "sinabs", "lava"] | None,
+        typer.Option(help="whose neurons a NIR graph means [exact, with a note]"),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="spike above the threshold, not at it")] = False,
-    discretisation: Annotated[Discretisation, typer.Option(help="of time constants")] = Discretisation.euler,
+    discretisation: Annotated[Literal["euler", "exponential"], typer.Option(help="of time constants")] = "euler",
     loop_delay: Annotated[int | None, typer.Option(min=1, help="steps that a loop without a delay takes")] = None,
-    if_gain: Annotated[IfGain, typer.Option(help="what r of an IF means")] = IfGain.auto,
-    encoding: Annotated[Encoding, typer.Option(help="what arrives at the input of a NIR graph")] = Encoding.spikes,
+    if_gain: Annotated[Literal["auto", "per_step", "per_second"], typer.Option(help="what r of an IF means")] = "auto",
+    encoding: Annotated[
+        Literal["spikes", "levels", "analog"], typer.Option(help="what arrives at the input of a NIR graph")
+    ] = "spikes",
     experiment: Annotated[str | None, typer.Option(help="measure it on this experiment's test set")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="time steps T of the network [the experiment's]")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="only the first samples")] = None,
@@ -85,13 +48,13 @@ def import_network(
 
     choices = NirChoices(
         None if dt_ms is None else dt_ms / 1000,
-        None if reset is None else reset.value,
+        reset,
         strict,
-        discretisation.value,
+        discretisation,
         loop_delay,
-        encoding.value,
-        if_gain.value,
-        None if neurons is None else neurons.value,
+        encoding,
+        if_gain,
+        neurons,
     )
     target = out_file or Path(f"{file}.npz" if file.is_dir() else file.with_suffix(".npz"))
     check_target(target)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from spikeloom.cli.console import caution, out
+from spikeloom.cli.console import DataDir, OtherData, Steps, caution, out
 from spikeloom.cli.progress import bars
 from spikeloom.files.atomic import check_target, keep_sources
 from spikeloom.files.network import read_network
@@ -25,20 +24,6 @@ if TYPE_CHECKING:
 SHOWN_LAYERS = 20
 
 
-class ScopeName(StrEnum):
-    """Which weights are compared with one another."""
-
-    all = "global"
-    layer = "layer"
-
-
-class CriterionName(StrEnum):
-    """Norm that ranks channels."""
-
-    l1 = "l1"
-    l2 = "l2"
-
-
 def prune(
     network: Annotated[Path, typer.Argument(help="network.npz of 'train', 'convert' or 'import'")],
     sparsity: Annotated[float, typer.Option(min=0, max=1, help="fraction of weights (or channels) to prune")],
@@ -46,8 +31,10 @@ def prune(
         Path | None, typer.Option("--out", help="network to write [pruned.npz beside the network]")
     ] = None,
     channels: Annotated[bool, typer.Option("--channels", help="remove whole channels, not single weights")] = False,
-    scope: Annotated[ScopeName, typer.Option(help="compare the weights of all layers, or of each")] = ScopeName.all,
-    criterion: Annotated[CriterionName, typer.Option(help="norm that ranks channels")] = CriterionName.l1,
+    scope: Annotated[
+        Literal["global", "layer"], typer.Option(help="compare the weights of all layers, or of each")
+    ] = "global",
+    criterion: Annotated[Literal["l1", "l2"], typer.Option(help="norm that ranks channels")] = "l1",
     keep: Annotated[list[str] | None, typer.Option(help="a layer to leave as it is; repeat for more")] = None,
     allow_empty: Annotated[
         list[str] | None, typer.Option(help="a layer that may lose every weight; repeat for more")
@@ -57,14 +44,10 @@ def prune(
     learning_rate: Annotated[
         float | None, typer.Option(help="peak of fine-tuning [a tenth of the experiment's]")
     ] = None,
-    experiment: Annotated[
-        str | None, typer.Option(help="another experiment's data [the one it was trained on]")
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="time steps T [the network's own, else the experiment's]")
-    ] = None,
+    experiment: OtherData = None,
+    steps: Steps = None,
     limit: Annotated[int | None, typer.Option(min=1, help="measure on the first test samples only")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="folder of data sets [SPIKELOOM_DATA]")] = None,
+    data_dir: DataDir = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="ignore the stages of an interrupted run")] = False,
 ) -> None:
     """Set the smallest weights of a network to zero, or remove its smallest channels; say what that changes."""
@@ -79,7 +62,7 @@ def prune(
     if experiment or steps or "experiment" in loaded.metadata:
         loaded, chosen, said = shown_to(loaded, str(network), experiment, steps)
     kept, empty = tuple(keep or ()), tuple(allow_empty or ())
-    plan = Pruning(sparsity, channels, scope.value, criterion.value, kept, stages, fine_tune, empty)
+    plan = Pruning(sparsity, channels, scope, criterion, kept, stages, fine_tune, empty)
     with bars() as progress:
         pruned = prune_network(
             loaded,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from spikeloom.cli.console import caution, out
+from spikeloom.cli.console import DataDir, OtherData, Steps, caution, out
 from spikeloom.cli.progress import bars
 from spikeloom.errors import FileError
 from spikeloom.files.atomic import check_target, keep_sources
@@ -19,27 +18,6 @@ if TYPE_CHECKING:
     from spikeloom.studies.quantize import Quantized
 
 
-class Per(StrEnum):
-    """What shares a step."""
-
-    tensor = "tensor"
-    channel = "channel"
-
-
-class Beyond(StrEnum):
-    """What a membrane does beyond its word."""
-
-    saturate = "saturate"
-    wrap = "wrap"
-
-
-class Step(StrEnum):
-    """How the step is chosen."""
-
-    max = "max"
-    mse = "mse"
-
-
 def quantize(
     network: Annotated[Path, typer.Argument(help="network.npz of 'train', 'convert' or 'import'")],
     out_file: Annotated[
@@ -47,27 +25,29 @@ def quantize(
     ] = None,
     bits: Annotated[int, typer.Option(min=2, max=8, help="bits of a weight")] = 8,
     ternary: Annotated[bool, typer.Option("--ternary", help="weights -1, 0, 1 in 2 bits")] = False,
-    per: Annotated[Per, typer.Option(help="one step for each output channel, or one for the tensor")] = Per.channel,
-    scale: Annotated[Step, typer.Option(help="step: by the largest weight, or by squared error")] = Step.mse,
+    per: Annotated[
+        Literal["tensor", "channel"], typer.Option(help="one step for each output channel, or one for the tensor")
+    ] = "channel",
+    scale: Annotated[
+        Literal["max", "mse"], typer.Option(help="step: by the largest weight, or by squared error")
+    ] = "mse",
     bias_bits: Annotated[int, typer.Option(min=2, max=48, help="bits of a bias")] = 16,
     bias_fit: Annotated[
         bool, typer.Option("--bias-fit", help="steps so coarse that biases fit, else they saturate")
     ] = False,
     membrane_bits: Annotated[int, typer.Option(min=2, max=48, help="bits of a spiking neuron's membrane")] = 24,
-    overflow: Annotated[Beyond, typer.Option(help="what a membrane does beyond its word")] = Beyond.saturate,
+    overflow: Annotated[
+        Literal["saturate", "wrap"], typer.Option(help="what a membrane does beyond its word")
+    ] = "saturate",
     fine_tune: Annotated[int, typer.Option(min=0, help="epochs of training on the grid first")] = 0,
     learning_rate: Annotated[
         float | None, typer.Option(help="peak of fine-tuning [a tenth of the experiment's]")
     ] = None,
     table: Annotated[bool, typer.Option("--table", help="accuracy against bits; writes no file")] = False,
-    experiment: Annotated[
-        str | None, typer.Option(help="another experiment's data [the one it was trained on]")
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="time steps T [the network's own, else the experiment's]")
-    ] = None,
+    experiment: OtherData = None,
+    steps: Steps = None,
     limit: Annotated[int | None, typer.Option(min=1, help="measure on the first test samples only")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="folder of data sets [SPIKELOOM_DATA]")] = None,
+    data_dir: DataDir = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="ignore the checkpoint of an interrupted run")] = False,
 ) -> None:
     """Turn a float network into one of integers; say what that changes. Writes a network that machines are fed with."""
@@ -89,12 +69,12 @@ def quantize(
     widths = Widths(
         weight_bits=bits,
         ternary=ternary,
-        per=per.value,
-        scale=scale.value,
+        per=per,
+        scale=scale,
         bias_bits=bias_bits,
         bias_fit=bias_fit,
         membrane_bits=membrane_bits,
-        overflow=overflow.value,
+        overflow=overflow,
     )
     tuning = FineTuning(fine_tune, learning_rate) if fine_tune else None
     with bars() as progress:
