@@ -58,6 +58,7 @@ def study(
             source,
             experiment=experiment,
             steps=steps,
+            tell=lambda line: caution([("", [line])]),
             limit=limit if limit is not None or is_trace(source) else 20,
             data_dir=data_dir,
             progress=progress,

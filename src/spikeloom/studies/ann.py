@@ -7,7 +7,7 @@ T steps of spikes tell T + 1 values apart, and so do ceil(log2(T+1)) bits: that 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,8 +98,9 @@ def spikes_of(
     limit: int | None = None,
     data_dir: Path | None = None,
     progress: Progress | None = None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> tuple[Network, SpikeTrace, Experiment | None]:
-    """A trace file, or a spiking network recorded on the test set of its experiment (``steps`` as in `shown_to`); the first ``limit``
+    """A trace file, or a spiking network recorded on the test set of its experiment (T as `shown_to` finds it, which ``tell`` hears); the first ``limit``
     samples of either.
 
     Raises:
@@ -111,7 +112,8 @@ def spikes_of(
                 raise ConfigError(f"{path}: is a trace, which holds its spikes already; leave out --{option} {given}")
         network, trace = read_trace(path)
         return network, trace if limit is None else taken(trace, np.arange(min(limit, trace.num_samples))), None
-    network, chosen, _ = shown_to(read_network(path), str(path), experiment, steps)
+    network, chosen, said = shown_to(read_network(path), str(path), experiment, steps)
+    tell(said)
     return network, record_network(network, chosen, limit=limit, data_dir=data_dir, progress=progress), chosen
 
 
