@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -46,16 +46,8 @@ def import_network(
     from spikeloom.report.change import figures_table
     from spikeloom.studies.bring import NirChoices, bring
 
-    choices = NirChoices(
-        None if dt_ms is None else dt_ms / 1000,
-        reset,
-        strict,
-        discretisation,
-        loop_delay,
-        encoding,
-        if_gain,
-        neurons,
-    )
+    dt_s = None if dt_ms is None else dt_ms / 1000
+    choices = NirChoices(dt_s, reset, strict, discretisation, loop_delay, encoding, if_gain, neurons)
     target = out_file or Path(f"{file}.npz" if file.is_dir() else file.with_suffix(".npz"))
     check_target(target)
     keep_sources(target, file, *([] if description is None else [description]))
@@ -63,17 +55,8 @@ def import_network(
         raise FileError(f"{target}: is there already; say --out {target} to replace it")
     said: list[str] = []
     with bars() as progress:
-        network, measured = bring(
-            file,
-            description,
-            choices,
-            experiment=experiment,
-            steps=steps,
-            limit=limit,
-            data_dir=data_dir,
-            progress=progress,
-            tell=said.append,
-        )
+        data: dict[str, Any] = {"experiment": experiment, "steps": steps, "limit": limit, "data_dir": data_dir}
+        network, measured = bring(file, description, choices, **data, progress=progress, tell=said.append)
     write_network(target, network)
     out.print(figures_table([measured]))
     caution([("", [*said, *notes_of(network.metadata)])])
