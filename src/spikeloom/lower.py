@@ -74,7 +74,7 @@ def lower(network: Network, trace: SpikeTrace) -> Workload:
                 _check_record(name, what, records[name], arrival, shapes[name])
         layers.append(_layer(network, trace, name, arrival, sources[0], shapes[name]))
     return Workload(
-        tuple(layers), trace.num_steps, trace.num_samples, trace.source, delay=trace.delay, dt_s=trace.dt_s,
+        tuple(layers), trace.num_steps, trace.num_samples, trace.source, trace.notes, delay=trace.delay, dt_s=trace.dt_s,
         width=width_of(network),
     )  # fmt: skip
 

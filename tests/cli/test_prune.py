@@ -180,3 +180,14 @@ def test_bad_input_is_one_line_and_bad_usage_is_code_2(
     assert (run.code, run.out) == (code, "")
     assert (run.complaint is None) == (code == 2)
     assert {path.name for path in tmp_path.iterdir()} == {"network.npz", "trace.npz"}
+
+
+def test_what_is_left_is_said_of_every_layer_and_none_is_emptied_unasked(network: Path) -> None:
+    run = spikeloom("prune", network, "--sparsity", 0.8, "--limit", 9)
+    assert run.code == 0 and "weights left: conv " in run.out and " of 18, fc " in run.out
+    out = network.with_name("none.npz")
+    run = spikeloom("prune", network, "--sparsity", 1, "--limit", 9, "--out", out)
+    assert run.code == 1 and "every weight of layer 'conv', 'fc' goes" in run.complaint and not out.exists()
+    words = ("--allow-empty", "conv", "--allow-empty", "fc")
+    run = spikeloom("prune", network, "--sparsity", 1, "--limit", 9, "--out", out, *words)
+    assert run.code == 0 and "weights left: conv 0 of 18, fc 0 of 720" in run.out

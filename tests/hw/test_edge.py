@@ -15,7 +15,7 @@ from spikeloom.components import load_table
 from spikeloom.core.arch import Component
 from spikeloom.core.counts import Counts
 from spikeloom.core.network import Network, chain
-from spikeloom.core.nodes import IF, Add, Conv2d, Flatten, Input, Linear, MaxPool2d, Node, ReLU
+from spikeloom.core.nodes import IF, Add, Conv2d, Flatten, Input, Linear, MaxPool2d, Node
 from spikeloom.core.trace import Arrival, Levels, Spikes, SpikeTrace
 from spikeloom.core.workload import Workload
 from spikeloom.errors import ConfigError, MappingError
@@ -118,10 +118,10 @@ def test_who_crosses_the_link_and_who_waits() -> None:
     nodes: dict[str, Node] = {
         "in": Input((2, 8, 8)), "conv1": Conv2d(2, 4, (3, 3), padding=(1, 1)), "if1": IF(),
         "pool": MaxPool2d((2, 2), (2, 2)), "left": Conv2d(4, 4, (1, 1)), "if2": IF(), "right": Conv2d(4, 4, (3, 3), padding=(1, 1)),
-        "if3": IF(), "sum": Add(), "relu": ReLU(), "flatten": Flatten(), "fc": Linear(64, 10),
+        "if3": IF(), "sum": Add(), "if4": IF(), "flatten": Flatten(), "fc": Linear(64, 10),
     }  # fmt: skip
     edges = (("in", "conv1"), ("conv1", "if1"), ("if1", "pool"), ("pool", "left"), ("left", "if2"), ("pool", "right"),
-             ("right", "if3"), ("if2", "sum"), ("if3", "sum"), ("sum", "relu"), ("relu", "flatten"), ("flatten", "fc"))  # fmt: skip
+             ("right", "if3"), ("if2", "sum"), ("if3", "sum"), ("sum", "if4"), ("if4", "flatten"), ("flatten", "fc"))  # fmt: skip
     shapes = {
         "conv1": (2, 8, 8),
         "pool": (4, 8, 8),

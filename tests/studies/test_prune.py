@@ -232,3 +232,33 @@ def test_metadata_are_plain_json(tmp_path: Path) -> None:
     assert json.loads(json.dumps(dict(pruned.network.metadata))) == dict(pruned.network.metadata)
     assert pruned.left_alone == {"fc": "the network's output"}
     assert pruned.network.metadata["pruning"]["fine_tuning"][0]["accuracy"] == pruned.stages[0].accuracy
+
+
+def lopsided() -> Network:
+    """A network whose convolution is a thousand times smaller than its read-out."""
+    nodes = dict(small_network().nodes)
+    conv = nodes["conv"]
+    assert isinstance(conv, Synapse) and conv.weight is not None
+    nodes["conv"] = replace(conv, weight=conv.weight / 1000)
+    return replace(small_network(), nodes=nodes)
+
+
+def test_a_layer_is_emptied_only_where_it_is_named(tmp_path: Path) -> None:
+    out = tmp_path / "p.npz"
+    with pytest.raises(NetworkError, match=r"every weight of layer 'conv' goes.*--allow-empty conv"):
+        prune_network(lopsided(), Pruning(0.5), out)
+    with pytest.raises(NetworkError, match=r"allow_empty names \['if'\], expected layers among \['conv', 'fc'\]"):
+        prune_network(lopsided(), Pruning(0.5, allow_empty=("if",)), out)
+    with pytest.raises(NetworkError, match=r"'conv', 'fc'"):
+        prune_network(small_network(), Pruning(1.0), out)
+    assert not out.exists()
+    pruned = prune_network(lopsided(), Pruning(0.5, allow_empty=("conv",)), out)
+    assert pruned.left == {"conv": (0, 18), "fc": (369, 720)}
+    assert pruned.network.metadata["pruning"]["weights_left"] == {"conv": 0, "fc": 369}
+    again = prune_network(pruned.network, Pruning(0.6), out)  # what was empty before is no news
+    assert again.left["conv"] == (0, 0)
+
+
+def test_no_stage_of_a_gradual_pruning_empties_a_layer(tmp_path: Path) -> None:
+    with pytest.raises(NetworkError, match=r"at a sparsity of 0\.4375 every weight of layer 'conv' goes"):
+        prune_network(lopsided(), Pruning(0.5, stages=2, epochs=1), tmp_path / "p.npz", experiment=DIGITS)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from spikeloom.cli.console import out
+from spikeloom.cli.console import DataDir, OtherData, Steps, caution, out
 from spikeloom.cli.options import refuse_idle
 from spikeloom.cli.progress import bars
 from spikeloom.files.atomic import check_target, keep_sources, replacing
@@ -30,19 +30,18 @@ def crossbar(
     learning_rate: Annotated[
         float | None, typer.Option(help="peak of fine-tuning [a tenth of the experiment's]")
     ] = None,
-    experiment: Annotated[
-        str | None, typer.Option(help="another experiment's data [the one it was trained on]")
-    ] = None,
+    experiment: OtherData = None,
+    steps: Steps = None,
     limit: Annotated[int | None, typer.Option(min=1, help="measure on the first test samples only")] = None,
     json: Annotated[str | None, typer.Option(help="write the figures as JSON; - is standard output")] = None,
     out_file: Annotated[
         Path | None, typer.Option("--out", "-o", help="write the network that one chip computes")
     ] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="folder of data sets [SPIKELOOM_DATA]")] = None,
+    data_dir: DataDir = None,
 ) -> None:
     """Say what analog crossbars do to a network's accuracy: each non-ideality alone and all together, before and after mitigation."""
     from spikeloom.studies.crossbar import STUDIED, CrossbarBench, Study, one_chip, read_crossbars, study_crossbars
-    from spikeloom.studies.experiment import experiment_of, read_experiment
+    from spikeloom.studies.experiment import shown_to
 
     targets = [path for path in (out_file, None if json in (None, "-") else Path(str(json))) if path is not None]
     for target in targets:
@@ -50,7 +49,7 @@ def crossbar(
         keep_sources(target, network, *([config] if config else []))
     loaded = read_network(network)
     crossbars = STUDIED if config is None else read_crossbars(config)
-    chosen = read_experiment(experiment) if experiment else experiment_of(loaded, str(network))
+    loaded, chosen, said = shown_to(loaded, str(network), experiment, steps)
     refuse_idle(context, not fine_tune, "without --fine-tune", "learning_rate", "tuning_samples")
     refuse_idle(context, loaded.arithmetic == "integer", "on a network of integers, which has its bits", "bits")
     refuse_idle(context, not crossbars.random, "where chips do not differ", "seeds")
@@ -66,6 +65,7 @@ def crossbar(
     )
     with bars() as progress:
         result = study_crossbars(loaded, crossbars, CrossbarBench(chosen, study, data_dir=data_dir, progress=progress))
+    caution([("", [said])])
     if out_file is not None:
         write_network(out_file, one_chip(result))
     if json == "-":

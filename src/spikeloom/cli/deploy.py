@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -17,21 +16,14 @@ from spikeloom.files.atomic import check_target, keep_sources, replacing
 from spikeloom.files.network import read_network
 
 
-class Objective(StrEnum):
-    """What is made small."""
-
-    energy = "energy"
-    edp = "edp"
-    power = "power"
-    latency = "latency"
-
-
 def deploy(
     network: Annotated[Path, typer.Argument(help="network.npz of a trained ANN: from 'train', or from 'import'")],
     machine: Annotated[str, typer.Option(help="preset or machine file, with changes as in loihi:cores=4")] = "loihi",
     max_loss: Annotated[float, typer.Option(help="percentage points of accuracy that may be lost")] = 1.0,
     against: Annotated[str | None, typer.Option(help="also run the ANN on this machine, such as ncs2")] = None,
-    objective: Annotated[Objective, typer.Option(help="what is made small")] = Objective.energy,
+    objective: Annotated[
+        Literal["energy", "edp", "power", "latency"], typer.Option(help="what is made small")
+    ] = "energy",
     tune: Annotated[int, typer.Option(min=0, help="epochs of fine-tuning for few spikes, 0 leaves it out")] = 2,
     alone: Annotated[bool, typer.Option(help="also try each technique alone")] = True,
     confirm: Annotated[bool, typer.Option("--confirm", help="measure what is chosen on all test samples")] = False,
@@ -57,7 +49,7 @@ def deploy(
     options = DeployOptions(
         machine=machine,
         max_loss=max_loss,
-        objective=objective.value,
+        objective=objective,
         samples=samples,
         limit=limit,
         counted=counted,

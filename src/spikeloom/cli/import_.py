@@ -2,48 +2,16 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
-from spikeloom.cli.console import out
+from spikeloom.cli.console import caution, out
 from spikeloom.cli.options import refuse_idle
 from spikeloom.cli.progress import bars
 from spikeloom.errors import FileError
 from spikeloom.files.atomic import check_target, keep_sources
-
-
-class Reset(StrEnum):
-    """What a spike does to the membrane."""
-
-    hard = "hard"
-    soft = "soft"
-    none = "none"
-
-
-class Encoding(StrEnum):
-    """What arrives at the input."""
-
-    spikes = "spikes"
-    levels = "levels"
-    analog = "analog"
-
-
-class IfGain(StrEnum):
-    """What the r of an IF multiplies: the input of a step, or of a second."""
-
-    auto = "auto"
-    per_step = "per_step"
-    per_second = "per_second"
-
-
-class Discretisation(StrEnum):
-    """How a time constant becomes a factor for each step."""
-
-    euler = "euler"
-    exponential = "exponential"
 
 
 def import_network(
@@ -53,45 +21,50 @@ def import_network(
         Path | None, typer.Option("--network", help="TOML description of the network of a state dict")
     ] = None,
     dt_ms: Annotated[float | None, typer.Option(help="length of a step; needed where there are time constants")] = None,
-    reset: Annotated[Reset, typer.Option(help="what a spike does to the membrane (NIR does not say)")] = Reset.hard,
+    reset: Annotated[
+        Literal["hard", "soft", "none"] | None,
+        typer.Option(help="what a spike does to the membrane [hard; soft for snnTorch]"),
+    ] = None,
+    neurons: Annotated[
+        Literal["exact", "snntorch", "sinabs", "lava"] | None,
+        typer.Option(help="whose neurons a NIR graph means [exact, with a note]"),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="spike above the threshold, not at it")] = False,
-    discretisation: Annotated[Discretisation, typer.Option(help="of time constants")] = Discretisation.euler,
+    discretisation: Annotated[Literal["euler", "exponential"], typer.Option(help="of time constants")] = "euler",
     loop_delay: Annotated[int | None, typer.Option(min=1, help="steps that a loop without a delay takes")] = None,
-    if_gain: Annotated[IfGain, typer.Option(help="what r of an IF means")] = IfGain.auto,
-    encoding: Annotated[Encoding, typer.Option(help="what arrives at the input of a NIR graph")] = Encoding.spikes,
+    if_gain: Annotated[Literal["auto", "per_step", "per_second"], typer.Option(help="what r of an IF means")] = "auto",
+    encoding: Annotated[
+        Literal["spikes", "levels", "analog"], typer.Option(help="what arrives at the input of a NIR graph")
+    ] = "spikes",
     experiment: Annotated[str | None, typer.Option(help="measure it on this experiment's test set")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="time steps T of the network [the experiment's]")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="only the first samples")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="folder of data sets [SPIKELOOM_DATA]")] = None,
     out_file: Annotated[Path | None, typer.Option("--out", help="network to write [FILE.npz beside it]")] = None,
 ) -> None:
     """Read a network from elsewhere: a NIR graph, or a PyTorch state dict."""
+    from spikeloom.core.network import notes_of
     from spikeloom.files.network import write_network
     from spikeloom.report.change import figures_table
     from spikeloom.studies.bring import NirChoices, bring
 
-    choices = NirChoices(
-        None if dt_ms is None else dt_ms / 1000,
-        reset.value,
-        strict,
-        discretisation.value,
-        loop_delay,
-        encoding.value,
-        if_gain.value,
-    )
+    dt_s = None if dt_ms is None else dt_ms / 1000
+    choices = NirChoices(dt_s, reset, strict, discretisation, loop_delay, encoding, if_gain, neurons)
     refuse_idle(context, experiment is None, "without --experiment, as nothing is measured", "data_dir")
     if file.suffix.lower() != ".nir" and choices == NirChoices():  # others than these are refused with the file
-        graph = ("dt_ms", "reset", "strict", "discretisation", "loop_delay", "if_gain", "encoding")
+        graph = ("dt_ms", "reset", "strict", "discretisation", "loop_delay", "if_gain", "encoding", "neurons")
         refuse_idle(context, True, "on a state dict, whose description says it", *graph)
     target = out_file or Path(f"{file}.npz" if file.is_dir() else file.with_suffix(".npz"))
     check_target(target)
     keep_sources(target, file, *([] if description is None else [description]))
     if out_file is None and target.exists():
         raise FileError(f"{target}: is there already; say --out {target} to replace it")
+    said: list[str] = []
     with bars() as progress:
-        network, measured = bring(
-            file, description, choices, experiment=experiment, limit=limit, data_dir=data_dir, progress=progress
-        )
+        data: dict[str, Any] = {"experiment": experiment, "steps": steps, "limit": limit, "data_dir": data_dir}
+        network, measured = bring(file, description, choices, **data, progress=progress, tell=said.append)
     write_network(target, network)
     out.print(figures_table([measured]))
+    caution([("", [*said, *notes_of(network.metadata)])])
     out.print(f"{len(network.nodes)} nodes from {file}", markup=False, soft_wrap=True)
     out.print(f"wrote {target}", markup=False, soft_wrap=True)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -14,18 +13,12 @@ from spikeloom.cli.progress import bars
 INTERRUPTED = "interrupted before a mapping that fits was found; nothing is written"
 
 
-class Objective(StrEnum):
-    """What is to be least."""
-
-    energy = "energy"
-    latency = "latency"
-    edp = "edp"
-
-
 def map_network(
     trace: Annotated[Path, typer.Argument(help="trace .npz or workload .toml")],
     machine: Annotated[str, typer.Argument(help="a many-core machine: loihi, a machine file, loihi:cores=4")],
-    objective: Annotated[Objective, typer.Option(help="what is to be least per inference")] = Objective.edp,
+    objective: Annotated[
+        Literal["energy", "latency", "edp"], typer.Option(help="what is to be least per inference")
+    ] = "edp",
     seed: Annotated[int, typer.Option(min=0, help="of the search; the same seed gives the same mapping")] = 0,
     budget: Annotated[int, typer.Option(min=1, help="mappings that are compared")] = 10_000,
     samples: Annotated[int, typer.Option(min=1, help="samples that mappings are compared on")] = 8,
@@ -48,13 +41,13 @@ def map_network(
         check_width(weight_bits, (arch,))
         workload = load_workload(trace, weight_bits=weight_bits)
         with bars(INTERRUPTED) as progress:
-            wanted: Any = {"objective": objective.value, "seed": seed, "budget": budget, "samples": samples}
+            wanted: Any = {"objective": objective, "seed": seed, "budget": budget, "samples": samples}
             found = search(workload, arch, **wanted, progress=progress)
     except KeyboardInterrupt:
         complain(INTERRUPTED)
         raise typer.Exit(130) from None
     write_placement(out_file, found.placement)
-    out.print(mapping_table(found.given, found.report, found.used, fits=not found.refusal, objective=objective.value))
+    out.print(mapping_table(found.given, found.report, found.used, fits=not found.refusal, objective=objective))
     if found.layers:
         out.print(layer_table(found.layers))
     for line in found.lines():

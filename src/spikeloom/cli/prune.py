@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from spikeloom.cli.console import out
+from spikeloom.cli.console import DataDir, OtherData, Steps, caution, out
 from spikeloom.cli.options import refuse_idle
 from spikeloom.cli.progress import bars
 from spikeloom.files.atomic import check_target, keep_sources
@@ -26,20 +25,6 @@ if TYPE_CHECKING:
 SHOWN_LAYERS = 20
 
 
-class ScopeName(StrEnum):
-    """Which weights are compared with one another."""
-
-    all = "global"
-    layer = "layer"
-
-
-class CriterionName(StrEnum):
-    """Norm that ranks channels."""
-
-    l1 = "l1"
-    l2 = "l2"
-
-
 def prune(
     context: typer.Context,
     network: Annotated[Path, typer.Argument(help="network.npz of 'train', 'convert' or 'import'")],
@@ -48,39 +33,42 @@ def prune(
         Path | None, typer.Option("--out", help="network to write [pruned.npz beside the network]")
     ] = None,
     channels: Annotated[bool, typer.Option("--channels", help="remove whole channels, not single weights")] = False,
-    scope: Annotated[ScopeName, typer.Option(help="compare the weights of all layers, or of each")] = ScopeName.all,
-    criterion: Annotated[CriterionName, typer.Option(help="norm that ranks channels")] = CriterionName.l1,
+    scope: Annotated[
+        Literal["global", "layer"], typer.Option(help="compare the weights of all layers, or of each")
+    ] = "global",
+    criterion: Annotated[Literal["l1", "l2"], typer.Option(help="norm that ranks channels")] = "l1",
     keep: Annotated[list[str] | None, typer.Option(help="a layer to leave as it is; repeat for more")] = None,
+    allow_empty: Annotated[
+        list[str] | None, typer.Option(help="a layer that may lose every weight; repeat for more")
+    ] = None,
     stages: Annotated[int, typer.Option(min=1, help="prune by and by, in so many stages; with --fine-tune")] = 1,
     fine_tune: Annotated[int, typer.Option(min=0, help="epochs of training after each stage")] = 0,
     learning_rate: Annotated[
         float | None, typer.Option(help="peak of fine-tuning [a tenth of the experiment's]")
     ] = None,
-    experiment: Annotated[
-        str | None, typer.Option(help="another experiment's data [the one it was trained on]")
-    ] = None,
+    experiment: OtherData = None,
+    steps: Steps = None,
     limit: Annotated[int | None, typer.Option(min=1, help="measure on the first test samples only")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="folder of data sets [SPIKELOOM_DATA]")] = None,
+    data_dir: DataDir = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="ignore the stages of an interrupted run")] = False,
 ) -> None:
     """Set the smallest weights of a network to zero, or remove its smallest channels; say what that changes."""
-    from spikeloom.studies.experiment import experiment_of, read_experiment
+    from spikeloom.studies.experiment import shown_to
     from spikeloom.studies.prune import Pruning, prune_network
 
     loaded = read_network(network)
     target = out_file or network.with_name("pruned.npz")
     check_target(target)
     keep_sources(target, network)
-    chosen = None
-    if experiment:
-        chosen = read_experiment(experiment)
-    elif "experiment" in loaded.metadata:
-        chosen = experiment_of(loaded, str(network))
+    chosen, said = None, ""
+    if experiment or steps or "experiment" in loaded.metadata:
+        loaded, chosen, said = shown_to(loaded, str(network), experiment, steps)
     refuse_idle(context, chosen is None, "without data; name them with --experiment", "limit", "data_dir")
     refuse_idle(context, not fine_tune, "without --fine-tune", "learning_rate", "fresh")
     refuse_idle(context, channels, "on whole channels, which are ranked in their layer", "scope")
     refuse_idle(context, not channels, "without --channels", "criterion")
-    plan = Pruning(sparsity, channels, scope.value, criterion.value, tuple(keep or ()), stages, fine_tune)
+    kept, empty = tuple(keep or ()), tuple(allow_empty or ())
+    plan = Pruning(sparsity, channels, scope, criterion, kept, stages, fine_tune, empty)
     with bars() as progress:
         pruned = prune_network(
             loaded,
@@ -99,6 +87,10 @@ def prune(
     for layer, reason in pruned.left_alone.items():
         out.print(f"{layer} keeps its channels: {reason}", markup=False)
     out.print(_storage_table(pruned.stored))
+    left = ", ".join(f"{layer} {now} of {before}" for layer, (now, before) in pruned.left.items())
+    out.print(f"weights left: {left}", markup=False)
+    if said:
+        caution([("", [said])])
     if chosen is None:
         out.print("no accuracy: the network does not say what it was trained on; name it with --experiment")
     out.print(f"wrote {target}", markup=False, soft_wrap=True)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from spikeloom.cli.console import out
+from spikeloom.cli.console import DataDir, OtherData, Steps, caution, out
 from spikeloom.cli.options import refuse_idle
 from spikeloom.cli.progress import bars
 from spikeloom.errors import FileError
@@ -20,27 +19,6 @@ if TYPE_CHECKING:
     from spikeloom.studies.quantize import Quantized
 
 
-class Per(StrEnum):
-    """What shares a step."""
-
-    tensor = "tensor"
-    channel = "channel"
-
-
-class Beyond(StrEnum):
-    """What a membrane does beyond its word."""
-
-    saturate = "saturate"
-    wrap = "wrap"
-
-
-class Step(StrEnum):
-    """How the step is chosen."""
-
-    max = "max"
-    mse = "mse"
-
-
 def quantize(
     context: typer.Context,
     network: Annotated[Path, typer.Argument(help="network.npz of 'train', 'convert' or 'import'")],
@@ -49,28 +27,33 @@ def quantize(
     ] = None,
     bits: Annotated[int, typer.Option(min=2, max=8, help="bits of a weight")] = 8,
     ternary: Annotated[bool, typer.Option("--ternary", help="weights -1, 0, 1 in 2 bits")] = False,
-    per: Annotated[Per, typer.Option(help="one step for each output channel, or one for the tensor")] = Per.channel,
-    scale: Annotated[Step, typer.Option(help="step: by the largest weight, or by squared error")] = Step.mse,
+    per: Annotated[
+        Literal["tensor", "channel"], typer.Option(help="one step for each output channel, or one for the tensor")
+    ] = "channel",
+    scale: Annotated[
+        Literal["max", "mse"], typer.Option(help="step: by the largest weight, or by squared error")
+    ] = "mse",
     bias_bits: Annotated[int, typer.Option(min=2, max=48, help="bits of a bias")] = 16,
     bias_fit: Annotated[
         bool, typer.Option("--bias-fit", help="steps so coarse that biases fit, else they saturate")
     ] = False,
     membrane_bits: Annotated[int, typer.Option(min=2, max=48, help="bits of a spiking neuron's membrane")] = 24,
-    overflow: Annotated[Beyond, typer.Option(help="what a membrane does beyond its word")] = Beyond.saturate,
+    overflow: Annotated[
+        Literal["saturate", "wrap"], typer.Option(help="what a membrane does beyond its word")
+    ] = "saturate",
     fine_tune: Annotated[int, typer.Option(min=0, help="epochs of training on the grid first")] = 0,
     learning_rate: Annotated[
         float | None, typer.Option(help="peak of fine-tuning [a tenth of the experiment's]")
     ] = None,
     table: Annotated[bool, typer.Option("--table", help="accuracy against bits; writes no file")] = False,
-    experiment: Annotated[
-        str | None, typer.Option(help="another experiment's data [the one it was trained on]")
-    ] = None,
+    experiment: OtherData = None,
+    steps: Steps = None,
     limit: Annotated[int | None, typer.Option(min=1, help="measure on the first test samples only")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="folder of data sets [SPIKELOOM_DATA]")] = None,
+    data_dir: DataDir = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="ignore the checkpoint of an interrupted run")] = False,
 ) -> None:
     """Turn a float network into one of integers; say what that changes. Writes a network that machines are fed with."""
-    from spikeloom.studies.experiment import experiment_of, read_experiment
+    from spikeloom.studies.experiment import shown_to
     from spikeloom.studies.quantize import Bench, FineTuning, accuracy_against_bits, quantize_file
     from spikeloom.transform.quantize import Widths
 
@@ -84,22 +67,20 @@ def quantize(
         check_target(target)
     if not table:
         keep_sources(target, network)
-    chosen = None
-    if experiment:
-        chosen = read_experiment(experiment)
-    elif "experiment" in loaded.metadata:
-        chosen = experiment_of(loaded, str(network))
+    chosen, said = None, ""
+    if experiment or steps or "experiment" in loaded.metadata:
+        loaded, chosen, said = shown_to(loaded, str(network), experiment, steps)
     refuse_idle(context, chosen is None, "without data; name them with --experiment", "limit", "data_dir")
     refuse_idle(context, not fine_tune, "without --fine-tune", "learning_rate", "fresh")
     widths = Widths(
         weight_bits=bits,
         ternary=ternary,
-        per=per.value,
-        scale=scale.value,
+        per=per,
+        scale=scale,
         bias_bits=bias_bits,
         bias_fit=bias_fit,
         membrane_bits=membrane_bits,
-        overflow=overflow.value,
+        overflow=overflow,
     )
     tuning = FineTuning(fine_tune, learning_rate) if fine_tune else None
     with bars() as progress:
@@ -117,6 +98,8 @@ def quantize(
         out.print(_overflow_line(row), markup=False, soft_wrap=True)
     for note in () if table else rows[0].notes:
         out.print(f"note: {note}", markup=False, soft_wrap=True)
+    if said:
+        caution([("", [said])])
     if chosen is None:
         out.print("no accuracy: the network does not say what it was trained on; name it with --experiment")
     if not table:

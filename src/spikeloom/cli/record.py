@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from spikeloom.cli.console import out
+from spikeloom.cli.console import DataDir, OtherData, Steps, caution, out
 from spikeloom.cli.progress import bars
 from spikeloom.files.atomic import check_target, keep_sources
 from spikeloom.files.network import read_network
 from spikeloom.files.store import write_trace
-
-
-class Split(StrEnum):
-    """Part of a data set."""
-
-    train = "train"
-    test = "test"
 
 
 def record(
@@ -27,31 +19,31 @@ def record(
     out_file: Annotated[
         Path | None, typer.Option("--out", help="trace to write [trace.npz beside the network]")
     ] = None,
-    experiment: Annotated[
-        str | None, typer.Option(help="another experiment's data [the one it was trained on]")
-    ] = None,
-    split: Annotated[Split, typer.Option(help="part of the data set")] = Split.test,
+    experiment: OtherData = None,
+    split: Annotated[Literal["train", "test"], typer.Option(help="part of the data set")] = "test",
+    steps: Steps = None,
     limit: Annotated[int | None, typer.Option(min=1, help="only the first samples")] = None,
     updates: Annotated[bool, typer.Option(help="also record which neurons were live")] = False,
     weights: Annotated[
         bool | None, typer.Option("--weights/--no-weights", help="store the weights in the trace [if a tenth are zero]")
     ] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="folder of data sets [SPIKELOOM_DATA]")] = None,
+    data_dir: DataDir = None,
 ) -> None:
     """Run a test set through a network and write every spike, bit-packed."""
-    from spikeloom.studies.experiment import experiment_of, read_experiment, record_network
+    from spikeloom.studies.experiment import record_network, shown_to
     from spikeloom.studies.prune import shows_zeros
 
     loaded = read_network(network)
-    chosen = read_experiment(experiment) if experiment else experiment_of(loaded, str(network))
+    loaded, chosen, said = shown_to(loaded, str(network), experiment, steps)
     target = out_file or network.with_name("trace.npz")
     check_target(target)
     keep_sources(target, network)
     with bars() as progress:
         trace = record_network(
-            loaded, chosen, split=split.value, limit=limit, updates=updates, data_dir=data_dir, progress=progress
+            loaded, chosen, split=split, limit=limit, updates=updates, data_dir=data_dir, progress=progress
         )
     write_trace(target, loaded, trace, weights=shows_zeros(loaded) if weights is None else weights)
     accuracy = f", {100 * trace.accuracy:.2f} % right" if trace.accuracy is not None else ""
-    out.print(f"{trace.num_samples} samples of {chosen.data}/{split.value}, {trace.num_steps} steps{accuracy}")
+    out.print(f"{trace.num_samples} samples of {chosen.data}/{split}, {trace.num_steps} steps{accuracy}")
+    caution([("", [said])])
     out.print(f"wrote {target}", markup=False, soft_wrap=True)

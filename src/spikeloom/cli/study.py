@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from spikeloom.cli.console import caution, err, out
+from spikeloom.cli.console import DataDir, Steps, caution, err, out
 from spikeloom.cli.options import refuse_idle
 from spikeloom.cli.progress import bars
 from spikeloom.evaluate import check_width, load_machine
@@ -32,6 +32,7 @@ def study(
     experiment: Annotated[
         str | None, typer.Option(help="a network: another experiment's data [the one it was trained on]")
     ] = None,
+    steps: Steps = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="only the first samples [a trace: all, a network: 20]")
     ] = None,
@@ -40,7 +41,7 @@ def study(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="of the spikes that are removed or added")] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="samples counted in parallel [all cores]")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="folder of data sets [SPIKELOOM_DATA]")] = None,
+    data_dir: DataDir = None,
     json: Annotated[str | None, typer.Option(help="write everything as JSON; - is standard output")] = None,
 ) -> None:
     """Ask whether an SNN is truly cheaper than its ANN, on every machine."""
@@ -62,6 +63,8 @@ def study(
         network, trace, chosen = spikes_of(
             source,
             experiment=experiment,
+            steps=steps,
+            tell=lambda line: caution([("", [line])]),
             limit=limit if limit is not None or is_trace(source) else 20,
             data_dir=data_dir,
             progress=progress,

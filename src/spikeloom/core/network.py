@@ -170,9 +170,9 @@ class Network:
             if source not in seen:
                 seen.add(source)
                 waiting.extend(self.layer_inputs(source))
-        return any(node in self._followers(node) for node in self._followers(name))
+        return any(node in self.followers(node) for node in self.followers(name))
 
-    def _followers(self, name: str) -> set[str]:
+    def followers(self, name: str) -> set[str]:
         """Nodes that are no layers and hear ``name`` without a layer between."""
         found: set[str] = set()
         waiting = list(self.outputs_of(name))
@@ -262,6 +262,12 @@ class Network:
         digest.update(json.dumps([list(e) for e in self.edges]).encode())
         digest.update(repr(self.dt_s).encode())
         return digest.hexdigest()
+
+
+def notes_of(metadata: Mapping[str, Any]) -> tuple[str, ...]:
+    """What metadata say that traces and reports must repeat (``notes``), as far as it is text."""
+    notes = metadata.get("notes")
+    return tuple(note for note in notes if isinstance(note, str)) if isinstance(notes, list) else ()
 
 
 def arithmetic_of(network: Network) -> str:

@@ -140,6 +140,7 @@ class SpikeTrace:
     extra: keys this version does not know, kept on a round trip ("meta", "layers", "arrays").
     delay: 0 where a spike acts in the step it is sent in, 1 where it acts in the next one, as on Loihi. Either way an arrival stands
         at the step in which it was sent.
+    notes: what every report on the trace must repeat.
     """
 
     num_steps: int
@@ -153,6 +154,7 @@ class SpikeTrace:
     predictions: np.ndarray | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
     delay: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def accuracy(self) -> float | None:

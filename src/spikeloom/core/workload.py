@@ -229,6 +229,24 @@ class Workload:
         """Synaptic operations over all samples by layer; 0 of pools and sums, which have no synapses."""
         return {layer.name: layer.synops if layer.kind in WEIGHTED else 0 for layer in self.layers}
 
+    @cached_property
+    def mixed(self) -> tuple[str, str] | None:
+        """A layer with spiking neurons and one with an ANN's behind it, on any path; None where there are no two such layers."""
+        hears = {layer.name: {*layer.inputs, layer.joins} for layer in self.layers}
+        for layer in self.layers:  # the sums of a branch reach the neurons of its owner
+            if layer.joins in hears:
+                hears[layer.joins].add(layer.name)
+        spiking = {layer.name for layer in self.layers if layer.neuron.kind in ("if", "lif", "cubalif")}
+        for layer in self.layers:
+            waiting, seen = [layer.name], set[str]()
+            while layer.neuron.kind == "relu" and waiting:
+                new = hears.get(waiting.pop(), set()) - seen
+                if found := sorted(new & spiking):
+                    return found[0], layer.name
+                seen |= new
+                waiting.extend(new)
+        return None
+
     def __getitem__(self, name: str) -> Layer:
         for layer in self.layers:
             if layer.name == name:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import get_args
 
-from spikeloom.core.network import Network
-from spikeloom.core.nodes import SPIKING, Delay, Flatten, Input, Node, Output, Reset, Shape
-from spikeloom.errors import NetworkError
+from spikeloom.core.network import Network, notes_of
+from spikeloom.core.nodes import LIF, SPIKING, Delay, Flatten, Input, Node, Output, Reset, Shape
+from spikeloom.errors import NetworkError, NetworkFileError
+from spikeloom.files.nir_frameworks import choices_for, meant
 from spikeloom.files.nir_nodes import (
-    Choices,
     Discretisation,
     Encoding,
     IfGain,
@@ -25,7 +26,7 @@ from spikeloom.files.nir_nodes import (
     read_nodes,
     squeezed_shape,
 )
-from spikeloom.files.nir_tree import Tree, read_tree
+from spikeloom.files.nir_tree import Neurons, Tree, read_tree
 from spikeloom.files.nir_write import write_nir
 
 __all__ = ["read_nir", "write_nir"]
@@ -38,33 +39,42 @@ def read_nir(
     path: str | Path,
     *,
     dt_s: float | None = None,
-    reset: Reset = "hard",
+    reset: Reset | None = None,
     strict: bool = False,
     discretisation: Discretisation = "euler",
     loop_delay: int | None = None,
     encoding: Encoding = "spikes",
     if_gain: IfGain = "auto",
+    neurons: Neurons | None = None,
 ) -> Network:
-    """Read a NIR graph as a network; its choices are kept in ``metadata["nir"]``.
+    """Read a NIR graph as a network; its choices are kept in ``metadata["nir"]``, and what traces and reports must repeat in
+    ``metadata["notes"]``.
 
     What a file written by `write_nir` states itself (time step, reset, strictness, leak, encoding) goes before the options.
 
     Args:
         path: the file.
         dt_s: time step in seconds; needed as soon as a node has a time constant or a delay.
-        reset: what a spike does to the membrane: "hard" to v_reset, "soft" subtracts the threshold, "none".
+        reset: what a spike does to the membrane: "hard" to v_reset, "soft" subtracts the threshold, "none"; None is "hard", and
+            "soft" for snnTorch.
         strict: a membrane fires above the threshold, not at it.
         discretisation: of time constants: "euler" loses ``dt/tau`` of the membrane in a step, "exponential" ``1 - exp(-dt/tau)``.
         loop_delay: steps of the Delay put into a loop that has none; None refuses such loops. Frameworks mean 1.
         encoding: what arrives at the input.
         if_gain: what r of an IF means: "per_step" ``v += r*I``, "per_second" ``v += r*dt*I``; "auto" takes r = 1 for the first and
             r = 1/dt for the second, and refuses anything else.
+        neurons: whose neurons the graph means: "exact" those of the other options, "snntorch" those of the module that was exported,
+            "sinabs" and "lava" are refused. None: what the file's metadata say, else "exact", with a note.
 
     Raises:
         NetworkFileError: one line naming file and node: not a NIR file, damaged, or something we cannot say in our words.
     """
-    choices = Choices(dt_s, reset, strict, discretisation, loop_delay, encoding, if_gain)
+    if neurons is not None and neurons not in get_args(Neurons):
+        raise NetworkFileError(f"neurons got {neurons!r}, expected one of {list(get_args(Neurons))}")
     tree = read_tree(path)
+    whose = neurons or tree.framework or "exact"
+    others = {"strict": strict, "discretisation": discretisation, "encoding": encoding, "if_gain": if_gain}
+    choices = choices_for(whose, reset, dt_s=dt_s, loop_delay=loop_delay, **others)
     if choices.dt_s is None and tree.stated.get("dt_s") is not None:
         stated = tree.stated["dt_s"]
         if not isinstance(stated, int | float):
@@ -75,7 +85,7 @@ def read_nir(
     entry: dict[str, str] = {}
     edges: list[tuple[str, str]] = []
     for name, part in tree.parts.items():
-        found = read_nodes(name, part, choices)
+        found = {key: meant(whose, part, node) for key, node in read_nodes(name, part, choices).items()}
         names = list(found)
         clash = next((n for n in names if n in nodes or (n != name and n in tree.parts)), None)
         if clash is not None:
@@ -84,16 +94,25 @@ def read_nir(
         entry[name] = names[0]
         edges += list(zip(names, names[1:], strict=False))
     edges += [(a, entry[b]) for a, b in tree.edges]
-    delays = _break_loops(tree, nodes, edges, source, loop_delay)
+    delays = _break_loops(tree, nodes, edges, source, choices.loop_delay)
+    for name in (name for name in nodes if whose == "snntorch" and f"{name}.delay" in delays):
+        if isinstance(cell := nodes[name], LIF) and cell.reset == "hard":  # RLeaky resets late, unlike Leaky
+            nodes[name] = replace(cell, late_reset=True)
     notes = _settle(tree, nodes, edges, source, target)
     title, metadata = tree.stated.get("name"), tree.stated.get("metadata")
     record = {"file": tree.path.name, "version": tree.version, **asdict(choices), "loop_delays": delays, "notes": notes}
+    metadata = metadata if isinstance(metadata, dict) else {}
+    if any(isinstance(node, SPIKING) and "reset" not in tree.parts[name].stated for name, node in nodes.items()):
+        record["neurons"] = whose
+        if neurons is None and not tree.framework:
+            said = f"{tree.path.name} does not say whose neurons it means; read as exact ones (--neurons)"
+            metadata = {**metadata, "notes": [*notes_of(metadata), said]}
     network = Network(
         nodes,
         tuple(edges),
         title if isinstance(title, str) else tree.path.stem,
         choices.dt_s,
-        {**(metadata if isinstance(metadata, dict) else {}), "nir": record},
+        {**metadata, "nir": record},
     )
     order = network.order()
     return replace(network, nodes={name: nodes[name] for name in order})  # HDF5 sorts names: 0, 1, 10, 2

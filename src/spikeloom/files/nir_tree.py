@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import h5py
 import numpy as np
@@ -20,6 +20,8 @@ from spikeloom.files.nir_nodes import Part
 
 #: The key in NIR's metadata under which a network of ours keeps what NIR cannot say.
 STATED = "spikeloom"
+#: Whose neurons a graph means: those that NIR's equations say, or those of an exporter whose neurons differ.
+Neurons = Literal["exact", "snntorch", "sinabs", "lava"]
 _MAX_BYTES, _MAX_NODES, _MAX_DEPTH = 1 << 31, 10_000, 16
 #: What h5py raises on damaged or hostile files.
 _UNREADABLE = (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, MemoryError, OverflowError)
@@ -27,13 +29,17 @@ _UNREADABLE = (OSError, KeyError, RuntimeError, ValueError, TypeError, Attribute
 
 @dataclass(eq=False)
 class Tree:
-    """A NIR file: nodes by their names ("outer.inner" within a graph), edges each once, version, and what our writer stated."""
+    """A NIR file: nodes by their names ("outer.inner" within a graph), edges each once, version, and what our writer stated.
+
+    framework: the first word of a text in the graph's metadata, where it is one of `Neurons`.
+    """
 
     path: Path
     version: str = ""
     parts: dict[str, Part] = field(default_factory=dict)
     edges: list[tuple[str, str]] = field(default_factory=list)
     stated: Mapping[str, Any] = field(default_factory=dict)
+    framework: Neurons | None = None
 
     def fail(self, text: str) -> NetworkFileError:
         """The error to raise about the file."""
@@ -60,6 +66,7 @@ def read_tree(path: str | Path) -> Tree:
         if kind != "NIRGraph":
             raise tree.fail(f"holds a single {kind}, expected a graph of nodes")
         tree.stated = _stated(tree, root, "the graph")
+        tree.framework = _framework(tree, root)
         _read_graph(tree, root, "", 0)
     # an edge written twice is one: nir refuses the second, nirtorch wrote some
     tree.edges = list(dict.fromkeys(tree.edges))
@@ -167,6 +174,15 @@ def _stated(tree: Tree, node: h5py.Group, where: str) -> dict[str, Any]:
             member = _member(tree, metadata, key, h5py.Dataset, where)
             found[key.removeprefix(f"{STATED}.")] = _value(tree, f"{where}: metadata {key}", member)
     return found
+
+
+def _framework(tree: Tree, root: h5py.Group) -> Neurons | None:
+    """The exporter that the graph's metadata name ("snnTorch 1.0.0" under whatever key), if they name one."""
+    metadata = _member(tree, root, "metadata", h5py.Group, "the graph") if "metadata" in root else {}
+    texts = [metadata[key][()] for key in metadata if isinstance(metadata[key], h5py.Dataset)]
+    words = {_word(text).lower().partition(" ")[0] for text in texts if isinstance(text, bytes | str)}
+    found = [name for name in get_args(Neurons) if name in words]
+    return found[0] if len(found) == 1 else None
 
 
 def _no_constant(text: str) -> float:

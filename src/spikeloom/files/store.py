@@ -100,6 +100,7 @@ def read_trace(path: str | Path) -> tuple[Network, SpikeTrace]:
         predictions,
         extra,
         meta.delay,
+        meta.network_notes,
     )
 
 
@@ -438,6 +439,7 @@ def write_trace(path: str | Path, network: Network, trace: SpikeTrace, *, weight
         "dt_s": trace.dt_s,
         "source": trace.source,
         **({"delay": trace.delay} if trace.delay != 0 else {}),
+        **({"network_notes": list(trace.notes)} if trace.notes else {}),
         "layers": layers,
         **extra.get("meta", {}),
     }

@@ -74,4 +74,5 @@ class TraceMeta(_Model):
     dt_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     source: str = ""
     delay: Annotated[int, Field(ge=0, le=1)] = 0
+    network_notes: tuple[str, ...] = ()
     layers: Annotated[tuple[LayerMeta, ...], Field(min_length=1)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import abc
 from dataclasses import fields, replace
+from functools import wraps
 from typing import Any, Generic, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -34,7 +35,15 @@ class CountCache(Protocol):
 
 
 class AbstractMachine(ABC, Generic[ArchT]):
-    """A machine model: maps a workload before a spike is seen, then counts what the spikes make it do."""
+    """A machine model: maps a workload before a spike is seen, then counts what the spikes make it do.
+
+    Whatever the model, its ``map``, ``runs`` and ``count`` refuse a mixed network (`refuse_mixed`).
+    """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name in {"map", "runs", "count"} & cls.__dict__.keys():
+            setattr(cls, name, _unmixed(cls.__dict__[name]))
 
     @property
     @abstractmethod
@@ -77,6 +86,26 @@ class AbstractMachine(ABC, Generic[ArchT]):
     @abstractmethod
     def utilisation(self, counts: Counts, arch: ArchT, layer: str) -> dict[str, float]:
         """How well the parts were used in one layer, each 0..1, by name."""
+
+
+def _unmixed(method: abc.Callable[..., Any]) -> abc.Callable[..., Any]:
+    """A method of a machine that refuses a mixed network before it looks at anything else."""
+
+    @wraps(method)
+    def checked(machine: Any, workload: Workload, *rest: Any, **options: Any) -> Any:
+        refuse_mixed(workload)
+        return method(machine, workload, *rest, **options)
+
+    return checked
+
+
+def refuse_mixed(workload: Workload) -> None:
+    """Raises MappingError where an ANN's activation stands behind spiking neurons: no machine here has parts that turn one into the other."""
+    if workload.mixed:
+        raise MappingError(
+            f"layer '{workload.mixed[1]}' has ReLU neurons behind the spiking neurons of layer '{workload.mixed[0]}': a mixed "
+            f"network, for which no machine has parts; make both spiking (spikeloom convert) or both an ANN"
+        )
 
 
 def refuse_shapes_only(workload: Workload, advice: str) -> None:

@@ -1,13 +1,14 @@
 """Weights on a grid, in NumPy and in torch: what an integer network stores and what fine-tuning for it multiplies with.
 
-``q = clip(round(w / step), -largest, largest)``, rounded half to even in float64; the weight used is ``step * q`` in float32.
+``q = clip(round(w / step), -largest, largest)``, rounded half to even in float64; the weight used is ``step * q`` in float32. Weights
+that lie on a grid of two's complement already may hold one level more below zero (`deepest`).
 In training the gradient passes straight through (Bengio et al., arXiv:1308.3432), to the weights beyond the grid too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -28,28 +29,46 @@ _CLIPS = np.linspace(1.0, 0.1, 91)
 _CACHED = 1 << 15
 
 
-def grid_levels(weight: np.ndarray, step: np.ndarray, largest: int) -> np.ndarray:
-    """The level of every weight, whole numbers -largest..largest; float64, the shape of ``weight``.
+def grid_levels(
+    weight: np.ndarray, step: np.ndarray, largest: int, lowest: np.ndarray | int | None = None
+) -> np.ndarray:
+    """The level of every weight, whole numbers ``lowest``..``largest``; float64, the shape of ``weight``.
 
     Args:
         weight: any float dtype.
         step: value of one level; positive, broadcasts to ``weight``.
         largest: largest level.
+        lowest: lowest level, broadcasts to ``weight``; None for -largest.
     """
-    levels: np.ndarray = np.clip(np.rint(np.asarray(weight, np.float64) / step), -largest, largest)
+    lowest = -largest if lowest is None else lowest
+    levels: np.ndarray = np.clip(np.rint(np.asarray(weight, np.float64) / step), lowest, largest)
     return levels
 
 
+def deepest(weight: np.ndarray, step: np.ndarray, largest: int) -> np.ndarray:
+    """Lowest level of each channel: -largest - 1 where its weights are whole steps and reach that far, else -largest.
+
+    Args:
+        weight: shape (K, ...). step: as `grid_levels`.
+
+    Returns:
+        Float64, shape (K, 1, ...).
+    """
+    exact = (np.asarray(weight, np.float64) / step).reshape(len(weight), -1)
+    deep = is_whole(exact).all(1) & (np.rint(exact.min(1)) == -largest - 1) & (np.rint(exact.max(1)) <= largest)
+    return np.asarray(-largest - deep, np.float64).reshape(-1, *([1] * (weight.ndim - 1)))
+
+
 class _OnGrid(torch.autograd.Function):
-    """``step * clip(round(w / step), -largest, largest)``, the gradient of the identity."""
+    """``step * clip(round(w / step), lowest, largest)``, the gradient of the identity."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, step: Tensor, largest: int) -> Tensor:
-        return ((weight.double() / step).round().clamp(-largest, largest) * step).to(weight.dtype)
+    def forward(ctx: Any, weight: Tensor, step: Tensor, lowest: Tensor, largest: int) -> Tensor:
+        return ((weight.double() / step).round().clamp(max=largest).maximum(lowest) * step).to(weight.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        return gradients[0], None, None
+        return gradients[0], None, None, None
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,11 +78,12 @@ class FakeQuant:
     Steps stay as they are during training, so that thresholds in whole steps (see ``transform.quantize.on_grid``) stay whole.
 
     steps: value of one level of each synapse's weights, by its name; float64, positive, broadcasts to them.
-    largest: largest level of each.
+    largest: largest level of each. lowest: lowest, broadcasts to its weights; -largest where absent.
     """
 
     steps: Mapping[str, np.ndarray]
     largest: Mapping[str, int]
+    lowest: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __call__(self, name: str, weight: Tensor) -> Tensor:
         """The weights of synapse ``name`` on its grid; the shape and dtype of ``weight``.
@@ -74,7 +94,8 @@ class FakeQuant:
         if name not in self.steps:
             raise NetworkError(f"no grid for the weights of '{name}'; expected one of {', '.join(self.steps)}")
         step = torch.from_numpy(np.asarray(self.steps[name], np.float64)).to(weight.device)
-        used: Tensor = _OnGrid.apply(weight, step, self.largest[name])  # type: ignore[no-untyped-call]
+        lowest = torch.from_numpy(np.asarray(self.lowest.get(name, -self.largest[name]), np.float64)).to(weight.device)
+        used: Tensor = _OnGrid.apply(weight, step, lowest, self.largest[name])  # type: ignore[no-untyped-call]
         return used
 
 
@@ -84,6 +105,7 @@ def chosen_step(
     scale: Scaling,
     anchors: Sequence[Sequence[np.ndarray]] = ((),),
     least: np.ndarray | float = 0.0,
+    ternary: bool = False,
 ) -> np.ndarray:
     """The step of every row of weights: their own where they lie on a grid, else by ``scale``.
 
@@ -96,6 +118,7 @@ def chosen_step(
         scale: "max" or "mse".
         anchors: what weights on a grid may have in whole steps too, arrays of shape (rows, any); lists tried one after the other.
         least: no finer than this, shape (rows,); but down to 3/4 of it for weights that already lie on such a grid (biases move in training).
+        ternary: a grid may not hold the level -largest - 1.
 
     Returns:
         Positive float64, shape (rows,). Rows of zeros have the largest step of the others.
@@ -103,7 +126,7 @@ def chosen_step(
     top = np.abs(weights).max(1)
     step = np.zeros(len(weights))
     for extra in anchors:
-        step = np.where(step > 0, step, _own_step(weights, extra, largest, least))
+        step = np.where(step > 0, step, own_step(weights, extra, largest, least, ternary))
     rest = (step == 0) & (top > 0)
     if rest.any():
         if scale == "max":
@@ -117,8 +140,13 @@ def chosen_step(
     return np.where(top == 0, np.maximum(step, least), step)
 
 
-def _own_step(weights: np.ndarray, extra: Sequence[np.ndarray], largest: int, least: np.ndarray | float) -> np.ndarray:
-    """The finest step with at most ``largest`` levels of which all weights of a row, and all of ``extra``, are multiples, else 0."""
+def own_step(
+    weights: np.ndarray, extra: Sequence[np.ndarray], largest: int, least: np.ndarray | float, ternary: bool = False
+) -> np.ndarray:
+    """The finest step with at most ``largest`` levels of which all weights of a row, and all of ``extra``, are multiples, else 0.
+
+    Where there is none, and unless ``ternary``, that with the levels -largest - 1..largest of two's complement.
+    """
     size = np.abs(weights)
     top = size.max(1)
     safe = np.where(top > 0, top, 1)[:, None]
@@ -129,6 +157,11 @@ def _own_step(weights: np.ndarray, extra: Sequence[np.ndarray], largest: int, le
         rows = np.flatnonzero(((step == 0) | (step < least)) & (top > 0) & is_whole(probe * level).all(1))
         rows = rows[is_whole(size[rows] / safe[rows] * level).all(1)]
         step[rows] = top[rows] / level
+    if not ternary:
+        deep = largest + 1.0
+        rows = np.flatnonzero((step == 0) & (top > 0) & (np.rint(weights.max(1) / safe[:, 0] * deep) <= largest))
+        rows = rows[is_whole(np.concatenate([size, *extra], 1)[rows] / safe[rows] * deep).all(1)]
+        step[rows] = top[rows] / deep
     return np.where(step < 0.75 * np.asarray(least), 0.0, step)
 
 

@@ -15,18 +15,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spikeloom.core.network import Network, arithmetic_of
+from spikeloom.core.network import Network, arithmetic_of, notes_of
 from spikeloom.core.nodes import (
     IF,
     LAYERS,
     LI,
     LIF,
+    SPIKING,
     Add,
     BatchNorm,
+    ClippedReLU,
     Conv1d,
     Conv2d,
     CubaLIF,
     Pool,
+    ReLU,
     Scale,
     Synapse,
 )
@@ -97,6 +100,7 @@ def record(
         np.asarray(source.labels).astype(np.int64),
         predictions,
         {"meta": meta},
+        notes=notes_of(network.metadata),
     )
 
 
@@ -108,6 +112,13 @@ def _recordable(network: Network) -> dict[str, Signal]:
             f"network '{network.name}' still has BatchNorm nodes {unfolded}; a machine has none, fold them first "
             f"(spikeloom.transform.fold)"
         )
+    for first in (name for name, node in network.nodes.items() if isinstance(node, SPIKING)):
+        for behind in sorted(network.followers(first)):
+            if isinstance(network.nodes[behind], ReLU | ClippedReLU):
+                raise NetworkError(
+                    f"node '{behind}' ({type(network.nodes[behind]).__name__}) hears the spiking neurons of '{first}' without a "
+                    f"layer between: a mixed network with two activations in a row, of which a trace holds one; remove '{behind}'"
+                )
     signals = received_signals(network)
     for name in network.layers():
         signal = signals[name]

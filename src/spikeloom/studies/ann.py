@@ -7,7 +7,7 @@ T steps of spikes tell T + 1 values apart, and so do ceil(log2(T+1)) bits: that 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +33,7 @@ from spikeloom.errors import ConfigError, FileError, NetworkError
 from spikeloom.files.archive import Archive
 from spikeloom.files.network import read_network
 from spikeloom.files.store import TRACE_FORMAT, read_trace
-from spikeloom.studies.experiment import Experiment, experiment_of, read_experiment, record_network, samples
+from spikeloom.studies.experiment import Experiment, experiment_of, read_experiment, record_network, samples, shown_to
 
 if TYPE_CHECKING:
     from spikeloom.snn.execute import Progress
@@ -95,24 +95,26 @@ def spikes_of(
     path: str | Path,
     *,
     experiment: str | None = None,
+    steps: int | None = None,
     limit: int | None = None,
     data_dir: Path | None = None,
     progress: Progress | None = None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> tuple[Network, SpikeTrace, Experiment | None]:
-    """A trace file, or a spiking network recorded on the test set of its experiment; the first ``limit`` samples of either.
+    """A trace file, or a spiking network recorded on the test set of its experiment (T as `shown_to` finds it, which ``tell`` hears); the first ``limit``
+    samples of either.
 
     Raises:
         ConfigError: an experiment is named for a trace, or the network does not say what it was trained on.
     """
     if is_trace(path):
-        if experiment is not None:
-            raise ConfigError(
-                f"{path}: is a trace, which holds its spikes already; leave out --experiment {experiment}"
-            )
+        for option, given in (("experiment", experiment), ("steps", steps)):
+            if given is not None:
+                raise ConfigError(f"{path}: is a trace, which holds its spikes already; leave out --{option} {given}")
         network, trace = read_trace(path)
         return network, trace if limit is None else taken(trace, np.arange(min(limit, trace.num_samples))), None
-    network = read_network(path)
-    chosen = read_experiment(experiment) if experiment else experiment_of(network, str(path))
+    network, chosen, said = shown_to(read_network(path), str(path), experiment, steps)
+    tell(said)
     return network, record_network(network, chosen, limit=limit, data_dir=data_dir, progress=progress), chosen
 
 
@@ -168,6 +170,7 @@ def matched_ann(network: Network, trace: SpikeTrace) -> Ann:
         source=f"bit-matched ANN of {trace.source or network.name} (T = {steps}); {COUNTED}",
         labels=trace.labels,
         extra={"meta": {**({SAID: made} if made else {}), "matched_steps": steps}},
+        notes=trace.notes,
     )
     return Ann(replace(network, nodes=nodes, name=f"{network.name}-ann"), ann, steps, matched_bits(steps), COUNTED)
 

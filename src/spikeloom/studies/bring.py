@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -13,7 +14,7 @@ from spikeloom.core.network import Network
 from spikeloom.core.nodes import Firing, Reset
 from spikeloom.errors import ConfigError, FileError
 from spikeloom.studies.change import figures
-from spikeloom.studies.experiment import Experiment, read_experiment, samples
+from spikeloom.studies.experiment import Experiment, execution_of, samples, shown_to
 
 if TYPE_CHECKING:
     from spikeloom.snn.execute import Progress
@@ -24,12 +25,13 @@ class NirChoices:
     """What a NIR graph leaves open; fields as `spikeloom.files.nir.read_nir` takes them."""
 
     dt_s: float | None = None
-    reset: Reset = "hard"
+    reset: Reset | None = None
     strict: bool = False
     discretisation: Literal["euler", "exponential"] = "euler"
     loop_delay: int | None = None
     encoding: Literal["spikes", "levels", "analog"] = "spikes"
     if_gain: Literal["auto", "per_step", "per_second"] = "auto"
+    neurons: Literal["exact", "snntorch", "sinabs", "lava"] | None = None
 
 
 def bring(
@@ -38,13 +40,15 @@ def bring(
     choices: NirChoices,
     *,
     experiment: str | None = None,
+    steps: int | None = None,
     limit: int | None = None,
     data_dir: Path | None = None,
     progress: Progress | None = None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> tuple[Network, Figures]:
     """Read ``file`` (.nir, or a state dict with its description, normalisation folded) and measure it on an experiment's test set, if one is named.
 
-    The network remembers the experiment, so that the other verbs know its data.
+    The network remembers the experiment and its T, ``steps`` or the experiment's, so that the other verbs know them; ``tell`` hears which.
     """
     suffix = file.suffix.lower()
     if suffix == ".nir":
@@ -63,7 +67,7 @@ def bring(
             )
         if choices != NirChoices():
             raise ConfigError(
-                f"{file}: is no NIR graph; --dt-ms, --reset, --strict and what else a graph leaves open stand in {description}"
+                f"{file}: is no NIR graph; --dt-ms, --reset, --strict, --neurons and what else a graph leaves open stand in {description}"
             )
         network = fold(import_checkpoint(file, description))
     else:
@@ -73,8 +77,11 @@ def bring(
     if experiment is None:
         if limit is not None:
             raise ConfigError("--limit: there are no samples to limit; name an experiment with --experiment")
+        if steps:
+            network = replace(network, metadata={**network.metadata, "num_steps": steps})
         return network, figures(file.name, network)
-    chosen = read_experiment(experiment)
+    network, chosen, said = shown_to(network, str(file), experiment, steps)
+    tell(said)
     network = replace(network, metadata={**network.metadata, "experiment": _kept(chosen)})
     return network, _measured(file.name, network, chosen, limit, data_dir, progress)
 
@@ -92,13 +99,12 @@ def _measured(
     data_dir: Path | None,
     progress: Progress | None,
 ) -> Figures:
-    from spikeloom.snn.execute import Execution
     from spikeloom.studies.convert import RECORDING_FRAMES, ann_accuracy
 
     test = samples(experiment, "test", data_dir)
     if limit is not None and limit < len(test):
         test = test.take(np.arange(limit))
-    execution = Execution(experiment.num_steps, experiment.encoding, seed=int(experiment.train.get("seed", 0)))
+    execution = execution_of(experiment)
     if any(isinstance(node, Firing) for node in network.nodes.values()):
         return figures(name, network, test, execution, progress)
     # as `spikeloom convert` shows recordings to an ANN

@@ -24,7 +24,7 @@ from spikeloom.files.atomic import replacing
 from spikeloom.files.network import write_network
 from spikeloom.lower import lower
 from spikeloom.studies.change import spikes_sent
-from spikeloom.studies.experiment import Experiment, augmentation, samples, training_samples
+from spikeloom.studies.experiment import Experiment, augmentation, for_steps, samples, training_samples
 
 if TYPE_CHECKING:
     from spikeloom.snn.execute import Execution, Progress
@@ -230,15 +230,6 @@ def write_conversion(path: Path, result: Conversions) -> None:
     }
     dt_us = shown.data_options.get("dt_us")
     write_network(path, replace(network, dt_s=dt_us / 1e6 if dt_us else network.dt_s, metadata=metadata))
-
-
-def for_steps(experiment: Experiment, num_steps: int) -> Experiment:
-    """The experiment with T = ``num_steps``; frames of a recording become longer or shorter, so that they show the same time."""
-    options = dict(experiment.data_options)
-    if options.get("dt_us"):
-        options["dt_us"] = max(1, round(options["dt_us"] * experiment.num_steps / num_steps))
-    options |= {"num_steps": num_steps} if "num_steps" in options else {}
-    return replace(experiment, data_options=options, train={**experiment.train, "num_steps": num_steps})
 
 
 def fit_and_held(experiment: Experiment, data_dir: Path | None = None) -> tuple[Samples, Samples]:

@@ -78,7 +78,7 @@ class Study:
 
 @dataclass(frozen=True, eq=False)
 class CrossbarResult:
-    """reference: accuracy before any rounding. ideal: on ideal crossbars. rows: what became of it. samples: tested."""
+    """reference: accuracy before any rounding. ideal: on ideal crossbars. rows: what became of it. samples: tested, at T = num_steps."""
 
     network: Network
     crossbars: Crossbars
@@ -88,6 +88,7 @@ class CrossbarResult:
     rows: tuple[CrossbarRow, ...]
     samples: int
     seconds: float
+    num_steps: int
 
     def to_json(self) -> str:
         """All figures as JSON."""
@@ -102,6 +103,7 @@ class CrossbarResult:
             "crossbars": strengths,
             "study": asdict(self.study),
             "samples": self.samples,
+            "num_steps": self.num_steps,
             "reference_accuracy": self.reference,
             "ideal_accuracy": self.ideal,
             "rows": rows,
@@ -230,7 +232,9 @@ def study_crossbars(network: Network, crossbars: Crossbars, bench: CrossbarBench
             count, seconds = number_of_crossbars(base, chips), time.perf_counter() - clock
             rows.append(CrossbarRow(size, name, count, plain, adapted, tuned, both, seconds))
     total = time.perf_counter() - started
-    return CrossbarResult(base, crossbars, study, reference, ideal, tuple(rows), len(bench.test), total)
+    return CrossbarResult(
+        base, crossbars, study, reference, ideal, tuple(rows), len(bench.test), total, bench.execution.num_steps
+    )
 
 
 def one_chip(result: CrossbarResult) -> Network:

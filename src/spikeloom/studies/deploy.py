@@ -30,9 +30,9 @@ from spikeloom.files.store import write_trace
 from spikeloom.hw.edge import fixed
 from spikeloom.lower import lower
 from spikeloom.report import caveats
-from spikeloom.studies.convert import Splits, ann_accuracy, for_steps, splits
+from spikeloom.studies.convert import Splits, ann_accuracy, splits
 from spikeloom.studies.deploy_bench import FIRST_STEPS, ROWS, VERSION, Bench, DeployOptions, Fit, read_out, standby
-from spikeloom.studies.experiment import Experiment, samples
+from spikeloom.studies.experiment import Experiment, for_steps, samples
 from spikeloom.studies.techniques import ALIGNED, TECHNIQUES, Kit, Setting, Technique, fine_tuned, names_of
 
 if TYPE_CHECKING:

@@ -224,6 +224,40 @@ def experiment_of(network: Network, where: str) -> Experiment:
     return _experiment_from(raw, f"{where}: metadata.experiment")
 
 
+def for_steps(experiment: Experiment, num_steps: int) -> Experiment:
+    """The experiment with T = ``num_steps``; frames of a recording become longer or shorter, so that they show the same time."""
+    options = dict(experiment.data_options)
+    if options.get("dt_us"):
+        options["dt_us"] = max(1, round(options["dt_us"] * experiment.num_steps / num_steps))
+    options |= {"num_steps": num_steps} if "num_steps" in options else {}
+    return replace(experiment, data_options=options, train={**experiment.train, "num_steps": num_steps})
+
+
+def shown_to(
+    network: Network, where: str, named: str | None = None, steps: int | None = None
+) -> tuple[Network, Experiment, str]:
+    """What a network is shown at its own T: (network, experiment, a line that says T and whose it is).
+
+    T is ``steps``, which the network then remembers, else the network's own (it was trained, converted or imported with), else that of the
+    experiment ``named``, by default the one that the network came from. Recordings show the same time whatever T is.
+
+    Raises:
+        ConfigError: no experiment is named, and the network does not say what it was trained on.
+    """
+    experiment = read_experiment(named) if named else experiment_of(network, where)
+    told = network.metadata.get("experiment")
+    train = told.get("train") if isinstance(told, dict) else None
+    own = network.metadata.get("num_steps", train.get("num_steps") if isinstance(train, dict) else None)
+    own = own if isinstance(own, int) and own > 0 else None
+    shown = for_steps(experiment, steps or own or experiment.num_steps)
+    if steps:
+        network = replace(network, metadata={**network.metadata, "num_steps": steps})
+    whose = (
+        "--steps" if steps else "the network's own" if own else f"of experiment {experiment.name}; --steps sets another"
+    )
+    return network, shown, f"T = {shown.num_steps}: {whose}"
+
+
 def record_network(
     network: Network,
     experiment: Experiment,

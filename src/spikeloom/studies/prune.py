@@ -24,7 +24,7 @@ from spikeloom.files.atomic import check_target, make_folder
 from spikeloom.files.network import read_network, write_network
 from spikeloom.hw.memory import PRUNED, code_bits
 from spikeloom.studies.change import figures
-from spikeloom.studies.experiment import Experiment, augmentation, samples, train_config, training_samples
+from spikeloom.studies.experiment import Experiment, augmentation, execution_of, samples, train_config, training_samples
 from spikeloom.transform.fold import fold
 from spikeloom.transform.prune import Criterion, Scope, mask_rule, prune_channels, prune_magnitude
 
@@ -43,7 +43,7 @@ class Pruning:
 
     sparsity: fraction of weights (or of each layer's channels) that is gone at the end, 0..1.
     channels: remove whole channels by ``criterion`` instead of single weights over ``scope``.
-    keep: layers that are left as they are.
+    keep: layers that are left as they are. allow_empty: layers that may lose every weight.
     stages: steps of the cubic schedule; more than one needs epochs. epochs: of fine-tuning after each.
     """
 
@@ -54,6 +54,7 @@ class Pruning:
     keep: tuple[str, ...] = ()
     stages: int = 1
     epochs: int = 0
+    allow_empty: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.sparsity <= 1:
@@ -73,6 +74,20 @@ class Pruning:
         if self.channels:
             return prune_channels(network, sparsity, criterion=self.criterion, keep=self.keep, of=of)
         return prune_magnitude(network, sparsity, scope=self.scope, keep=self.keep)
+
+    def applied(self, network: Network, sparsity: float, of: Network) -> Network:
+        """As `cut`. Raises NetworkError naming layers that would lose their last weight, unless ``allow_empty`` names them."""
+        if unknown := [name for name in self.allow_empty if not isinstance(network.nodes.get(name), Synapse)]:
+            raise NetworkError(f"allow_empty names {unknown}, expected layers among {list(weights_left(network))}")
+        cut = self.cut(network, sparsity, of)
+        before, left = weights_left(network), weights_left(cut)
+        empty = [name for name in left if before[name] and not left[name] and name not in self.allow_empty]
+        if empty:
+            raise NetworkError(
+                f"at a sparsity of {sparsity:g} every weight of layer {_listed(empty)} goes, and nothing passes it any more; prune "
+                f"less, compare within layers (--scope layer), keep it (--keep), or allow it by name (--allow-empty {empty[0]})"
+            )
+        return cut
 
     def begins(self, network: Network) -> float:
         """Sparsity before the first stage: the share of zeros among the weights to prune, or no channel."""
@@ -115,7 +130,10 @@ class StoredLayer:
 
 @dataclass(frozen=True, eq=False)
 class Pruned:
-    """A pruned network, what it was and what it is. stored: of the pruned network, by layer."""
+    """A pruned network, what it was and what it is.
+
+    stored: of the pruned network, by layer. left: weights of each layer that are not 0, and how many these were before.
+    """
 
     network: Network
     before: Figures
@@ -123,6 +141,7 @@ class Pruned:
     stages: tuple[Stage, ...]
     stored: tuple[StoredLayer, ...]
     left_alone: Mapping[str, str]
+    left: Mapping[str, tuple[int, int]]
 
 
 def sparsity_at(stage: int, stages: int, start: float, end: float) -> float:
@@ -135,6 +154,12 @@ def zero_fraction(network: Network, keep: tuple[str, ...] = ()) -> float:
     nodes = [n for name, n in network.nodes.items() if isinstance(n, Synapse) and name not in keep]
     arrays = [n.weight for n in nodes if n.weight is not None]
     return sum(int((a == 0).sum()) for a in arrays) / max(1, sum(a.size for a in arrays))
+
+
+def weights_left(network: Network) -> dict[str, int]:
+    """Weights that are not 0, by layer; of layers that have weights."""
+    layers = {name: node for name, node in network.nodes.items() if isinstance(node, Synapse)}
+    return {name: int(np.count_nonzero(node.weight)) for name, node in layers.items() if node.weight is not None}
 
 
 def shows_zeros(network: Network) -> bool:
@@ -196,7 +221,7 @@ def prune_gradually(
     done, network, stages = _resumed(folder, network, plan.stages, identity)
     for number in range(done + 1, plan.stages + 1):
         sparsity = sparsity_at(number, plan.stages, start, plan.sparsity)
-        cut = plan.cut(network, sparsity, original)
+        cut = plan.applied(network, sparsity, original)
         checkpoint = folder / f"stage-{number}.pt"
         trained = train(
             cut,
@@ -246,8 +271,6 @@ def prune_network(
         ConfigError: fine-tuning without an experiment. NetworkError: fine-tuning of integer weights.
         FileError: ``out`` cannot be written, found out before the work.
     """
-    from spikeloom.snn.execute import Execution
-
     check_target(out)
     check_range(ConfigError, "positive and finite", learning_rate=learning_rate)
     parent, folder = fold(network), out.with_name(out.name + ".stages")
@@ -261,7 +284,7 @@ def prune_network(
     if experiment is not None:
         test = samples(experiment, "test", data_dir)
         test = test if limit is None or limit >= len(test) else test.take(np.arange(limit))
-        execution = Execution(experiment.num_steps, experiment.encoding, seed=int(experiment.train.get("seed", 0)))
+        execution = execution_of(experiment)
     stages: tuple[Stage, ...] = ()
     if plan.epochs:
         assert experiment is not None
@@ -274,15 +297,19 @@ def prune_network(
             parent, plan, fit, config, folder, augment=augment, resume=resume, progress=progress
         )
     else:
-        pruned = plan.cut(parent, plan.sparsity, parent)
+        pruned = plan.applied(parent, plan.sparsity, parent)
     before = figures("before", parent, test, execution, progress)
     after = figures("after", pruned, test, execution, progress)
+    at_first = weights_left(parent)
+    left = {name: (number, at_first[name]) for name, number in weights_left(pruned).items()}
     left_alone = dict(said) if isinstance(said := pruned.metadata.get("channels_left_alone"), dict) else {}
     metadata = _without(pruned.metadata, "test_accuracy", "channels_left_alone") | {
         "parent": network.id,
         "pruning": {
             **asdict(plan),
             "keep": list(plan.keep),
+            "allow_empty": list(plan.allow_empty),
+            "weights_left": {name: left for name, (left, _) in left.items()},
             "channels_left_alone": left_alone,
             "fine_tuning": [asdict(stage) for stage in stages],
             "accuracy_before": before.accuracy,
@@ -298,7 +325,7 @@ def prune_network(
         _forget(folder)
         with suppress(OSError):  # somebody else's files lie there
             folder.rmdir()
-    return Pruned(done, before, after, stages, stored_layers(done), left_alone)
+    return Pruned(done, before, after, stages, stored_layers(done), left_alone, left)
 
 
 def _stage_file(folder: Path, number: int) -> Path:
@@ -325,6 +352,10 @@ def _resumed(folder: Path, network: Network, stages: int, identity: str) -> tupl
                 )
             return number, found, tuple(Stage(**stage) for stage in run["stages"])
     return 0, network, ()
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
 
 
 def _without(metadata: Mapping[str, Any], *keys: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from spikeloom.errors import ConfigError
 from spikeloom.files.atomic import check_target, make_folder
 from spikeloom.files.network import write_network
 from spikeloom.studies.change import COUNTED_SAMPLES, figures
-from spikeloom.studies.experiment import Experiment, augmentation, samples, train_config, training_samples
+from spikeloom.studies.experiment import Experiment, augmentation, execution_of, samples, train_config, training_samples
 from spikeloom.transform.quantize import Widths, on_grid, overflows, quantize
 
 if TYPE_CHECKING:
@@ -83,12 +83,9 @@ class Bench:
         self.test: Samples | None = None
         self.execution: Execution | None = None
         if experiment is not None:
-            from spikeloom.snn.execute import Execution
-
             test = samples(experiment, "test", data_dir)
             self.test = test if limit is None or limit >= len(test) else test.take(np.arange(limit))
-            seed = int(experiment.train.get("seed", 0))
-            self.execution = Execution(experiment.num_steps, experiment.encoding, seed=seed)
+            self.execution = execution_of(experiment)
         self._fit: Samples | None = None
 
     def measure(self, name: str, network: Network) -> Figures:

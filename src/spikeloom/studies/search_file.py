@@ -248,16 +248,15 @@ def _on_training(
 
 def _recipe(file: SearchFile, where: str) -> Recipe:
     from spikeloom.files.network import read_network
-    from spikeloom.studies.experiment import experiment_of, read_experiment
+    from spikeloom.studies.experiment import read_experiment, shown_to
     from spikeloom.studies.recipe import Recipe
 
     # one thread unless the file says otherwise: a sum over more may end in other last bits, and with it another network
     changes = {"threads": 1, **file.train}
-    if file.experiment is not None:
-        experiment = read_experiment(file.experiment, changes)
+    if file.network is None:
+        experiment = read_experiment(str(file.experiment), changes)
     else:
-        assert file.network is not None
-        experiment = experiment_of(read_network(file.network), file.network)
+        _, experiment, _ = shown_to(read_network(file.network), file.network, file.experiment)
         experiment = replace(experiment, train={**experiment.train, **changes})
     network = None if file.network is None else str(Path(file.network).resolve())
     return Recipe(

@@ -274,7 +274,7 @@ class _Stages:
         """Cut, and trained on where the stage has epochs."""
         plan = stage.plan()
         if not plan.epochs:
-            return plan.cut(network, plan.sparsity, network), _key({"prune": asdict(stage), "parent": parent})
+            return plan.applied(network, plan.sparsity, network), _key({"prune": asdict(stage), "parent": parent})
         config = replace(train_config(self.recipe.experiment), learning_rate=self.recipe.tuning_rate(stage))
 
         def make(folder: Path) -> Network:

@@ -244,11 +244,11 @@ def _tiled(
     return np.ascontiguousarray(tiles).reshape(-1, size, size), back
 
 
-def on_levels(name: str, node: Synapse) -> tuple[np.ndarray, np.ndarray]:
+def on_levels(name: str, node: Synapse, pairs: str = "offset") -> tuple[np.ndarray, np.ndarray]:
     """(levels, step) of a synapse's weights: ``weight = levels * step``; float64, step of shape (K, 1, ...).
 
     Raises:
-        NetworkError: no weights, or weights that are no whole steps of ``weight_bits`` bits.
+        NetworkError: no weights, or weights that are no whole steps of ``weight_bits`` bits, or one too large for ``pairs`` of cells.
     """
     if node.weight is None:
         raise NetworkError(f"layer '{name}' has no weights; train it or read them first")
@@ -256,7 +256,16 @@ def on_levels(name: str, node: Synapse) -> tuple[np.ndarray, np.ndarray]:
     largest = 2 ** (node.weight_bits - 1) - 1
     step = chosen_step(rows, largest, "max")
     exact = rows / step[:, None]
-    if not is_whole(exact).all() or np.abs(np.rint(exact)).max(initial=0) > largest:
+    if pairs == "differential" and np.rint(exact).min(initial=0) == -largest - 1 and is_whole(exact).all():
+        raise NetworkError(
+            f"layer '{name}' has weights of {-largest - 1}, for which a differential pair of {node.weight_bits - 1} bits each has no "
+            f"cells; take pairs = 'offset' or 'negative'"
+        )
+    if (
+        not is_whole(exact).all()
+        or np.rint(exact).min(initial=0) < -largest - 1
+        or np.rint(exact).max(initial=0) > largest
+    ):
         raise NetworkError(
             f"layer '{name}' has weights that are no {2 * largest + 1} levels of {node.weight_bits} bits (weight_bits); quantise the "
             f"network first (spikeloom.transform.quantize)"
@@ -287,7 +296,7 @@ def crossbar(network: Network, crossbars: Crossbars, rng: np.random.Generator) -
     nodes = dict(floats.nodes)
     for name, node in floats.nodes.items():
         if isinstance(node, Synapse):
-            levels, step = on_levels(name, node)
+            levels, step = on_levels(name, node, crossbars.pairs)
             groups = 1 if isinstance(node, Linear) else node.groups
             error = program(levels, node.weight_bits, crossbars, rng, groups).error
             if error.any():

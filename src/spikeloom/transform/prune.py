@@ -1,6 +1,7 @@
 """Pruning: the smallest weights become zero, or whole channels leave the network.
 
-Magnitude: Han et al., NeurIPS 2015 (1506.02626). Channels by the norm of their filters: Li et al., ICLR 2017 (1608.08710).
+Magnitude: Han et al., NeurIPS 2015 (1506.02626). Channels by the norm of their filters: Li et al., ICLR 2017 (1608.08710). Both rank
+sizes in one unit (`comparable`): a layer that is scaled together with its thresholds, or whose spikes are, loses the same weights.
 Letters: K output channels, C input channels, H W map.
 """
 
@@ -16,18 +17,31 @@ import numpy as np
 
 from spikeloom.core.network import Network
 from spikeloom.core.nodes import (
+    IF,
+    LIF,
+    Add,
+    AvgPool2d,
     BatchNorm,
+    ClippedReLU,
     Conv1d,
     Conv2d,
+    CubaLIF,
+    Delay,
+    Firing,
     Flatten,
     Input,
     Leak,
     Linear,
+    MaxPool2d,
     Node,
     Output,
+    Scale,
     Shape,
+    SumPool2d,
     Synapse,
+    Value,
 )
+from spikeloom.core.signals import LEVEL_MAX
 from spikeloom.errors import NetworkError
 
 if TYPE_CHECKING:
@@ -38,6 +52,8 @@ if TYPE_CHECKING:
 Scope = Literal["global", "layer"]
 Criterion = Literal["l1", "l2"]
 
+#: Nodes that pass on what arrives, as it is or times a factor.
+PASSING = (Add, AvgPool2d, Delay, Flatten, MaxPool2d, Scale, SumPool2d)
 #: Metadata that a network's own weights earned, not those made from it.
 OF_PARENT = ("test_accuracy", "validation_accuracy", "history", "seconds")
 
@@ -45,7 +61,8 @@ OF_PARENT = ("test_accuracy", "validation_accuracy", "history", "seconds")
 def prune_magnitude(
     network: Network, sparsity: float, *, scope: Scope = "global", keep: Collection[str] = ()
 ) -> Network:
-    """Zero the weights of smallest magnitude: exactly floor(sparsity * number) of them, ties by index, zeros included.
+    """Zero the weights of smallest magnitude, in the units of `comparable`: exactly floor(sparsity * number) of them, ties by index,
+    zeros included.
 
     Args:
         network: with weights, float or integer.
@@ -59,9 +76,10 @@ def prune_magnitude(
     _check_fraction("sparsity", sparsity)
     _check_choice("scope", scope, ("global", "layer"))
     weights = _weights(network, keep)
+    sized = comparable(network, weights)
     nodes = dict(network.nodes)
     for names in [list(weights)] if scope == "global" else [[name] for name in weights]:
-        sizes = np.concatenate([np.abs(weights[name].astype(np.float64)).ravel() for name in names] or [np.empty(0)])
+        sizes = np.concatenate([sized[name].ravel() for name in names] or [np.empty(0)])
         pruned = np.zeros(sizes.size, bool)
         pruned[np.argsort(sizes, kind="stable")[: part(sparsity, sizes.size)]] = True
         start = 0
@@ -121,11 +139,11 @@ def prune_channels(
     """
     _check_fraction("fraction", fraction)
     _check_choice("criterion", criterion, ("l1", "l2"))
-    weights = _weights(network, keep)
+    sized = comparable(network, _weights(network, keep))
     ties, whole = _Ties(network, keep), _Ties(of or network, keep)
     removed: list[int] = []
     for layers in ties.layers_together():
-        norms = ties.norms(layers, weights, criterion)
+        norms = ties.norms(layers, sized, criterion)
         number = part(fraction, whole.num_sets(layers)) - (whole.num_sets(layers) - len(norms))
         left = {name: ties.num_sets([name]) for name in layers}
         for found in sorted(norms, key=lambda found: norms[found]):  # stable: ties by index
@@ -140,6 +158,90 @@ def prune_channels(
     kept = {name: ~np.isin(ties.of[name], removed) for name in network.nodes}
     metadata = still_true(network) | {"channels_left_alone": left_alone(network, keep)}
     return replace(remove_channels(network, kept), metadata=metadata)
+
+
+def comparable(network: Network, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Sizes of weights in one unit for all layers: what the most that can arrive adds, over the sum at which the neurons say their most.
+
+    The most is 1 for a spike or pixel, ``max_level`` for a graded spike, the ceiling of a ClippedReLU; a neuron says it at
+    ``max_level * v_threshold``. That makes a converted network what data-based normalisation (Diehl et al., IJCNN 2015) makes of
+    its ANN, whatever its spikes stand for. ReLUs and read-outs have no such sum; their weights count as they are, those of a read-out of
+    integers in the step that `quantize` wrote down.
+
+    Returns:
+        By layer, float64, the shape of its weights.
+    """
+    shapes, spike = network.shapes(), 1 / _told(network.metadata.get("conversion"), "threshold_to_input")
+    quantized = network.metadata.get("quantized")
+    steps = quantized.get("readout_steps") if isinstance(quantized, Mapping) else None
+    most: dict[str, np.ndarray] = {}
+    for name in (*network.order(), *network.order()):  # twice, for what loops bring back
+        arriving = [most[source] for source in network.inputs_of(name) if source in most and source != name]
+        most[name] = _most(network, name, shapes[name], np.sum(arriving, axis=0) if arriving else None, spike)
+    found = {}
+    for name, weight in weights.items():
+        arrived = np.sum([most[source] for source in network.inputs_of(name) if source != name], axis=0)
+        groups = getattr(network.nodes[name], "groups", 1)
+        columns = np.repeat(arrived.reshape(groups, -1), len(weight) // groups, axis=0)
+        size = np.abs(weight.astype(np.float64)) * columns.reshape(*columns.shape, *[1] * (weight.ndim - 2))
+        need = _need(network, name, shapes, spike)
+        rows = np.array([1 / _told(steps, name)]) if need is None else need
+        found[name] = size / rows.reshape(-1, *[1] * (weight.ndim - 1))
+    return found
+
+
+def _told(metadata: Any, key: str) -> float:
+    """The positive number that metadata hold under ``key``; 1 where there is none."""
+    value = metadata.get(key) if isinstance(metadata, Mapping) else None
+    return float(value) if isinstance(value, int | float) and 0 < value < math.inf else 1.0
+
+
+def _most(network: Network, name: str, shape: Shape, arriving: np.ndarray | None, spike: float) -> np.ndarray:
+    """The largest value that a node sends, by channel; 1 where nothing bounds it."""
+    node = network.nodes[name]
+    if isinstance(node, Firing):
+        return np.full(shape[0], node.max_level * spike)
+    if isinstance(node, ClippedReLU):
+        return _by_channel(node.ceiling, shape)
+    if isinstance(node, Input) and node.encoding == "analog" and network.arithmetic == "integer":
+        return np.full(shape[0], float(LEVEL_MAX))
+    if arriving is None or not isinstance(node, PASSING):
+        return np.ones(shape[0])
+    if isinstance(node, Flatten):
+        return np.repeat(arriving, shape[0] // len(arriving))
+    return np.asarray(arriving * _gain(node, shape))
+
+
+def _need(network: Network, name: str, shapes: Mapping[str, Shape], spike: float) -> np.ndarray | None:
+    """The sum of a node's channels at which the neurons behind say their most, (K,); None where none of them has one."""
+    found = []
+    for follower in network.outputs_of(name):
+        node, shape = network.nodes[follower], shapes[follower]
+        if isinstance(node, IF | LIF | CubaLIF) and node.v_threshold is not None:
+            found.append(_by_channel(node.v_threshold, shape) * node.max_level * spike)
+        elif isinstance(node, ClippedReLU):
+            found.append(_by_channel(node.ceiling, shape))
+        elif (
+            isinstance(node, PASSING)
+            and not isinstance(node, Delay)
+            and (inner := _need(network, follower, shapes, spike)) is not None
+        ):
+            gained = inner / _gain(node, shape)
+            found.append(gained.reshape(shapes[name][0], -1).mean(1))
+    return np.asarray(np.min(found, axis=0)) if found else None
+
+
+def _gain(node: Node, shape: Shape) -> Any:
+    """The factor by which a node makes its largest input larger, a number or (K,)."""
+    if isinstance(node, Scale):
+        return np.maximum(_by_channel(np.abs(node.scale), shape), np.finfo(np.float64).tiny)
+    return math.prod(node.kernel) if isinstance(node, SumPool2d) else 1
+
+
+def _by_channel(value: Value, shape: Shape) -> np.ndarray:
+    """A value for a map of ``shape`` as one number for each channel: the mean of its neurons'; float64, (K,)."""
+    every = np.broadcast_to(np.asarray(value, np.float64), shape)
+    return np.asarray(every.reshape(shape[0], -1).mean(1))
 
 
 def left_alone(network: Network, keep: Collection[str] = ()) -> dict[str, str]:
@@ -244,17 +346,15 @@ class _Ties:
         """Different sets among the channels of ``layers``."""
         return len(np.unique(np.concatenate([self.of[name] for name in layers])))
 
-    def norms(
-        self, layers: Collection[str], weights: Mapping[str, np.ndarray], criterion: Criterion
-    ) -> dict[int, float]:
-        """Norm of the weights that make each set of channels, by ascending set."""
+    def norms(self, layers: Collection[str], sized: Mapping[str, np.ndarray], criterion: Criterion) -> dict[int, float]:
+        """Norm of the weights that make each set of channels, by ascending set; ``sized``: of `comparable`."""
         sums: dict[int, float] = dict.fromkeys(
             np.unique(np.concatenate([self.of[name] for name in layers])).tolist(), 0.0
         )
         for name in layers:
-            if name not in weights:  # kept on request: its sets are fixed
+            if name not in sized:  # kept on request: its sets are fixed
                 continue
-            size = np.abs(weights[name].astype(np.float64)).reshape(len(weights[name]), -1)
+            size = sized[name].reshape(len(sized[name]), -1)
             each = (size if criterion == "l1" else size**2).sum(axis=1)
             for label, norm in zip(self.of[name].tolist(), each.tolist(), strict=True):
                 sums[label] += norm

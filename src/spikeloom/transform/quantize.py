@@ -10,20 +10,18 @@ All roundings are half to even. A mean over R*S becomes the sum, its factor 1/(R
 synapse and neuron; a Scale of one number goes the same way. The leak stays as it is, and acts on integers as
 `spikeloom.core.nodes.Leak` defines.
 
-How s is chosen is in `spikeloom.snn.fake_quant.chosen_step`; weights that already lie on a grid keep theirs.
+How s is chosen is in `spikeloom.snn.fake_quant.chosen_step`; weights that already lie on a grid keep theirs, down to -2**(b-1), and
+where they cannot (a step that is shared, too few bits for the biases) the notes say which channels moved.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from spikeloom.core.network import Network
 from spikeloom.core.nodes import (
@@ -34,7 +32,6 @@ from spikeloom.core.nodes import (
     BatchNorm,
     ClippedReLU,
     Firing,
-    Membrane,
     Node,
     Output,
     Overflow,
@@ -47,16 +44,15 @@ from spikeloom.core.nodes import (
     shown,
 )
 from spikeloom.errors import NetworkError
-from spikeloom.snn.build import input_frames
-from spikeloom.snn.execute import Execution, Source, encoded_batches, runnable
-from spikeloom.snn.fake_quant import FakeQuant, Scaling, chosen_step, grid_levels, is_whole
-from spikeloom.snn.neurons import Dynamics, Membranes
-from spikeloom.snn.surrogate import SURROGATES
+from spikeloom.snn.fake_quant import FakeQuant, Scaling, chosen_step, deepest, grid_levels, is_whole, own_step
 from spikeloom.transform.flow import edges_without_scales, flows, step_groups
+from spikeloom.transform.overflows import overflows as overflows
 from spikeloom.transform.prune import still_true
 
 #: A threshold that rounding moves by more than this fraction is worth a note.
 _NOTED = 0.05
+#: Weights that make a grid of their channel no accident, and the error, as a part of the largest, with which one is kept.
+_TELLING, _KEPT = 3, 1e-5
 #: Layers that lose this many bits of their weights are worth one too.
 _NOTED_BITS = 2
 
@@ -65,7 +61,8 @@ _NOTED_BITS = 2
 class Widths:
     """The words of an integer network.
 
-    weight_bits: 2..8, the sign counts; levels are symmetric, -(2**(b-1) - 1)..2**(b-1) - 1.
+    weight_bits: 2..8, the sign counts; levels are symmetric, -(2**(b-1) - 1)..2**(b-1) - 1, but for weights that already are integers
+        of these bits (times a step), which are kept.
     ternary: weights -1, 0, 1, stored in 2 bits; ``weight_bits`` and ``scale`` then do not matter.
     layer_bits: weight bits of single synapses, by name, instead; 2 bits with steps by squared error are ternary. Synapses that
         share a step share the coarsest of their grids.
@@ -152,54 +149,10 @@ def quantize(network: Network, widths: Widths | None = None) -> Network:
             nodes[name] = SumPool2d(node.kernel, node.stride, node.padding)
         elif not isinstance(node, Scale):
             nodes[name] = node
-    metadata = {**still_true(network), "quantized": {"widths": asdict(widths), "parent": network.id, "notes": notes}}
+    steps = {name: float(grid.steps[name][0]) for name in sorted(grid.read_out)}
+    made = {"widths": asdict(widths), "parent": network.id, "notes": notes, "readout_steps": steps}
+    metadata = {**still_true(network), "quantized": made}
     return Network(nodes, edges_without_scales(network), network.name, network.dt_s, metadata)
-
-
-def overflows(network: Network, source: Source, execution: Execution) -> dict[str, float]:
-    """How often, per sample, a membrane or current of each node of an integer network went beyond its word.
-
-    Args:
-        network: integers; of a float network no word is told.
-        source: the samples.
-        execution: T, encoding, seed of random codes.
-    """
-    module = runnable(network)
-    cut: dict[str, float] = {}
-
-    def watch(name: str, arrived: Tensor, sent: Tensor) -> None:
-        node = network.nodes[name]
-        if isinstance(node, Membrane) and node.membrane_bits is not None:
-            membranes = _Counting(arrived[0], _dynamics(name, node))
-            for psum in arrived.unbind(0):
-                membranes.step(psum)
-            cut[name] = cut.get(name, 0) + membranes.cut / len(source)
-
-    with torch.no_grad():
-        for _, encoded in encoded_batches(source, execution, module.input_node):
-            module(input_frames(module, encoded), execution.num_steps, encoded.constant, watch)
-    return cut
-
-
-class _Counting(Membranes):
-    """Membranes that count how many of them did not fit."""
-
-    def __init__(self, like: Tensor, dynamics: Dynamics) -> None:
-        super().__init__(like, dynamics, SURROGATES["atan"])
-        self.cut = 0
-
-    def _bounded(self, v: Tensor) -> Tensor:
-        held = super()._bounded(v)
-        self.cut += int((held != v).sum())
-        return held
-
-
-def _dynamics(name: str, node: Any) -> Dynamics:
-    if not isinstance(node, LI):
-        return Dynamics.of(name, node)
-    return Dynamics(
-        v_threshold=math.inf, reset="none", leak=node.leak, membrane_bits=node.membrane_bits, overflow=node.overflow
-    )
 
 
 def on_grid(network: Network, widths: Widths) -> tuple[Network, FakeQuant]:
@@ -217,8 +170,10 @@ def on_grid(network: Network, widths: Widths) -> tuple[Network, FakeQuant]:
             unit = grid.unit(name)
             whole = grid.whole_values(name, node, [])
             nodes[name] = _changed(node, {key: _plain(value * unit) for key, value in whole.items()})
-    steps = {name: grid.weight_step(name, node) for name, node in network.nodes.items() if isinstance(node, Synapse)}
-    return replace(network, nodes=nodes), FakeQuant(steps, {name: grid.largest(name) for name in steps})
+    synapses = {name: node for name, node in network.nodes.items() if isinstance(node, Synapse)}
+    steps = {name: grid.weight_step(name, node) for name, node in synapses.items()}
+    lowest = {name: grid.lowest(name, node) for name, node in synapses.items()}
+    return replace(network, nodes=nodes), FakeQuant(steps, {name: grid.largest(name) for name in steps}, lowest)
 
 
 class _Grid:
@@ -263,7 +218,8 @@ class _Grid:
                 least = np.max([np.abs(bias).max(1) / most for bias in loose] or [least], axis=0)
             rule = self.widths.step_rule
             with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # what comes of it is refused below
-                step = chosen_step(weights, self.widths.largest(*group), rule, (firm + loose, firm, []), least)
+                anchors: Sequence[Sequence[np.ndarray]] = (firm + loose, firm, [])
+                step = chosen_step(weights, self.widths.largest(*group), rule, anchors, least, self.widths.ternary)
             for name, factor in group.items():
                 found[name] = np.broadcast_to(step * factor, (len(self._synapse(name).weight),))
                 if not ((found[name] > 0) & np.isfinite(found[name])).all():
@@ -276,6 +232,12 @@ class _Grid:
     def largest(self, name: str) -> int:
         """Largest level of the weights of a synapse."""
         return self.widths.largest(*next(group for group in self.groups if name in group))
+
+    def lowest(self, name: str, node: Synapse) -> np.ndarray:
+        """Lowest level of the weights of a synapse, for each channel; float64, shape (K, 1, ...)."""
+        assert node.weight is not None
+        largest, step = self.largest(name), self.weight_step(name, node)
+        return np.full_like(step, -largest) if self.widths.ternary else deepest(node.weight, step, largest)
 
     def _scaled_weight(self, name: str) -> np.ndarray:
         """Weights times the value of one level that arrives; float64, shape (K, all others)."""
@@ -323,7 +285,7 @@ class _Grid:
         """The synapse in integers; notes where few levels are left of its weights and where biases saturate."""
         assert node.weight is not None
         widths = self.widths
-        weight = grid_levels(node.weight, self.weight_step(name, node), self.largest(name))
+        weight = grid_levels(node.weight, self.weight_step(name, node), self.largest(name), self.lowest(name, node))
         notes += self.losses(name, node.weight / self.weight_step(name, node), weight)
         bias = None
         if node.bias is not None:
@@ -360,6 +322,8 @@ class _Grid:
         if dead.any() and not left.any():
             return [f"all weights of '{name}' become 0: {why}; take more weight bits"]
         found = [f"{dead.sum()} of {len(dead)} channels of '{name}' become 0: {why}"] if dead.any() else []
+        if moved := self.moved(name, exact, levels):
+            found.append(f"{moved} of {len(dead)} channels of '{name}' lay on a grid of these bits and left it: {why}")
         if self.per_tensor(group):
             size, left = size.reshape(1, -1), left.reshape(1, -1)
         most, largest = left.max(1), self.largest(name)
@@ -371,6 +335,17 @@ class _Grid:
                 f"{coarse.sum()} of {len(coarse)} channels of '{name}' keep only {most[coarse].max():.0f} of {largest} levels: {why}"
             )
         return found
+
+    def moved(self, name: str, exact: np.ndarray, levels: np.ndarray) -> int:
+        """Channels whose weights were integers of this width times a step of their own, and whose values are others now."""
+        rows, now = (part.reshape(len(part), -1) for part in (exact, levels))
+        rows, now = (
+            part[(np.count_nonzero(rows, 1) >= _TELLING)] for part in (rows, now)
+        )  # fewer lie on a grid by chance
+        own = own_step(rows, (), 2 ** (self.widths.stored_bits(name) - 1) - 1, 0.0, self.widths.ternary)
+        return int(
+            ((own > 0) & (np.abs(rows - now) > _KEPT * np.abs(rows).max(1, initial=0, keepdims=True)).any(1)).sum()
+        )
 
     def whole_values(self, name: str, node: Any, notes: list[str]) -> dict[str, Any]:
         """Threshold, initial and reset value of a spiking node in steps; a note where rounding moves a threshold far.

@@ -218,7 +218,7 @@ def install(
                 f"adc_bits out"
             )
         if steps is None:
-            levels, step = on_levels(name, node)
+            levels, step = on_levels(name, node, crossbars.pairs)
             groups = 1 if isinstance(node, Linear) else node.groups
             chip = program(levels, node.weight_bits, crossbars, rng, groups)
             readings[name] = Reading(crossbars, signal, step, chip)
