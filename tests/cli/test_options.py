@@ -36,7 +36,7 @@ IDLE = [
     ("show table cacti32", "--toml"),
     ("show hardware", "--toml"),
     ("show experiment digits", "--toml"),
-    ("import state.pth --network d.toml", "--reset hard"),
+    ("import state.pth --network d.toml", "--discretisation euler"),
     ("import state.pth --network d.toml", "--if-gain auto"),
     ("import graph.nir", "--data-dir ."),
     ("convert network.npz", "--percentile 99.9"),
