@@ -19,6 +19,8 @@ from spikeloom.files.schema import nearest
 
 #: Pools that may fold.
 SUMMING_POOLS = ("sumpool2d", "avgpool2d")
+#: Warning of pools that a machine leaves out.
+FORM_LEVELS = "pools {} form levels at the neuron output; their own additions are not priced"
 #: Warning of every workload that `refuse_shapes_only` may refuse.
 SHAPES_ONLY = "a layer list: shapes without spikes"
 ArchT = TypeVar("ArchT", bound=AbstractArch)
@@ -77,6 +79,14 @@ class AbstractMachine(ABC, Generic[ArchT]):
     @abstractmethod
     def utilisation(self, counts: Counts, arch: ArchT, layer: str) -> dict[str, float]:
         """How well the parts were used in one layer, each 0..1, by name."""
+
+
+def without(workload: Workload, names: abc.Collection[str], warning: str) -> Workload:
+    """The workload without the layers ``names``, and with a warning where there are any."""
+    if not names:
+        return workload
+    layers = tuple(layer for layer in workload.layers if layer.name not in names)
+    return replace(workload, layers=layers, warnings=(*workload.warnings, warning))
 
 
 def refuse_shapes_only(workload: Workload, advice: str) -> None:

@@ -20,7 +20,7 @@ from spikeloom.codesign.mapping import MappingChoices, best_mapping, time_batche
 from spikeloom.core.arch import AbstractArch
 from spikeloom.core.network import Network
 from spikeloom.core.trace import Levels, Spikes, SpikeTrace
-from spikeloom.core.workload import Workload
+from spikeloom.core.workload import WEIGHTED, Workload
 from spikeloom.data import Samples
 from spikeloom.errors import ConfigError
 from spikeloom.evaluate import ARCH_TYPES, PRESETS, evaluate, load_machine
@@ -259,7 +259,7 @@ def _fanout(workload: Workload, network: Network) -> dict[str, np.ndarray]:
     shapes = network.shapes()
     found = {}
     for layer in workload.layers:
-        if layer.inputs and layer.kind in ("conv1d", "conv2d", "linear"):
+        if layer.inputs and layer.kind in WEIGHTED:
             shape = shapes[network.inputs_of(layer.name)[0]]
             found[layer.name] = (layer.fanout_CHW() * layer.weight_bits).reshape(shape)
     return found
