@@ -1,15 +1,21 @@
-"""The two consoles: results on standard output, progress and complaints on standard error."""
+"""The two consoles: results on standard output, progress and complaints on standard error; options that verbs share."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import ClassVar
+from pathlib import Path
+from typing import Annotated, ClassVar
 
+import typer
 from rich.console import Console
 
 out = Console(highlight=False, soft_wrap=False, emoji=False)
 err = Console(stderr=True, highlight=False, emoji=False)
+
+#: Options of every verb that shows a network its data.
+OtherData = Annotated[str | None, typer.Option(help="another experiment's data [the one it was trained on]")]
+DataDir = Annotated[Path | None, typer.Option(help="folder of data sets [SPIKELOOM_DATA]")]
 
 
 def complain(text: str) -> None:
