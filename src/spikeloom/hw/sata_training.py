@@ -239,10 +239,8 @@ def _trace_counts(layer: Layer, arch: SataTrainingArch) -> _Actions:
     """
     T, N = layer.num_steps, layer.num_samples
     neurons = layer.K * layer.P * layer.Q
-    arrival, dense = (
-        layer.arrival,
-        replace(layer, weight=None),
-    )  # a weight that is zero is added and updated like others
+    # a weight that is zero is added and updated like others
+    arrival, dense = layer.arrival, replace(layer, weight=None)
     bits = 1 if isinstance(arrival, Spikes) else arrival.bits + arrival.signed
     accumulations = dense.met(_input_ones(arrival).sum(axis=0))
     input_bits = layer.C * layer.H * layer.W * bits

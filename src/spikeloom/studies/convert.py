@@ -180,9 +180,8 @@ def run_conversion(
     parts = splits(experiment, calibration, limit, data_dir)
     reference = ann_accuracy(ann, parts.test, execution(experiment.num_steps), conversion.ann_frames)
     longest = parts.at(max(steps)).choosing
-    to_keep = ann_accuracy(
-        ann, longest, execution(max(steps)), conversion.ann_frames
-    )  # fine-tuning may lose some of it
+    # fine-tuning may lose some of it
+    to_keep = ann_accuracy(ann, longest, execution(max(steps)), conversion.ann_frames)
     if qcfs_epochs:
         ann = fine_tune_qcfs(
             ann, experiment, parts, execution(1), conversion, qcfs_levels, qcfs_epochs, learning_rate, checkpoint,

@@ -27,12 +27,7 @@ from spikeloom.evaluate import ARCH_TYPES, PRESETS, evaluate, load_machine
 from spikeloom.files.config import machine_from, machine_keys
 from spikeloom.hw.spikex import SpikexArch
 from spikeloom.lower import lower
-from spikeloom.studies.experiment import (
-    Experiment,
-    augmentation,
-    execution_of,
-    train_config,
-)
+from spikeloom.studies.experiment import Experiment, augmentation, execution_of, train_config
 from spikeloom.transform.fold import fold
 
 if TYPE_CHECKING:
@@ -103,11 +98,6 @@ class Prediction:
 
     predicted: tuple[float, float]
     exact: tuple[float, float]
-
-    @property
-    def edp_error(self) -> float:
-        """Predicted over exact EDP, less 1."""
-        return self.predicted[0] * self.predicted[1] / (self.exact[0] * self.exact[1]) - 1
 
 
 @dataclass(frozen=True, eq=False)
