@@ -11,7 +11,7 @@ from spikeloom.cli.console import DataDir, caution, err, out
 from spikeloom.cli.options import NetworkData, WeightBits, refuse_idle
 from spikeloom.cli.progress import bars
 from spikeloom.evaluate import check_width, load_machine
-from spikeloom.files.atomic import check_target, keep_sources, replacing
+from spikeloom.files.atomic import check_target, keep_sources, write_text
 
 
 def study(
@@ -70,8 +70,7 @@ def study(
         out.out(to_json(found), end="")
         return
     if json is not None:
-        with replacing(json) as temporary:
-            temporary.write_text(to_json(found), encoding="utf-8")
+        write_text(json, to_json(found))
     for table in tables(found):
         out.print(table)
     for line in sentences(found):

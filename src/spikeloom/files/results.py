@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, Validat
 from spikeloom.core.purposes import PURPOSES, holds
 from spikeloom.core.report import LayerReport, RealTime, Report, Trial
 from spikeloom.errors import FileError
-from spikeloom.files.atomic import replacing
+from spikeloom.files.atomic import write_text
 from spikeloom.files.schema import first_problem
 from spikeloom.units import from_si
 
@@ -135,8 +135,7 @@ def reports_to_json(reports: Sequence[Report]) -> str:
 def write_reports(path: str | Path, reports: Sequence[Report]) -> None:
     """Write the result document under a temporary name, then rename it. Raises FileError."""
     text = reports_to_json(reports)
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, text)
 
 
 def read_reports(path: str | Path) -> tuple[Report, ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.table import Table
 
 from spikeloom.core.figures import LayerError, Point
-from spikeloom.files.atomic import replacing
+from spikeloom.files.atomic import write_text
 from spikeloom.report.change import short_count
 from spikeloom.report.tables import plain_table
 from spikeloom.units import format_si
@@ -65,5 +65,4 @@ def write_steps_figure(path: Path | str, points: Sequence[Point], ann_accuracy: 
         figure.update_xaxes(title_text="time steps T", type="log", tickvals=steps, row=1, col=column)
     figure.add_hline(y=100 * ann_accuracy, line_dash="dot", annotation_text="ANN", row=1, col=1)
     figure.update_layout(showlegend=False)
-    with replacing(path) as temporary:
-        temporary.write_text(figure.to_html(include_plotlyjs=True), encoding="utf-8")
+    write_text(path, figure.to_html(include_plotlyjs=True))

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from spikeloom.core.report import Report
-from spikeloom.files.atomic import replacing
+from spikeloom.files.atomic import write_text
 from spikeloom.report.tables import plain_table
 from spikeloom.report.terminal import caveats
 from spikeloom.units import format_si
@@ -72,5 +72,4 @@ def write_cotraining_figure(path: Path | str, rows: Sequence[Measured]) -> None:
         )
     figure.update_xaxes(title_text="EDP per inference (Js)", type="log")
     figure.update_yaxes(title_text="right (%)")
-    with replacing(path) as temporary:
-        temporary.write_text(figure.to_html(include_plotlyjs=True), encoding="utf-8")
+    write_text(path, figure.to_html(include_plotlyjs=True))

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from spikeloom.core.report import Report
-from spikeloom.files.atomic import replacing
+from spikeloom.files.atomic import write_text
 from spikeloom.report.tables import plain_table
 from spikeloom.report.terminal import labels
 from spikeloom.units import format_si, from_si
@@ -175,5 +175,4 @@ def write_front_figure(
     figure.update_layout(title=title, template="simple_white")
     figure.update_xaxes(title=x, type="log" if log_x else "linear", exponentformat="power")
     figure.update_yaxes(title=y, type="log" if log_y else "linear", exponentformat="power")
-    with replacing(path) as temporary:
-        temporary.write_text(figure.to_html(include_plotlyjs=True, full_html=True), encoding="utf-8")
+    write_text(path, figure.to_html(include_plotlyjs=True, full_html=True))
