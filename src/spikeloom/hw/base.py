@@ -81,14 +81,6 @@ class AbstractMachine(ABC, Generic[ArchT]):
         """How well the parts were used in one layer, each 0..1, by name."""
 
 
-def without(workload: Workload, names: abc.Collection[str], warning: str) -> Workload:
-    """The workload without the layers ``names``, and with a warning where there are any."""
-    if not names:
-        return workload
-    layers = tuple(layer for layer in workload.layers if layer.name not in names)
-    return replace(workload, layers=layers, warnings=(*workload.warnings, warning))
-
-
 def refuse_shapes_only(workload: Workload, advice: str) -> None:
     """Raises ConfigError where a workload holds shapes and no spikes: counting them would take them for silence."""
     if workload.shapes_only:
@@ -128,6 +120,14 @@ def joined_notes(layers: abc.Iterable[Layer]) -> abc.Iterator[str]:
     for layer in layers:
         if layer.joins:
             yield f"sums of {layer.name} meet in the neurons of {layer.joins} and are counted as a layer of their own"
+
+
+def without(workload: Workload, names: abc.Collection[str], warning: str) -> Workload:
+    """The workload without the layers ``names``, and with a warning where there are any."""
+    if not names:
+        return workload
+    layers = tuple(layer for layer in workload.layers if layer.name not in names)
+    return replace(workload, layers=layers, warnings=(*workload.warnings, warning))
 
 
 #: Folded layers are kept as long as their workload: with them live the content ids that schedules are looked up by.
