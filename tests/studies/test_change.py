@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from spikeloom.core.figures import Figures
 from spikeloom.core.network import Network, chain
 from spikeloom.core.nodes import IF, LI, Conv2d, Flatten, Input, Linear, Output, ReLU
 from spikeloom.snn.execute import Execution, evaluate, runnable
@@ -77,11 +76,3 @@ def test_activity_is_of_the_first_samples_and_accuracy_of_all(monkeypatch: pytes
     four = figures("four", network(), Pixels(SOURCE.samples[:4], SOURCE.labels[:4]), Execution(3))
     assert (few.spikes, few.synops) == (four.spikes, four.synops)
     assert few.accuracy == evaluate(network(), SOURCE, Execution(3))
-
-
-def test_points_below() -> None:
-    one = Figures("a", "float32", 1, 0.9, None, None, 1, 0.0, 1.0)
-    other = Figures("b", "float32", 1, 0.875, None, None, 1, 0.0, 1.0)
-    unknown = Figures("c", "float32", None, None, None, None, 1, 0.0, 1.0)
-    assert other.points_below(one) == pytest.approx(2.5) and one.points_below(other) == pytest.approx(-2.5)
-    assert one.points_below(unknown) is unknown.points_below(one) is None

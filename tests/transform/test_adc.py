@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from spikeloom.errors import NetworkError
 from spikeloom.transform import adc as module
-from spikeloom.transform.adc import Adc, adc_conv2d, adc_linear, laid_out
+from spikeloom.transform.adc import Adc, adc_conv2d, laid_out
 from tests.reference import adc as reference
 
 ONE_TWO = st.integers(1, 2)
@@ -97,14 +97,14 @@ def test_threads_and_memory_layout_change_nothing(threads: int) -> None:
 
 def test_linear_is_one_pixel() -> None:
     x, weights, adc = whole(3, 0, 1, 4, 130), whole(4, 0, 7, 2, 6, 130), Adc.unipolar(5, 31.0)
-    found = adc_linear(x, weights, [1, -1], rows=64, adc=adc)
+    call = (x[:, :, None, None], weights[..., None, None], [1, -1])
+    found = adc_conv2d(*call, rows=64, adc=adc)
     codes = (Fraction(1), 0, 31)
     pixel = (x[:, :, None, None].numpy(), weights[..., None, None].numpy())
     wanted = reference.conv2d(*pixel, [1, -1], 64, *codes, stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1)
-    assert np.array_equal(found.numpy(), np.array(wanted)[:, :, 0, 0])
-    assert torch.equal(
-        adc_linear(x, weights, [1, -1], rows=64, adc=None), functional.linear(x, weights[0] - weights[1])
-    )
+    assert np.array_equal(found.numpy(), np.array(wanted))
+    plain = adc_conv2d(*call, rows=64, adc=None)[:, :, 0, 0]
+    assert torch.equal(plain, functional.linear(x, weights[0] - weights[1]))
 
 
 def test_ranges_of_converters() -> None:

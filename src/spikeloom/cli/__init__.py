@@ -85,11 +85,8 @@ def main() -> None:
     except MemoryError as error:
         complain(f"out of memory ({error}); the layers or samples of this input are too large for this machine")
         sys.exit(1)
-    except (
-        OSError,
-        UnicodeError,
-        RecursionError,
-    ) as error:  # a closed pipe, a full disk, a terminal without the letters
+    except (OSError, UnicodeError, RecursionError) as error:
+        # a closed pipe, a full disk, a terminal without the letters
         complain(f"{type(error).__name__}: {error}")
         sys.exit(1)
     except ModuleNotFoundError as error:

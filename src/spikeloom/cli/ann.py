@@ -2,48 +2,39 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from spikeloom.cli.console import caution, out
-from spikeloom.cli.options import refuse_idle
+from spikeloom.cli.console import DataDir, caution, out
+from spikeloom.cli.options import NetworkData, refuse_idle
 from spikeloom.cli.progress import bars
 from spikeloom.files.atomic import check_target, keep_sources
 from spikeloom.files.store import write_trace
-
-
-class Ceiling(StrEnum):
-    """How the largest activation of an ANN is chosen."""
-
-    max = "max"
-    percentile = "percentile"
-    mse = "mse"
 
 
 def ann(
     context: typer.Context,
     source: Annotated[Path, typer.Argument(help="trace or network of an SNN, or network of an ANN (.npz)")],
     out_file: Annotated[Path | None, typer.Option("--out", "-o", help="trace to write [SOURCE-ann.npz]")] = None,
-    experiment: Annotated[
-        str | None, typer.Option(help="a network: another experiment's data [the one it was trained on]")
-    ] = None,
+    experiment: NetworkData = None,
     steps: Annotated[int | None, typer.Option(min=1, help="an ANN: T of the SNN it is to match [4]")] = None,
-    method: Annotated[Ceiling, typer.Option(help="an ANN: how its largest activations are chosen")] = Ceiling.mse,
+    method: Annotated[
+        Literal["max", "percentile", "mse"], typer.Option(help="an ANN: how its largest activations are chosen")
+    ] = "mse",
     percentile: Annotated[float, typer.Option(help="of activations, for method percentile")] = 99.9,
     samples: Annotated[int, typer.Option(min=1, help="an ANN: calibration samples")] = 256,
     limit: Annotated[
         int | None, typer.Option(min=1, help="only the first samples [a trace: all, a network: 100]")
     ] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="folder of data sets [SPIKELOOM_DATA]")] = None,
+    data_dir: DataDir = None,
 ) -> None:
     """Build the bit-matched ANN of an SNN: T = 1, activations of ceil(log2(T+1)) bits."""
     from spikeloom.files.network import read_network
     from spikeloom.studies.ann import ann_of, has_spikes, is_trace
 
-    refuse_idle(context, method is not Ceiling.percentile, "without --method percentile", "percentile")
+    refuse_idle(context, method != "percentile", "without --method percentile", "percentile")
     refuse_idle(context, spikes := is_trace(source), "on a trace", "data_dir")
     counted = spikes or has_spikes(read_network(source))
     refuse_idle(context, counted, "on an SNN, whose spikes are counted", "method", "percentile", "samples")
@@ -58,7 +49,7 @@ def ann(
             limit=limit if limit is not None or spikes else 100,
             data_dir=data_dir,
             progress=progress,
-            method=method.value,
+            method=method,
             percentile=percentile,
             calibration=samples,
         )

@@ -3,61 +3,15 @@
 from __future__ import annotations
 
 import importlib
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from spikeloom.cli.console import caution, err, out
+from spikeloom.cli.console import DataDir, OtherData, caution, err, out
 from spikeloom.cli.options import refuse_idle
 from spikeloom.cli.progress import bars
 from spikeloom.files.atomic import check_target, keep_sources
-
-
-class Method(StrEnum):
-    """How thresholds are chosen."""
-
-    max = "max"
-    percentile = "percentile"
-    mse = "mse"
-
-
-class Per(StrEnum):
-    """What shares a threshold."""
-
-    layer = "layer"
-    channel = "channel"
-
-
-class Calibrate(StrEnum):
-    """What is calibrated."""
-
-    none = "none"
-    bias = "bias"
-    weights = "weights"
-
-
-class Reset(StrEnum):
-    """What a spike does to the membrane."""
-
-    soft = "soft"
-    hard = "hard"
-
-
-class MaxPool(StrEnum):
-    """What becomes of max pools."""
-
-    refuse = "refuse"
-    average = "average"
-    or_ = "or"
-
-
-class Bias(StrEnum):
-    """When biases act."""
-
-    steps = "steps"
-    start = "start"
 
 
 def convert(
@@ -67,18 +21,21 @@ def convert(
     max_loss: Annotated[
         float | None, typer.Option(help="keep the smallest T that loses at most so many points [keep the last T]")
     ] = None,
-    method: Annotated[Method, typer.Option(help="how thresholds are chosen")] = Method.mse,
-    per: Annotated[Per, typer.Option(help="one threshold for each")] = Per.channel,
+    method: Annotated[Literal["max", "percentile", "mse"], typer.Option(help="how thresholds are chosen")] = "mse",
+    per: Annotated[Literal["layer", "channel"], typer.Option(help="one threshold for each")] = "channel",
     percentile: Annotated[float, typer.Option(help="of activations, for method percentile")] = 99.9,
     calibrate: Annotated[
-        Calibrate | None, typer.Option(help="what is adjusted to the ANN [bias; none for recordings]")
+        Literal["none", "bias", "weights"] | None,
+        typer.Option(help="what is adjusted to the ANN [bias; none for recordings]"),
     ] = None,
-    reset: Annotated[Reset, typer.Option(help="soft subtracts the threshold")] = Reset.soft,
+    reset: Annotated[Literal["soft", "hard"], typer.Option(help="soft subtracts the threshold")] = "soft",
     threshold_to_input: Annotated[float, typer.Option(help="factor on thresholds; 8 is usual with hard reset")] = 1.0,
     signed: Annotated[bool, typer.Option("--signed", help="also negative spikes")] = False,
     max_level: Annotated[int, typer.Option(min=1, help="largest graded spike")] = 1,
-    max_pool: Annotated[MaxPool, typer.Option(help="what becomes of max pools")] = MaxPool.refuse,
-    bias: Annotated[Bias, typer.Option(help="biases at every step, or all at the start")] = Bias.steps,
+    max_pool: Annotated[Literal["refuse", "average", "or"], typer.Option(help="what becomes of max pools")] = "refuse",
+    bias: Annotated[
+        Literal["steps", "start"], typer.Option(help="biases at every step, or all at the start")
+    ] = "steps",
     ann_frames: Annotated[
         int | None, typer.Option(min=1, help="frames of a recording that the ANN sees, one after the other [10]")
     ] = None,
@@ -89,12 +46,10 @@ def convert(
         float | None, typer.Option(help="also stop a sample once its class leads by so much a step")
     ] = None,
     machine: Annotated[str, typer.Option(help="price each T on this machine, or on 'none'")] = "spikex",
-    experiment: Annotated[
-        str | None, typer.Option(help="another experiment's data [the one it was trained on]")
-    ] = None,
+    experiment: OtherData = None,
     samples: Annotated[int, typer.Option(min=1, help="calibration samples")] = 256,
     limit: Annotated[int | None, typer.Option(min=1, help="only the first samples of a split")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="folder of data sets [SPIKELOOM_DATA]")] = None,
+    data_dir: DataDir = None,
     out_file: Annotated[Path | None, typer.Option("--out", help="SNN to write [snn.npz beside the ANN]")] = None,
     figure: Annotated[Path | None, typer.Option(help="also write the table as an HTML figure")] = None,
     json: Annotated[Path | None, typer.Option(help="also write the figures as JSON")] = None,
@@ -114,19 +69,19 @@ def convert(
     refuse_idle(context, chosen.encoding == "direct", "on images shown directly, which are one frame", "ann_frames")
     choices: dict[str, Any] = {
         "num_steps": numbers[-1],
-        "method": method.value,
+        "method": method,
         "percentile": percentile,
-        "by_channel": per is Per.channel,
-        "reset": reset.value,
+        "by_channel": per == "channel",
+        "reset": reset,
         "threshold_to_input": threshold_to_input,
         "signed": signed,
         "max_level": max_level,
-        "max_pool": max_pool.value,
-        "bias": bias.value,
+        "max_pool": max_pool,
+        "bias": bias,
         "ann_frames": ann_frames or (RECORDING_FRAMES if chosen.encoding == "events" else 1),
     }
     conversion = Conversion(**choices)
-    refuse_idle(context, method is not Method.percentile, "without --method percentile", "percentile")
+    refuse_idle(context, method != "percentile", "without --method percentile", "percentile")
     refuse_idle(context, not qcfs, "without --qcfs", "levels", "learning_rate")
     target = out_file or ann.with_name("snn.npz")
     check_target(target)
@@ -137,7 +92,7 @@ def convert(
             chosen,
             conversion,
             numbers,
-            effort=None if calibrate is None else calibrate.value,
+            effort=calibrate,
             max_loss=max_loss,
             qcfs_epochs=qcfs,
             qcfs_levels=levels,

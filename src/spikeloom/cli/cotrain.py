@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from spikeloom.cli.console import caution, out
+from spikeloom.cli.console import DataDir, caution, out
 from spikeloom.cli.progress import bars
 from spikeloom.files.atomic import check_target
 
@@ -18,7 +18,7 @@ def cotrain(
     seed: Annotated[int | None, typer.Option(min=0, help="instead of the experiment's")] = None,
     test: Annotated[bool, typer.Option("--test", help="measure on the test set, not on held-out recordings")] = False,
     figure: Annotated[Path | None, typer.Option(help="write accuracy over EDP as an HTML page")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="folder of data sets [SPIKELOOM_DATA]")] = None,
+    data_dir: DataDir = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="start over in the folder")] = False,
 ) -> None:
     """Train on while spikes cost what a machine charges for them; an interrupted run goes on where it stopped."""

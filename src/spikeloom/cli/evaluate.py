@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.markup import escape
 
 from spikeloom.cli.console import caution, complain, err, out
-from spikeloom.cli.options import refuse_idle
+from spikeloom.cli.options import WeightBits, refuse_idle
 from spikeloom.core.report import Report
 from spikeloom.errors import FileError, MappingError
 from spikeloom.evaluate import check_width, load_machine, load_workload, machine_files
@@ -21,13 +20,8 @@ from spikeloom.files.results import reports_to_json, write_reports
 from spikeloom.report.mapping import mapping_note
 from spikeloom.report.terminal import breakdown_table, comparison_table, labels, summary_sentence
 
-
-class By(StrEnum):
-    """What a breakdown groups by."""
-
-    layer = "layer"
-    component = "component"
-    action = "action"
+#: What a breakdown groups by.
+By = Literal["layer", "component", "action"]
 
 
 def evaluate(
@@ -42,9 +36,7 @@ def evaluate(
     real_time: Annotated[
         bool, typer.Option("--real-time", help="also bill samples that last T dt_s at least, with leakage over it")
     ] = False,
-    weight_bits: Annotated[
-        int | None, typer.Option(min=1, max=64, help="charged for a weight that is a float, or of unknown width [8]")
-    ] = None,
+    weight_bits: WeightBits = None,
 ) -> None:
     """Say what each machine spends on the spikes of a trace; those that cannot run it are named, with exit code 1."""
     refuse_idle(context, trace.suffix.lower() != ".csv", "on what is no topology .csv", "rate", "steps")
@@ -81,7 +73,7 @@ def evaluate(
 def _show(reports: list[Report], by: By | None) -> None:
     out.print(comparison_table(reports))
     if by is not None:
-        out.print(breakdown_table(reports, by=by.value))
+        out.print(breakdown_table(reports, by=by))
     out.print(summary_sentence(reports), markup=False)
     named = zip(labels(reports), reports, strict=True)
     caution([(name, (*report.warnings, *mapping_note(report))) for name, report in named])

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from spikeloom.errors import ConfigError
+
+#: Options of every verb that prices a network.
+WeightBits = Annotated[
+    int | None, typer.Option(min=1, max=64, help="charged for a weight that is a float, or of unknown width [8]")
+]
+#: Options of every verb that takes a trace or a network.
+NetworkData = Annotated[
+    str | None, typer.Option(help="a network: another experiment's data [the one it was trained on]")
+]
 
 
 def refuse_idle(context: typer.Context, idle: bool, why: str, *names: str) -> None:

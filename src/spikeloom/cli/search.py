@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from spikeloom.cli.console import caution, complain, out
+from spikeloom.cli.console import DataDir, caution, complain, out
 from spikeloom.cli.options import refuse_idle
 from spikeloom.cli.progress import bars
 from spikeloom.files.atomic import check_target
@@ -29,7 +29,7 @@ def search(
     export: Annotated[
         list[str] | None, typer.Option(help="write a design's files: its row, the start of its id, or all; repeat")
     ] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="folder of data sets [SPIKELOOM_DATA]")] = None,
+    data_dir: DataDir = None,
     new: Annotated[bool, typer.Option("--new", help="refuse to go on with a study that is there")] = False,
 ) -> None:
     """Search networks and machines together; an interrupted search goes on. Prints the front, writes results.jsonl."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
@@ -22,16 +21,8 @@ from spikeloom.nets import NETWORKS
 from spikeloom.studies.experiment import EXPERIMENTS, experiment_title
 from spikeloom.studies.search_file import SEARCHES, search_text, search_title
 
-
-class Kind(StrEnum):
-    """What can be shown."""
-
-    hardware = "hardware"
-    table = "table"
-    network = "network"
-    dataset = "dataset"
-    experiment = "experiment"
-    search = "search"
+#: What can be shown.
+Kind = Literal["hardware", "table", "network", "dataset", "experiment", "search"]
 
 
 def show(
@@ -41,13 +32,13 @@ def show(
     toml: Annotated[bool, typer.Option("--toml", help="print a machine or search file to start from")] = False,
 ) -> None:
     """Show machines, component tables, networks, data sets, experiments and searches."""
-    files = name is not None and kind in (Kind.hardware, Kind.search)
+    files = name is not None and kind in ("hardware", "search")
     refuse_idle(context, not files, "but on one machine or one search", "toml")
-    if kind is Kind.search and name in SEARCHES and toml:
+    if kind == "search" and name in SEARCHES and toml:
         out.out(search_text(name), end="")
-    elif kind is Kind.hardware and name is not None:
+    elif kind == "hardware" and name is not None:
         _show_machine(name, toml)
-    elif kind is Kind.table and name is not None:
+    elif kind == "table" and name is not None:
         out.print(str(load_table(name)), markup=False, soft_wrap=True)
     else:
         _show_list(kind, name)
@@ -56,23 +47,23 @@ def show(
 def _show_list(kind: Kind, name: str | None) -> None:
     """The names of a kind with the first line of what each is."""
     entries: dict[str, Any] = {}
-    if kind is Kind.hardware:
+    if kind == "hardware":
         for model, presets in PRESETS.items():
             entries |= {
                 preset: f"{model} with {dict(changed) or 'its defaults'}" for preset, changed in presets.items()
             }
-    elif kind is Kind.table:
+    elif kind == "table":
         entries = {table: load_table(table).title for table in TABLES}
-    elif kind is Kind.experiment:
+    elif kind == "experiment":
         entries = {key: experiment_title(key) for key in EXPERIMENTS}
-    elif kind is Kind.search:
+    elif kind == "search":
         entries = {key: search_title(key) for key in SEARCHES}
     else:
-        registry: dict[str, Any] = dict(NETWORKS) if kind is Kind.network else dict(DATASETS)
+        registry: dict[str, Any] = dict(NETWORKS) if kind == "network" else dict(DATASETS)
         entries = {key: (entry.__doc__ or "").strip().splitlines()[0] for key, entry in registry.items()}
     if name is not None and name not in entries:
-        raise ConfigError(f"no {kind.value} '{name}'{nearest(name, entries)}; known: {', '.join(entries)}")
-    table = Table(title=kind.value)
+        raise ConfigError(f"no {kind} '{name}'{nearest(name, entries)}; known: {', '.join(entries)}")
+    table = Table(title=kind)
     table.add_column("name", no_wrap=True)
     table.add_column("what it is")
     for key, text in entries.items():

@@ -2,43 +2,32 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from spikeloom.cli.console import DataDir, Steps, caution, err, out
-from spikeloom.cli.options import refuse_idle
+from spikeloom.cli.options import NetworkData, WeightBits, refuse_idle
 from spikeloom.cli.progress import bars
 from spikeloom.evaluate import check_width, load_machine
-from spikeloom.files.atomic import check_target, keep_sources, replacing
-
-
-class Study(StrEnum):
-    """Questions that can be asked."""
-
-    truly_efficient = "truly-efficient"
+from spikeloom.files.atomic import check_target, keep_sources, write_text
 
 
 def study(
     context: typer.Context,
-    question: Annotated[Study, typer.Argument(help="what to ask")],
+    question: Annotated[Literal["truly-efficient"], typer.Argument(help="what to ask")],
     source: Annotated[Path, typer.Argument(help="trace or network of an SNN (.npz)")],
     machines: Annotated[
         list[str] | None, typer.Option("--machines", help="a preset or machine file, again for each [every machine]")
     ] = None,
     ann: Annotated[Path | None, typer.Option(help="trace of the ANN to compare with [counts of the spikes]")] = None,
-    experiment: Annotated[
-        str | None, typer.Option(help="a network: another experiment's data [the one it was trained on]")
-    ] = None,
+    experiment: NetworkData = None,
     steps: Steps = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="only the first samples [a trace: all, a network: 20]")
     ] = None,
-    weight_bits: Annotated[
-        int | None, typer.Option(min=1, max=64, help="charged for a weight that is a float, or of unknown width [8]")
-    ] = None,
+    weight_bits: WeightBits = None,
     seed: Annotated[int, typer.Option(min=0, help="of the spikes that are removed or added")] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="samples counted in parallel [all cores]")] = None,
     data_dir: DataDir = None,
@@ -84,8 +73,7 @@ def study(
         out.out(to_json(found), end="")
         return
     if json is not None:
-        with replacing(json) as temporary:
-            temporary.write_text(to_json(found), encoding="utf-8")
+        write_text(json, to_json(found))
     for table in tables(found):
         out.print(table)
     for line in sentences(found):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from spikeloom.cli.console import out
+from spikeloom.cli.console import DataDir, out
 from spikeloom.cli.progress import bars
 
 
@@ -18,7 +18,7 @@ def train(
     out_dir: Annotated[Path | None, typer.Option("--out", help="run folder [runs/EXPERIMENT]")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="instead of the experiment's")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="instead of the experiment's")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="folder of data sets [SPIKELOOM_DATA]")] = None,
+    data_dir: DataDir = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="ignore the checkpoint of an interrupted run")] = False,
 ) -> None:
     """Train a spiking network; an interrupted run goes on where it stopped. Writes network.npz."""

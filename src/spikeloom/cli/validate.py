@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from spikeloom.cli.console import out
-from spikeloom.files.atomic import replacing
+from spikeloom.files.atomic import write_text
 
 
 def validate(
@@ -23,8 +23,7 @@ def validate(
     if output is None:
         out.out(text, end="")
         return
-    with replacing(output) as path:
-        path.write_text(text, encoding="utf-8")
+    write_text(output, text)
     verdicts = [each.verdict for each in found.figures] + [each.verdict for each in found.tallies]
     out.print(
         f"{output}: {len(found.tallies)} runs of tools, {len(found.figures)} published figures, {verdicts.count('miss')} missed",

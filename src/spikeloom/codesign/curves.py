@@ -221,9 +221,8 @@ def _curve(workload: Workload, layer: Layer, window: int, drawn: list[_Point]) -
         tags = -(-layer.num_steps // window) * layer.K * layer.P * layer.Q
         written = np.array([point.report.energy[_OUTPUT] for point in points]) / samples
         bits = points[-1].report.counts[_OUTPUT] / samples
-        if np.isclose(
-            bits, tags * (1 + window * fill_of(layer.out, window)), rtol=1e-9
-        ):  # not on machines that write maps without tags
+        # not on machines that write maps without tags
+        if np.isclose(bits, tags * (1 + window * fill_of(layer.out, window)), rtol=1e-9):
             per_bit = float(written[-1] / bits)
             line = (per_bit * tags, per_bit * tags * window)
             energy -= written

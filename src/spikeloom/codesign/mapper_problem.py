@@ -17,6 +17,7 @@ from spikeloom.core.workload import Layer, Workload
 from spikeloom.cost import standing, unit_prices
 from spikeloom.hw import fit
 from spikeloom.hw.fan import Fan, fan, source_owners
+from spikeloom.hw.loihi import core_limits
 from spikeloom.hw.loihi_arch import LoihiArch
 from spikeloom.hw.loihi_events import Counter
 from spikeloom.hw.loihi_groups import INPUT_KIND, Chart, chart_of, run_of
@@ -170,20 +171,6 @@ def room_of(problem: Problem, arch: LoihiArch, given: Divisions | None) -> Limit
         max(kept.synapse_bits, *(int(need.synapse_bits_M.max()) for need in needs)),
         max(kept.in_axons, *(int(need.in_axons_M.max()) for need in needs)),
         max(kept.out_axons, *(int(problem.out_axons_M(g, given).max()) for g in range(len(given)))),
-    )
-
-
-def core_limits(arch: LoihiArch) -> fit.Limits:
-    """The fields of the machine as `spikeloom.hw.fit` takes them."""
-    return fit.Limits(
-        compartments=arch.compartments,
-        synapse_memory_bit=int(arch.synapse_memory_kib * 8192),
-        in_axons=arch.in_axons,
-        out_axons=arch.out_axons,
-        cores=arch.mesh.num_cores,
-        storage="unrolled" if arch.synapse_storage == "unrolled" else "shared",
-        synapse_bit=arch.synapse_bit,
-        zero_weights="skipped" if arch.zero_weights == "skipped" else "stored",
     )
 
 

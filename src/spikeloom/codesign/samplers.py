@@ -416,11 +416,6 @@ def index_of(trial: FrozenTrial, name: str) -> int:
     return int(trial.distributions[name].to_internal_repr(trial.params[name]))
 
 
-@dataclass(frozen=True)
-class Recorded:
-    """What a space sees of a trial that was told: the values it had."""
-
-    frozen: FrozenTrial
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        return choices[index_of(self.frozen, name)]
+def params_of(space: Space, trial: FrozenTrial) -> Params:
+    """The point of a trial that was told."""
+    return space.suggest(_Reader({name: index_of(trial, name) for name in trial.params}))

@@ -431,9 +431,9 @@ class _Loop:
         """The outcome of a trial that an earlier run told."""
         import optuna
 
-        from spikeloom.codesign.samplers import Recorded
+        from spikeloom.codesign.samplers import params_of
 
-        params = self.space.suggest(Recorded(frozen))
+        params = params_of(self.space, frozen)
         if frozen.state == optuna.trial.TrialState.PRUNED:
             return Outcome(frozen.number, params, "pruned", None)
         try:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from spikeloom.core.report import Trial
 from spikeloom.errors import SearchError
-from spikeloom.files.atomic import make_folder, replacing
+from spikeloom.files.atomic import make_folder, write_text
 from spikeloom.files.results import append_trial, read_trials
 
 if TYPE_CHECKING:
@@ -106,8 +106,7 @@ def open_folder(path: str | Path, description: Mapping[str, Any], *, resume: boo
             raise SearchError(f"{folder}: holds results.jsonl but no study.json; choose an empty folder")
         uid = uuid.uuid4().hex
         document = {"format": STUDY_FORMAT, "version": VERSION, "uid": uid, **wanted}
-        with replacing(file) as temporary:
-            temporary.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_text(file, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
         return StudyFolder(folder.resolve(), uid)
     if not resume:
         raise SearchError(f"{folder}: holds a study already; resume it or choose another folder")

@@ -28,6 +28,16 @@ class Counts:
     expected: bool = False
     sample_cycles: tuple[int, ...] = field(default=(), compare=False)
 
+    @staticmethod
+    def of_layer(
+        name: str, actions: abc.Mapping[tuple[str, str], int], cycles: int | tuple[int, ...], /, **statistics: int
+    ) -> Counts:
+        """Of one layer. actions: by (instance, action). cycles: in all, or of each sample."""
+        total, samples = (sum(cycles), cycles) if isinstance(cycles, tuple) else (cycles, ())
+        keyed = {(name, *pair): n for pair, n in actions.items()}
+        described = {(name, key): n for key, n in statistics.items()}
+        return Counts(keyed, {name: total}, total, described, sample_cycles=samples)
+
     def by_sample(self, num_samples: int) -> tuple[int, ...]:
         """Cycles of each sample."""
         found = self.sample_cycles or (self.cycles // num_samples,) * num_samples

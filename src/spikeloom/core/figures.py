@@ -25,12 +25,6 @@ class Figures:
     zeros: float
     weight_kib: float
 
-    def points_below(self, other: Figures) -> float | None:
-        """Accuracy that ``other`` has more, in percentage points; None where either is unknown."""
-        if self.accuracy is None or other.accuracy is None:
-            return None
-        return 100 * (other.accuracy - self.accuracy)
-
 
 @dataclass(frozen=True)
 class Point:

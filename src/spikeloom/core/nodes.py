@@ -8,7 +8,7 @@ broadcasts to it (per channel: shape (K, 1, 1)).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -241,30 +241,25 @@ class ClippedReLU:
 
 
 @dataclass(frozen=True, eq=False)
-class SumPool2d:
+class _Pool2d:
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class SumPool2d(_Pool2d):
     """Sum over a kernel window of each channel."""
 
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    padding: tuple[int, int] = (0, 0)
-
 
 @dataclass(frozen=True, eq=False)
-class AvgPool2d:
+class AvgPool2d(_Pool2d):
     """Mean over a kernel window of each channel; a trace records it as the sum, the factor 1/(R*S) goes to the weights."""
 
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    padding: tuple[int, int] = (0, 0)
-
 
 @dataclass(frozen=True, eq=False)
-class MaxPool2d:
+class MaxPool2d(_Pool2d):
     """Maximum over a kernel window of each channel (on spikes: OR)."""
-
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    padding: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -284,40 +279,18 @@ class Add:
     """Sum of several inputs of one shape (residual connection)."""
 
 
-Node = (
-    Input
-    | Output
-    | Conv1d
-    | Conv2d
-    | Linear
-    | Scale
-    | BatchNorm
-    | IF
-    | LIF
-    | CubaLIF
-    | LI
-    | ReLU
-    | ClippedReLU
-    | SumPool2d
-    | AvgPool2d
-    | MaxPool2d
-    | Flatten
-    | Delay
-    | Add
-)
 Synapse = Conv1d | Conv2d | Linear
 Neuron = IF | LIF | CubaLIF | LI | ReLU | ClippedReLU
 Pool = SumPool2d | AvgPool2d | MaxPool2d
-SYNAPSES: tuple[type, ...] = (Conv1d, Conv2d, Linear)
-NEURONS: tuple[type, ...] = (IF, LIF, CubaLIF, LI, ReLU, ClippedReLU)
+Node = Input | Output | Synapse | Scale | BatchNorm | Neuron | Pool | Flatten | Delay | Add
+SYNAPSES: tuple[type, ...] = get_args(Synapse)
+NEURONS: tuple[type, ...] = get_args(Neuron)
 SPIKING: tuple[type, ...] = (IF, LIF, CubaLIF)
-POOLS: tuple[type, ...] = (SumPool2d, AvgPool2d, MaxPool2d)
+POOLS: tuple[type, ...] = get_args(Pool)
 #: Nodes at which a trace records what arrived: the layers of a workload.
 LAYERS: tuple[type, ...] = (*SYNAPSES, *POOLS, Add)
 #: Every node class by its name, the word a file uses.
-NODE_TYPES: dict[str, type] = {
-    cls.__name__: cls for cls in (Input, Output, *SYNAPSES, Scale, BatchNorm, *NEURONS, *POOLS, Flatten, Delay, Add)
-}
+NODE_TYPES: dict[str, type] = {cls.__name__: cls for cls in get_args(Node)}
 
 
 def window_out(size: int, kernel: int, stride: int, padding: int, dilation: int = 1) -> int:
@@ -325,12 +298,14 @@ def window_out(size: int, kernel: int, stride: int, padding: int, dilation: int 
     return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
 
 
+def _wrong(name: str, node: Node, what: str) -> NetworkError:
+    return NetworkError(f"node '{name}' ({type(node).__name__}) {what}")
+
+
 def _check_sizes(name: str, node: Node, sizes: tuple[int, ...]) -> None:
     if min(sizes, default=1) < 1:
-        raise NetworkError(
-            f"node '{name}' ({type(node).__name__}) has sizes {list(sizes)}, expected kernel, stride, dilation and groups "
-            "of at least 1"
-        )
+        what = "kernel, stride, dilation and groups of at least 1"
+        raise _wrong(name, node, f"has sizes {list(sizes)}, expected {what}")
 
 
 def _check_weights(name: str, node: Conv1d | Conv2d | Linear, out: Shape) -> None:
@@ -342,10 +317,8 @@ def _check_weights(name: str, node: Conv1d | Conv2d | Linear, out: Shape) -> Non
         shape = (node.out_channels, node.in_channels // node.groups, *kernel)
     for what, array, expected in (("weight", node.weight, (shape,)), ("bias", node.bias, (shape[:1], out))):
         if array is not None and array.shape not in expected:
-            raise NetworkError(
-                f"node '{name}' ({type(node).__name__}) has a {what} of shape {list(array.shape)}, expected "
-                f"{' or '.join(str(list(shape)) for shape in dict.fromkeys(expected))}"
-            )
+            fit = " or ".join(str(list(shape)) for shape in dict.fromkeys(expected))
+            raise _wrong(name, node, f"has a {what} of shape {list(array.shape)}, expected {fit}")
         _check_finite(name, node, what, array)
 
 
@@ -354,9 +327,7 @@ def _check_norm(name: str, node: BatchNorm) -> None:
     for key in ("gamma", "beta", "mean", "var"):
         array = getattr(node, key)
         if array is not None and array.shape != (node.num_features,):
-            raise NetworkError(
-                f"node '{name}' (BatchNorm) has a {key} of shape {list(array.shape)}, expected [{node.num_features}]"
-            )
+            raise _wrong(name, node, f"has a {key} of shape {list(array.shape)}, expected [{node.num_features}]")
         _check_finite(name, node, key, array)
 
 
@@ -364,25 +335,21 @@ def _check_finite(name: str, node: Node, key: str, value: Value | None) -> None:
     if value is not None and not np.isfinite(np.asarray(value)).all():
         shape = f" of shape {list(value.shape)} with" if isinstance(value, np.ndarray) else ""
         got = f"{shape} NaN or infinity" if shape else f" of {value}"
-        raise NetworkError(f"node '{name}' ({type(node).__name__}) has a {key}{got}, expected finite numbers")
+        raise _wrong(name, node, f"has a {key}{got}, expected finite numbers")
 
 
 def _check_values(name: str, node: Node, shape: Shape) -> None:
     """Numbers are finite and thresholds above 0; arrays of one value for each neuron fit the map."""
     threshold = getattr(node, "v_threshold", None)
     if threshold is not None and not (np.asarray(threshold) > 0).all():
-        raise NetworkError(
-            f"node '{name}' ({type(node).__name__}) has a v_threshold of {shown(threshold)}, expected numbers above 0"
-        )
+        raise _wrong(name, node, f"has a v_threshold of {shown(threshold)}, expected numbers above 0")
     for key in ("scale", "ceiling", "v_threshold", "v_init", "v_reset", "leak", "syn_leak"):
         value = getattr(node, key, None)
         value = value.kept if isinstance(value, Leak) else value
         _check_finite(name, node, key, value)
         if isinstance(value, np.ndarray) and not _fits(value.shape, shape):
-            raise NetworkError(
-                f"node '{name}' ({type(node).__name__}) has a {key} of shape {list(value.shape)}, expected one that broadcasts to "
-                f"its map {list(shape)}"
-            )
+            fit = f"one that broadcasts to its map {list(shape)}"
+            raise _wrong(name, node, f"has a {key} of shape {list(value.shape)}, expected {fit}")
 
 
 def _fits(shape: Shape, onto: Shape) -> bool:
@@ -394,9 +361,7 @@ def node_out_shape(name: str, node: Node, shape: Shape) -> Shape:
 
     def need(ok: bool, expected: str) -> None:
         if not ok:
-            raise NetworkError(
-                f"node '{name}' ({type(node).__name__}) got an input of shape {list(shape)}, expected {expected}"
-            )
+            raise _wrong(name, node, f"got an input of shape {list(shape)}, expected {expected}")
 
     match node:
         case Input() | Output():
@@ -440,7 +405,7 @@ def node_out_shape(name: str, node: Node, shape: Shape) -> Shape:
         case Flatten():
             return (int(np.prod(shape)),)
         case Delay() if node.steps < 0:
-            raise NetworkError(f"node '{name}' (Delay) has {node.steps} steps, expected at least 0")
+            raise _wrong(name, node, f"has {node.steps} steps, expected at least 0")
         case _:
             _check_values(name, node, shape)
             return shape

@@ -15,8 +15,9 @@ from spikeloom.core.nodes import Leak, Reset, Shape
 from spikeloom.core.trace import Arrival, Levels, Spikes
 from spikeloom.core.widths import Width
 
-#: Kinds of layers that have weights.
+#: Kinds of layers that have weights, and of pools.
 WEIGHTED = ("conv1d", "conv2d", "linear")
+POOLS = ("sumpool2d", "avgpool2d", "maxpool2d")
 
 
 @dataclass(frozen=True)

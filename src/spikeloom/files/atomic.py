@@ -29,6 +29,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file whole or not at all. Raises FileError as `replacing`."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def check_target(path: str | Path) -> None:
     """Find out before the work whether its result can be written to ``path``; nothing is left behind.
 

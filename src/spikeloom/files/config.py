@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from spikeloom.core.arch import AbstractArch
 from spikeloom.core.workload import RateLayer, RateWorkload
 from spikeloom.errors import ConfigError
-from spikeloom.files.atomic import replacing
+from spikeloom.files.atomic import write_text
 from spikeloom.files.schema import knobs_from, knobs_to, nearest, read_toml, toml_value, validated
 
 ArchTypes = Mapping[str, type[AbstractArch]]
@@ -53,8 +53,7 @@ def machine_keys(arch: AbstractArch) -> dict[str, Any]:
 def write_machine(path: str | Path, arch: AbstractArch) -> None:
     """Write every field as a machine file that reads back to the same machine. Raises FileError."""
     lines = "".join(f"{key} = {toml_value(value)}\n" for key, value in machine_keys(arch).items())
-    with replacing(path) as temporary:
-        temporary.write_text(lines, encoding="utf-8")
+    write_text(path, lines)
 
 
 class _RateLayerFile(BaseModel):

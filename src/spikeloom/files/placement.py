@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from spikeloom.core.placement import Place, Placement
 from spikeloom.errors import ConfigError, MappingError
-from spikeloom.files.atomic import replacing
+from spikeloom.files.atomic import write_text
 from spikeloom.files.schema import read_toml, toml_value, validated
 
 _MOST_CELLS = 2**24  # of a map that is laid out to find gaps
@@ -74,8 +74,7 @@ def write_placement(path: str | Path, placement: Placement) -> None:
         if place.neurons is not None and place.order != "chw":
             entry["order"] = place.order
         blocks.append("[[place]]\n" + "".join(f"{key} = {toml_value(value)}\n" for key, value in entry.items()))
-    with replacing(path) as temporary:
-        temporary.write_text("\n".join(blocks), encoding="utf-8")
+    write_text(path, "\n".join(blocks))
 
 
 def _check_layer(path: str | Path, places: Sequence[Place]) -> None:

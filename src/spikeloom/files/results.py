@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, Validat
 from spikeloom.core.purposes import PURPOSES, holds
 from spikeloom.core.report import LayerReport, RealTime, Report, Trial
 from spikeloom.errors import FileError
-from spikeloom.files.atomic import replacing
+from spikeloom.files.atomic import write_text
 from spikeloom.files.schema import first_problem
 from spikeloom.units import from_si
 
@@ -58,13 +58,15 @@ class _Total(_Schema):
 
 
 class _Layer(_Schema):
+    """In the order in which a layer is written."""
+
     name: StrictStr
     cycles: _Count
     latency_s: _Real
     energy_j: _Real
+    synops: _Count
     counts: dict[str, _Count]
     energy: dict[str, _Real]
-    synops: _Count
     utilisation: dict[str, _Real] = {}
 
 
@@ -104,6 +106,8 @@ class _Trial(_Schema):
 
 
 _SchemaT = TypeVar("_SchemaT", _Reports, _Trial)
+#: What a trial and its line in the file call the same, in the order in which it is written.
+_OF_TRIAL = ("config", "arch", "seed", "workload_id", "accuracy")
 
 
 @dataclass(frozen=True)
@@ -131,8 +135,7 @@ def reports_to_json(reports: Sequence[Report]) -> str:
 def write_reports(path: str | Path, reports: Sequence[Report]) -> None:
     """Write the result document under a temporary name, then rename it. Raises FileError."""
     text = reports_to_json(reports)
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, text)
 
 
 def read_reports(path: str | Path) -> tuple[Report, ...]:
@@ -158,11 +161,7 @@ def append_trial(path: str | Path, trial: Trial) -> None:
         "format": TRIAL_FORMAT,
         "version": VERSION,
         "id": trial.id,
-        "config": trial.config,
-        "arch": trial.arch,
-        "seed": trial.seed,
-        "workload_id": trial.workload_id,
-        "accuracy": trial.accuracy,
+        **{key: getattr(trial, key) for key in _OF_TRIAL},
         "report": None if trial.report is None else _machine(trial.report),
     }
     line = json.dumps(_plain(record, ""), ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
@@ -204,14 +203,8 @@ def read_trials(path: str | Path) -> TrialLog:
             torn.append(f"{where} is torn ({len(line)} characters of a trial whose writer was stopped); it is left out")
             continue
         parsed = _validated(_Trial, line, where, TRIAL_FORMAT)
-        trial = Trial(
-            config=parsed.config,
-            arch=parsed.arch,
-            seed=parsed.seed,
-            workload_id=parsed.workload_id,
-            accuracy=parsed.accuracy,
-            report=None if parsed.report is None else _report(parsed.report, f"{where}: report"),
-        )
+        report = None if parsed.report is None else _report(parsed.report, f"{where}: report")
+        trial = Trial(**{key: getattr(parsed, key) for key in _OF_TRIAL}, report=report)
         if trial.id != parsed.id:
             raise FileError(
                 f"{where}: key 'id' is {parsed.id!r}, but its config, arch, seed and workload hash to {trial.id!r}; "
@@ -239,26 +232,11 @@ def _machine(report: Report) -> dict[str, Any]:
                 "edp_js": report.edp_js,
             },
         },
-        "layers": [
-            {
-                "name": layer.name,
-                "cycles": layer.cycles,
-                "latency_s": layer.latency_s,
-                "energy_j": layer.energy_j,
-                "synops": layer.synops,
-                "counts": layer.counts,
-                "energy": layer.energy,
-                "utilisation": layer.utilisation,
-            }
-            for layer in report.layers
-        ],
+        "layers": [{key: getattr(layer, key) for key in _Layer.model_fields} for layer in report.layers],
         "sources": report.sources,
         "warnings": report.warnings,
         "area_m2": report.area,
-        "workload_id": report.workload_id,
-        "label": report.label,
-        "holds": report.holds,
-        "limits": report.limits,
+        **{key: getattr(report, key) for key in ("workload_id", "label", "holds", "limits")},
         **({} if report.real_time is None else _real_time(report.real_time, report.num_samples)),
         **({} if report.weight_bits is None else {"weight_bits": report.weight_bits}),
     }
@@ -270,34 +248,15 @@ def _real_time(found: RealTime, num_samples: int) -> dict[str, Any]:
 
 
 def _report(machine: _Machine, where: str) -> Report:
-    report = Report(
-        model=machine.model,
-        arch=machine.arch,
-        num_samples=machine.num_samples,
-        layers=tuple(
-            LayerReport(
-                name=layer.name,
-                cycles=layer.cycles,  # type: ignore[arg-type]  # fractional when expected
-                latency_s=layer.latency_s,
-                synops=layer.synops,  # type: ignore[arg-type]
-                counts=layer.counts,  # type: ignore[arg-type]
-                energy=layer.energy,
-                utilisation=layer.utilisation,
-            )
-            for layer in machine.layers
-        ),
-        cycles=machine.total.cycles,  # type: ignore[arg-type]
-        latency_s=machine.total.latency_s,
-        area=machine.area_m2,
-        sources=machine.sources,
-        warnings=machine.warnings,
-        workload_id=machine.workload_id,
-        label=machine.label,
-        holds=_earlier(machine) if machine.holds is None else machine.holds,
-        limits=machine.limits,
-        real_time=machine.real_time,
-        weight_bits=machine.weight_bits,
-    )
+    elsewhere = {
+        "layers": tuple(LayerReport(**{k: v for k, v in layer if k != "energy_j"}) for layer in machine.layers),
+        "cycles": machine.total.cycles,  # fractional when expected
+        "latency_s": machine.total.latency_s,
+        "area": machine.area_m2,
+        "holds": _earlier(machine) if machine.holds is None else machine.holds,
+    }
+    same: dict[str, Any] = {key: value for key, value in machine if key not in ("total", "area_m2")}
+    report = Report(**same | elsewhere)
     sums = [
         ("total.energy_j", machine.total.energy_j, report.energy_j),
         ("total.synops", machine.total.synops, report.synops),

@@ -20,6 +20,8 @@ from spikeloom.files.schema import nearest
 
 #: Pools that may fold.
 SUMMING_POOLS = ("sumpool2d", "avgpool2d")
+#: Warning of pools that a machine leaves out.
+FORM_LEVELS = "pools {} form levels at the neuron output; their own additions are not priced"
 #: Warning of every workload that `refuse_shapes_only` may refuse.
 SHAPES_ONLY = "a layer list: shapes without spikes"
 ArchT = TypeVar("ArchT", bound=AbstractArch)
@@ -147,6 +149,14 @@ def joined_notes(layers: abc.Iterable[Layer]) -> abc.Iterator[str]:
     for layer in layers:
         if layer.joins:
             yield f"sums of {layer.name} meet in the neurons of {layer.joins} and are counted as a layer of their own"
+
+
+def without(workload: Workload, names: abc.Collection[str], warning: str) -> Workload:
+    """The workload without the layers ``names``, and with a warning where there are any."""
+    if not names:
+        return workload
+    layers = tuple(layer for layer in workload.layers if layer.name not in names)
+    return replace(workload, layers=layers, warnings=(*workload.warnings, warning))
 
 
 #: Folded layers are kept as long as their workload: with them live the content ids that schedules are looked up by.

@@ -19,13 +19,11 @@ from spikeloom.core.counts import Counts
 from spikeloom.core.purposes import Purpose
 from spikeloom.core.report import Report
 from spikeloom.core.trace import Arrival, Spikes
-from spikeloom.core.workload import Layer, Workload
+from spikeloom.core.workload import POOLS, WEIGHTED, Layer, Workload
 from spikeloom.errors import ConfigError, MappingError
 from spikeloom.hw.base import AbstractMachine, CountCache
 from spikeloom.units import exact_si, format_si, from_si, to_si
 
-SYNAPSES = ("conv1d", "conv2d", "linear")
-POOLS = ("sumpool2d", "avgpool2d", "maxpool2d")
 #: Bits of a weight and of a value: the sticks compute in half precision.
 FP16 = 16
 #: Values of a map are bytes in pairs.
@@ -195,10 +193,9 @@ class Edge(AbstractMachine[EdgeArch]):
                 "transfer": _ticks(ends * FP16 / _rate(arch.link)),
                 "run": _ticks(layer_seconds(macs(layer), weights(layer), map_values(layer), arch)),
             }
-            cycles = sum(ticks.values()) * workload.num_samples
-            actions = {(layer.name, "device", name): n * workload.num_samples for name, n in ticks.items()}
-            actions[layer.name, "device", "mac"] = macs(layer) * workload.num_samples
-            total = total.then(Counts(actions, {layer.name: cycles}, cycles))
+            done = {**ticks, "mac": macs(layer)}
+            actions = {("device", name): n * workload.num_samples for name, n in done.items()}
+            total = total.then(Counts.of_layer(layer.name, actions, sum(ticks.values()) * workload.num_samples))
         return total
 
     def charges_width(self, arch: EdgeArch) -> bool:
@@ -221,12 +218,12 @@ def fixed(report: Report) -> tuple[float, float, float]:
 
 def macs(layer: Layer) -> int:
     """Multiply-accumulates of one pass, padding among them: K (C / groups) R S P Q; 0 of pools and sums."""
-    return layer.num_weights * layer.P * layer.Q if layer.kind in SYNAPSES else 0
+    return layer.num_weights * layer.P * layer.Q if layer.kind in WEIGHTED else 0
 
 
 def weights(layer: Layer) -> int:
     """Weights and biases of a layer."""
-    return layer.num_weights + layer.K * layer.has_bias if layer.kind in SYNAPSES else 0
+    return layer.num_weights + layer.K * layer.has_bias if layer.kind in WEIGHTED else 0
 
 
 def map_values(layer: Layer) -> int:
@@ -280,7 +277,7 @@ def _same(one: Arrival, other: Arrival) -> bool:
 
 
 def _refuse_unsupported(layer: Layer) -> None:
-    kinds = (*SYNAPSES, *POOLS, "add")
+    kinds = (*WEIGHTED, *POOLS, "add")
     if layer.kind not in kinds:
         raise MappingError(
             f"layer '{layer.name}': edge has no count of MACs for a {layer.kind} layer, only for {', '.join(kinds)}; replace "
@@ -314,7 +311,7 @@ def _extrapolated(workload: Workload, arch: EdgeArch) -> abc.Iterator[str]:
         yield f"interpolated: {total:,} MACs an inference, none measured between {low:,} and {high:,}"
     odd: dict[str, list[str]] = {}
     for layer in layers:
-        kind = f"grouped {layer.kind}" if layer.groups > 1 and layer.kind in SYNAPSES else layer.kind
+        kind = f"grouped {layer.kind}" if layer.groups > 1 and layer.kind in WEIGHTED else layer.kind
         if kind not in measured.kinds:
             odd.setdefault(kind, []).append(layer.name)
     for kind, names in odd.items():

@@ -15,7 +15,6 @@ from numba import njit
 
 from spikeloom.core.workload import Layer, reach
 from spikeloom.errors import MappingError
-from spikeloom.hw.mesh import Mesh
 
 #: Layers whose synapses are no weights: each of them counts as one that is not 0.
 _WITHOUT_WEIGHTS = ("sumpool2d", "avgpool2d", "maxpool2d", "add")
@@ -58,16 +57,6 @@ class Fan:
         channels_A = np.bincount(self.class_C, minlength=self.targets_MAHW.shape[1])
         inputs: np.ndarray = np.count_nonzero(self.targets_MAHW, axis=(2, 3)) @ channels_A
         return inputs
-
-    def hops_CHW(self, owner_CHW: np.ndarray, mesh: Mesh) -> tuple[np.ndarray, np.ndarray]:
-        """Hops (east-west, north-south) of all messages of one spike of each input neuron, which sits on ``owner_CHW``; int64."""
-        east_CHW, north_CHW = (np.zeros(owner_CHW.shape, np.int64) for _ in range(2))
-        for m, core in enumerate(self.cores_M):
-            reached_CHW = (self.targets_MAHW[m] > 0)[self.class_C]
-            dx, dy = mesh.hops(owner_CHW, np.asarray(core))
-            east_CHW += np.where(reached_CHW, dx, 0)
-            north_CHW += np.where(reached_CHW, dy, 0)
-        return east_CHW, north_CHW
 
 
 def source_owners(layer: Layer, owner_KPQ: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import os
 from collections import abc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -32,13 +32,8 @@ _MODEL = LoihiArch.model
 class Loihi(AbstractMachine[LoihiArch]):
     """Counts LoihiArch machines."""
 
-    @property
-    def arch_type(self) -> type[LoihiArch]:
-        return LoihiArch
-
-    @property
-    def presets(self) -> abc.Mapping[str, abc.Mapping[str, Any]]:
-        return LOIHI_PRESETS
+    arch_type = LoihiArch
+    presets: ClassVar[abc.Mapping[str, abc.Mapping[str, Any]]] = LOIHI_PRESETS
 
     def runs(self, workload: Workload, arch: LoihiArch) -> Workload:
         """Pools folded; the input a layer of its own where its neurons stand on cores."""
@@ -161,12 +156,9 @@ class _Totals:
         return Counts(actions, layer_cycles, sum(layer_cycles.values()), statistics, sample_cycles=tuple(self.ticks))
 
 
-_checked: WeakKeyDictionary[Plan, dict[Any, tuple[str, ...]]] = WeakKeyDictionary()
-
-
-def _findings(chart: Chart, plan: Plan, arch: LoihiArch) -> tuple[str, ...]:
-    """Limits of cores that a plan breaks, in words. Raises MappingError with the first of them where they are to be kept."""
-    limits = Limits(
+def core_limits(arch: LoihiArch) -> Limits:
+    """The fields of the machine as `spikeloom.hw.fit` takes them."""
+    return Limits(
         compartments=arch.compartments,
         synapse_memory_bit=int(arch.synapse_memory_kib * 8192),
         in_axons=arch.in_axons,
@@ -176,6 +168,14 @@ def _findings(chart: Chart, plan: Plan, arch: LoihiArch) -> tuple[str, ...]:
         synapse_bit=arch.synapse_bit,
         zero_weights="skipped" if arch.zero_weights == "skipped" else "stored",
     )
+
+
+_checked: WeakKeyDictionary[Plan, dict[Any, tuple[str, ...]]] = WeakKeyDictionary()
+
+
+def _findings(chart: Chart, plan: Plan, arch: LoihiArch) -> tuple[str, ...]:
+    """Limits of cores that a plan breaks, in words. Raises MappingError with the first of them where they are to be kept."""
+    limits = core_limits(arch)
     layers = [layer for layer in chart.workload.layers if layer.name in plan.fans]
     groups = [(group, stand) for group, stand in zip(chart.groups, plan.stands, strict=True) if not group.port]
     splits = {group.name: of_layer(arch.split, group.name) for group, _ in groups}

@@ -167,9 +167,8 @@ class LoihiArch(AbstractArch):
         other = DAVIES if self.units == SANAFE else SANAFE
         for name, own in LATENCIES_NS[self.units].items():
             value = getattr(self, f"{name}_ns")
-            if (
-                value not in (own, 0) and value == LATENCIES_NS[other][name]
-            ):  # 0 is nobody's, an action that takes no time
+            # 0 is nobody's, an action that takes no time
+            if value not in (own, 0) and value == LATENCIES_NS[other][name]:
                 raise ConfigError(
                     f"{name}_ns: got {value:g}, which is that of {other}, with units = '{self.units}' ({own:g}); the two sets of "
                     f"units are never mixed: take the preset of {other}"

@@ -15,12 +15,11 @@ import numpy as np
 from spikeloom.core.arch import of_layer
 from spikeloom.core.placement import INPUT
 from spikeloom.core.trace import Levels, Spikes
-from spikeloom.core.workload import Layer, NeuronRule, Workload
+from spikeloom.core.workload import WEIGHTED, Layer, NeuronRule, Workload
 from spikeloom.errors import MappingError
 from spikeloom.hw.base import SUMMING_POOLS, check_layer_tables, fold_pools, refuse_shapes_only, why_kept
 from spikeloom.hw.loihi_arch import LoihiArch
 
-WEIGHTED = ("conv1d", "conv2d", "linear")
 #: Kind of the layer that stands for input neurons on cores.
 INPUT_KIND = "input"
 

@@ -9,37 +9,32 @@ from __future__ import annotations
 import math
 from collections import abc
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar, final
 
 import numpy as np
 
 from spikeloom.core.arch import LayerMapping, Mapping
 from spikeloom.core.counts import Counts
 from spikeloom.core.trace import Arrival, Levels, Spikes
-from spikeloom.core.workload import Layer, Workload
+from spikeloom.core.workload import POOLS, WEIGHTED, Layer, Workload
 from spikeloom.errors import MappingError
 from spikeloom.hw.base import AbstractMachine, CountCache, check_joins, fold_pools, joined_notes, refuse_shapes_only
 from spikeloom.hw.sata_arch import SataArch
 from spikeloom.hw.sata_kernels import active_columns, dense_columns, fetched_words, walk_of
 from spikeloom.hw.sata_tool import refuse_unknown_to_tool, tool_counts, tool_layers
 
-WEIGHTED = ("conv1d", "conv2d", "linear")
 #: Layers that run as depthwise sums (or ORs) with weights of one that are not stored.
-UNWEIGHTED = ("add", "sumpool2d", "avgpool2d", "maxpool2d")
+UNWEIGHTED = ("add", *POOLS)
 #: Width of a sum.
 ACCUMULATOR_BIT = 16
 
 
+@final
 class Sata(AbstractMachine[SataArch]):
     """Counts SataArch machines."""
 
-    @property
-    def arch_type(self) -> type[SataArch]:
-        return SataArch
-
-    @property
-    def presets(self) -> abc.Mapping[str, abc.Mapping[str, Any]]:
-        return {"sata": {}, "sata-tool": {"fidelity": "tool"}}
+    arch_type = SataArch
+    presets: ClassVar[abc.Mapping[str, abc.Mapping[str, Any]]] = {"sata": {}, "sata-tool": {"fidelity": "tool"}}
 
     def runs(self, workload: Workload, arch: SataArch) -> Workload:
         """Sum and average pools folded where they can be (trace), or left out with all pools and sums (tool)."""
@@ -172,7 +167,6 @@ def _layer_counts(layer: Layer, arch: SataArch, out_bits: int) -> Counts:
     filling = walk.row_folds * walk.col_folds * groups * T * (arch.rows + arch.cols - 2)
     columns = walk.row_folds * walk.synapses * T * groups * N
     cycles_N = tuple(walk.col_folds * steps * passes + filling for steps in steps_N)
-    cycles = sum(cycles_N)
     outputs = layer.K * layer.P * layer.Q * T * N
     kernel = math.prod(layer.stored_extent)
     weights = layer.K * (layer.C // groups) * kernel * weight_bits * N
@@ -180,7 +174,7 @@ def _layer_counts(layer: Layer, arch: SataArch, out_bits: int) -> Counts:
     inputs = fetched_words(walk, capacity) * groups * T * bits * N
     adds = _ones(layer)
     neurons = layer.neuron.kind != "none"
-    clock = cycles * arch.rows * arch.cols
+    clock = sum(cycles_N) * arch.rows * arch.cols
     tags = walk.col_folds * columns if arch.skip else 0
     actions = {
         ("mac", "add"): adds,
@@ -205,11 +199,4 @@ def _layer_counts(layer: Layer, arch: SataArch, out_bits: int) -> Counts:
         sums = outputs * len(layer.branches)
         moved = (("dram_psum", "read"), ("glb_psum", "write"), ("glb_psum", "read"))
         actions |= {("mac", "join"): sums} | dict.fromkeys(moved, sums * ACCUMULATOR_BIT)
-    name = layer.name
-    return Counts(
-        {(name, *key): n for key, n in actions.items()},
-        {name: cycles},
-        cycles,
-        {(name, "active"): sum(steps_N), (name, "columns"): columns},
-        sample_cycles=cycles_N,
-    )
+    return Counts.of_layer(layer.name, actions, cycles_N, active=sum(steps_N), columns=columns)

@@ -16,7 +16,7 @@ from spikeloom.core.counts import Counts
 from spikeloom.core.trace import Spikes
 from spikeloom.core.workload import Layer, NeuronRule, Workload
 from spikeloom.errors import ConfigError, MappingError
-from spikeloom.hw.base import SHAPES_ONLY
+from spikeloom.hw.base import SHAPES_ONLY, without
 from spikeloom.hw.sata_arch import SataArch
 from spikeloom.hw.sata_kernels import Walk, fetched_words, last_read_cycle
 
@@ -163,7 +163,7 @@ def tool_counts(layers: Sequence[Layer], arch: SataArch) -> Counts:
 
 
 def _layer_counts(layer: Layer, arch: SataArch, macs: int, updates: int) -> Counts:
-    found, T, name = layer_traffic(layer, arch), layer.num_steps, layer.name
+    found, T = layer_traffic(layer, arch), layer.num_steps
     cycles = (found.start_cycle + found.ofmap_cycles) * T + found.filter_cycles
     ifmap_steps = 1 if arch.ifmap_once else T
     clock = cycles * arch.rows * arch.cols
@@ -183,7 +183,7 @@ def _layer_counts(layer: Layer, arch: SataArch, macs: int, updates: int) -> Coun
         ("dram_ofmap", "write"): found.dram_ofmap_writes * arch.out_bits * (1 if arch.ofmap_dram_once else T),
     }
     N = layer.num_samples
-    return Counts({(name, *key): n * N for key, n in actions.items()}, {name: cycles * N}, cycles * N)
+    return Counts.of_layer(layer.name, {key: n * N for key, n in actions.items()}, cycles * N)
 
 
 def tool_layers(workload: Workload) -> Workload:
@@ -193,13 +193,9 @@ def tool_layers(workload: Workload) -> Workload:
         MappingError: nothing is left; names the first layer that was left out.
     """
     left = [layer.name for layer in workload.layers if layer.kind.endswith("pool2d") or layer.kind == "add"]
-    layers = tuple(layer for layer in workload.layers if layer.name not in left)
-    if not left:
-        return workload
-    if not layers:
+    if left and len(left) == len(workload.layers):
         raise MappingError(f"layer '{left[0]}': SATA_Sim knows no pools and no sums, and nothing else is here to run")
-    warning = f"SATA_Sim has no pools and no sums: {', '.join(left)} cost nothing"
-    return replace(workload, layers=layers, warnings=(*workload.warnings, warning))
+    return without(workload, left, f"SATA_Sim has no pools and no sums: {', '.join(left)} cost nothing")
 
 
 def refuse_unknown_to_tool(layer: Layer) -> None:

@@ -30,7 +30,7 @@ from spikeloom.core.arch import (
 )
 from spikeloom.core.counts import Counts
 from spikeloom.core.trace import Arrival, Spikes
-from spikeloom.core.workload import Layer, NeuronRule, Workload
+from spikeloom.core.workload import POOLS, WEIGHTED, Layer, NeuronRule, Workload
 from spikeloom.errors import ConfigError, MappingError
 from spikeloom.hw.base import (
     SHAPES_ONLY,
@@ -39,13 +39,12 @@ from spikeloom.hw.base import (
     check_layer_tables,
     joined_notes,
     refuse_shapes_only,
+    without,
 )
 
 #: Width that the tool prices backward pass and weight update at.
 FULL_BIT = 16
 STAGES = ("forward", "backward", "update")
-KINDS = ("conv1d", "conv2d", "linear")
-POOLS = ("sumpool2d", "avgpool2d", "maxpool2d")
 MEMORIES = ("dram", "glb", "spad")
 #: What is counted, and the elementary operations (kind, action, times) it is made of.
 OPERATIONS: dict[tuple[str, str], tuple[tuple[str, str, int], ...]] = {
@@ -147,11 +146,7 @@ class SataTraining(AbstractMachine[SataTrainingArch]):
     def runs(self, workload: Workload, arch: SataTrainingArch) -> Workload:
         """Without pools that have no neurons: what leaves them arrives at the layer behind; they are not priced."""
         pools = [x.name for x in workload.layers if x.kind in POOLS and x.neuron.kind == "none"]
-        if not pools:
-            return workload
-        warning = f"pools {', '.join(pools)} are neither priced forward nor backward"
-        layers = tuple(layer for layer in workload.layers if layer.name not in pools)
-        return replace(workload, layers=layers, warnings=(*workload.warnings, warning))
+        return without(workload, pools, f"pools {', '.join(pools)} are neither priced forward nor backward")
 
     def map(self, workload: Workload, arch: SataTrainingArch) -> Mapping:
         """Nothing to decide; refuse what the estimator has no rule for."""
@@ -183,10 +178,7 @@ class SataTraining(AbstractMachine[SataTrainingArch]):
             expected=tool or any((*values_of(arch.sp_du), *values_of(arch.sp_df))),
         )
         for layer, actions in zip(run.layers, found, strict=True):
-            by_sample = _cycles(layer, actions, arch)
-            cycles = sum(by_sample)
-            counts = {(layer.name, *pair): n for pair, n in actions.items()}
-            total = total.then(Counts(counts, {layer.name: cycles}, cycles, sample_cycles=by_sample))
+            total = total.then(Counts.of_layer(layer.name, actions, _cycles(layer, actions, arch)))
         return total
 
     def charges_width(self, arch: SataTrainingArch) -> bool:
@@ -199,9 +191,9 @@ class SataTraining(AbstractMachine[SataTrainingArch]):
 
 def _refuse_unsupported(layer: Layer) -> None:
     where = f"layer '{layer.name}': sata-training"
-    if layer.kind not in KINDS:
+    if layer.kind not in WEIGHTED:
         raise MappingError(
-            f"{where} has no rule for a {layer.kind} layer, only for {', '.join(KINDS)} and pools without neurons; "
+            f"{where} has no rule for a {layer.kind} layer, only for {', '.join(WEIGHTED)} and pools without neurons; "
             "replace it before recording or choose another machine"
         )
     if layer.recurrent or layer.name in layer.inputs:
@@ -247,10 +239,8 @@ def _trace_counts(layer: Layer, arch: SataTrainingArch) -> _Actions:
     """
     T, N = layer.num_steps, layer.num_samples
     neurons = layer.K * layer.P * layer.Q
-    arrival, dense = (
-        layer.arrival,
-        replace(layer, weight=None),
-    )  # a weight that is zero is added and updated like others
+    # a weight that is zero is added and updated like others
+    arrival, dense = layer.arrival, replace(layer, weight=None)
     bits = 1 if isinstance(arrival, Spikes) else arrival.bits + arrival.signed
     accumulations = dense.met(_input_ones(arrival).sum(axis=0))
     input_bits = layer.C * layer.H * layer.W * bits

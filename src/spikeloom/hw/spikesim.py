@@ -9,16 +9,16 @@ from __future__ import annotations
 import math
 from collections import abc
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar, final
 
 import numpy as np
 
 from spikeloom.core.arch import LayerMapping, Mapping
 from spikeloom.core.counts import Counts
 from spikeloom.core.trace import Levels, Spikes
-from spikeloom.core.workload import Layer, Workload
+from spikeloom.core.workload import WEIGHTED, Layer, Workload
 from spikeloom.errors import MappingError
-from spikeloom.hw.base import AbstractMachine, CountCache, check_joins, refuse_shapes_only
+from spikeloom.hw.base import FORM_LEVELS, AbstractMachine, CountCache, check_joins, refuse_shapes_only, without
 from spikeloom.hw.spikesim_arch import PHASES, SpikesimArch
 from spikeloom.hw.spikesim_tool import (
     tool_counts,
@@ -29,8 +29,6 @@ from spikeloom.hw.spikesim_tool import (
     tool_warnings,
     tool_words,
 )
-
-WEIGHTED = ("conv1d", "conv2d", "linear")
 
 
 @dataclass(frozen=True)
@@ -80,27 +78,19 @@ def _slices(layer: Layer, arch: SpikesimArch) -> int:
     return -(-layer.weight_bits // arch.cell_bit)
 
 
+@final
 class Spikesim(AbstractMachine[SpikesimArch]):
     """Counts SpikesimArch machines."""
 
-    @property
-    def arch_type(self) -> type[SpikesimArch]:
-        return SpikesimArch
-
-    @property
-    def presets(self) -> abc.Mapping[str, abc.Mapping[str, Any]]:
-        return {"spikesim": {}, "spikesim-tool": {"fidelity": "tool"}}
+    arch_type = SpikesimArch
+    presets: ClassVar[abc.Mapping[str, abc.Mapping[str, Any]]] = {"spikesim": {}, "spikesim-tool": {"fidelity": "tool"}}
 
     def runs(self, workload: Workload, arch: SpikesimArch) -> Workload:
         """Without the pools, which form levels (or an OR) at the neurons' outputs; the tool has no sums either."""
         if arch.tool:
             return tool_layers(workload)
         left = [layer.name for layer in workload.layers if _free_pool(layer)]
-        if not left:
-            return workload
-        said = f"pools {', '.join(left)} form levels at the neuron output; their own additions are not priced"
-        layers = tuple(layer for layer in workload.layers if layer.name not in left)
-        return replace(workload, layers=layers, warnings=(*workload.warnings, said))
+        return without(workload, left, FORM_LEVELS.format(", ".join(left)))
 
     def map(self, workload: Workload, arch: SpikesimArch) -> Mapping:
         """Refuse what crossbars cannot run, or what does not fit the tiles of the chip."""
@@ -349,23 +339,22 @@ def _layer_counts(layer: Layer, arch: SpikesimArch, tallies: abc.Mapping[str, Ta
     }
     if layer.branches:
         actions["neuron", "join"] = sum(branch.K * _popcount(tallies[branch.name].worked) for branch in layer.branches)
-    name = layer.name
-    statistics: dict[tuple[str, str], int] = {}
+    statistics: dict[str, int] = {}
     if layer.kind != "add":
         dense = layer.P * layer.Q * layer.num_steps * layer.num_samples * _num_planes(layer)
         statistics = {
-            (name, "rows"): layer.C,
-            (name, "rows_of"): grid.groups * grid.blocks * arch.size,
-            (name, "columns"): layer.K * _slices(layer, arch),
-            (name, "columns_of"): grid.groups * grid.col_blocks * arch.size,
-            (name, "weights"): layer.num_weights * _slices(layer, arch),
-            (name, "weights_of"): grid.used_crossbars * arch.size**2,
-            (name, "crossbars"): grid.used_crossbars,
-            (name, "crossbars_of"): grid.pes * arch.crossbars,
-            (name, "reads"): reads,
-            (name, "reads_of"): dense * grid.used_crossbars,
+            "rows": layer.C,
+            "rows_of": grid.groups * grid.blocks * arch.size,
+            "columns": layer.K * _slices(layer, arch),
+            "columns_of": grid.groups * grid.col_blocks * arch.size,
+            "weights": layer.num_weights * _slices(layer, arch),
+            "weights_of": grid.used_crossbars * arch.size**2,
+            "crossbars": grid.used_crossbars,
+            "crossbars_of": grid.pes * arch.crossbars,
+            "reads": reads,
+            "reads_of": dense * grid.used_crossbars,
         }
-    return Counts({(name, *key): n for key, n in actions.items()}, {name: cycles}, cycles, statistics)
+    return Counts.of_layer(layer.name, actions, cycles, **statistics)
 
 
 # --- tiles side by side -------------------------------------------------------------------------------------------

@@ -127,9 +127,8 @@ class SpikesimArch(AbstractArch):
         charges: dict[tuple[str, str], tuple[Charge, ...]] = {
             (instance, action): (Charge(part[instance], action),) for instance, action in actions.items()
         }
-        join = (
-            Charge(part["subtractor"], "subtract"),
-        )  # a sum of a branch is added to its owner's: one adder of the same width
+        # a sum of a branch is added to its owner's: one adder of the same width
+        join = (Charge(part["subtractor"], "subtract"),)
         return charges | {("crossbar", "synop"): (), ("mesh", "bit_hop"): (), ("neuron", "join"): join}
 
     def notes(self) -> tuple[str, ...]:

@@ -32,10 +32,11 @@ from spikeloom.core.arch import (
 )
 from spikeloom.core.counts import Counts
 from spikeloom.core.trace import Levels, Spikes
-from spikeloom.core.workload import Layer, Workload
+from spikeloom.core.workload import WEIGHTED, Layer, Workload
 from spikeloom.errors import ConfigError, MappingError
 from spikeloom.hw import dispatch as tiles
 from spikeloom.hw.base import (
+    FORM_LEVELS,
     SUMMING_POOLS,
     AbstractMachine,
     CountCache,
@@ -43,6 +44,7 @@ from spikeloom.hw.base import (
     check_layer_tables,
     fold_pools,
     refuse_shapes_only,
+    without,
 )
 from spikeloom.hw.closed_form import ACTIONS, JOIN_ACTIONS, Actions, ArrayCounts, transfer_cycles
 from spikeloom.hw.memory import PRUNED, storage_note, zero_share
@@ -226,16 +228,8 @@ class Spikex(AbstractMachine[SpikexArch]):
     def runs(self, workload: Workload, arch: SpikexArch) -> Workload:
         """Pools folded into the layer behind (``fold_pool``); pools that stay only form levels at a neuron's output."""
         folded = fold_pools(workload) if arch.fold_pool else workload
-        plain = [x for x in folded.layers if x.kind in SUMMING_POOLS and x.neuron.kind == "none" and not x.joins]
-        left = [layer.name for layer in plain]
-        if not left:
-            return folded
-        warning = f"pools {', '.join(left)} form levels at the neuron output; their own additions are not priced"
-        return replace(
-            folded,
-            layers=tuple(layer for layer in folded.layers if layer.name not in left),
-            warnings=(*folded.warnings, warning),
-        )
+        plain = [x.name for x in folded.layers if x.kind in SUMMING_POOLS and x.neuron.kind == "none" and not x.joins]
+        return without(folded, plain, FORM_LEVELS.format(", ".join(plain)))
 
     def map(self, workload: Workload, arch: SpikexArch) -> Mapping:
         """Give every layer its window, dispatch, order and merging; refuse what the array cannot run."""
@@ -343,13 +337,12 @@ def _check_windows(layers: abc.Iterable[Layer], arch: SpikexArch) -> None:
 
 
 def _refuse_unsupported(layer: Layer) -> None:
-    kinds = ("conv1d", "conv2d", "linear")
-    if layer.kind not in kinds:
+    if layer.kind not in WEIGHTED:
         where, pools = "", " and foldable sum or average pools"
         if layer.joins:
             where, pools = f" whose sums meet in the neurons of '{layer.joins}'", ""
         raise MappingError(
-            f"layer '{layer.name}': spikex cannot run a {layer.kind} layer{where}, only {', '.join(kinds)}{pools}; replace it before recording or choose another machine"
+            f"layer '{layer.name}': spikex cannot run a {layer.kind} layer{where}, only {', '.join(WEIGHTED)}{pools}; replace it before recording or choose another machine"
         )
     if layer.recurrent or layer.name in layer.inputs:
         raise MappingError(f"layer '{layer.name}': this machine batches time steps and cannot run a recurrent layer")
@@ -476,13 +469,7 @@ def action_counts(found: ArrayCounts, arch: SpikexArch) -> tuple[Actions, np.nda
 
 def _counts(found: ArrayCounts, arch: SpikexArch) -> Counts:
     """Counts of one layer under its one choice, summed over samples."""
-    name = found.layer.name
     actions, cycles_ON = action_counts(found, arch)
-    cycles = tuple(cycles_ON[0].tolist())
-    return Counts(
-        {(name, *pair): int(count[0]) for pair, count in actions.items() if pair in ACTIONS or count[0]},
-        {name: sum(cycles)},
-        sum(cycles),
-        {(name, key): int(value[0]) for key, value in found.statistics().items()},
-        sample_cycles=cycles,
-    )
+    counted = {pair: int(count[0]) for pair, count in actions.items() if pair in ACTIONS or count[0]}
+    statistics = {key: int(value[0]) for key, value in found.statistics().items()}
+    return Counts.of_layer(found.layer.name, counted, tuple(cycles_ON[0].tolist()), **statistics)

@@ -27,7 +27,7 @@ from spikeloom.core.arch import (
 )
 from spikeloom.core.counts import Counts
 from spikeloom.core.trace import Levels
-from spikeloom.core.workload import Layer, Workload
+from spikeloom.core.workload import POOLS, WEIGHTED, Layer, Workload
 from spikeloom.errors import MappingError
 from spikeloom.hw.base import (
     AbstractMachine,
@@ -42,8 +42,6 @@ from spikeloom.hw.systolic_folds import Folds
 from spikeloom.units import exact_si, from_si
 
 DATAFLOWS = ("ws", "os", "is")
-SYNAPSES = ("conv1d", "conv2d", "linear")
-POOLS = ("sumpool2d", "avgpool2d", "maxpool2d")
 #: Neurons with a membrane that lives from step to step.
 STATEFUL = ("if", "lif", "li")
 #: Operands of the PE of SATA_Sim's ANN configuration, and the narrowest multiplier that both default tables price.
@@ -225,7 +223,7 @@ class Systolic(AbstractMachine[SystolicArch]):
         total = Counts(warnings=(*run.warnings, *_warnings(run, arch)))
         for layer in run.layers:
             bits = _out_bits(run, layer, arch)
-            if layer.kind in SYNAPSES:
+            if layer.kind in WEIGHTED:
                 total = total.then(_synapses(layer, arch, mapping.layers[layer.name].dispatch, bits))
             else:
                 total = total.then(_vector(layer, arch, bits))
@@ -246,7 +244,7 @@ class Systolic(AbstractMachine[SystolicArch]):
 
 
 def _refuse_unsupported(layer: Layer, arch: SystolicArch) -> None:
-    kinds = (*SYNAPSES, *POOLS, "add")
+    kinds = (*WEIGHTED, *POOLS, "add")
     if layer.kind not in kinds:
         raise MappingError(
             f"layer '{layer.name}': systolic cannot run a {layer.kind} layer, only {', '.join(kinds)}; replace it "
@@ -261,7 +259,7 @@ def _refuse_unsupported(layer: Layer, arch: SystolicArch) -> None:
             f"layer '{layer.name}': the output stage of systolic holds one state (IF, LIF, LI), a CubaLIF also needs a "
             "synaptic current"
         )
-    if layer.kind in SYNAPSES:
+    if layer.kind in WEIGHTED:
         widest = EYERISS_BIT if arch.pe == "eyeriss" else arch.mac_bit
         for what, bits in (("weights", layer.weight_bits), ("activations", _magnitude_bits(layer))):
             if bits > widest:
@@ -272,7 +270,7 @@ def _refuse_unsupported(layer: Layer, arch: SystolicArch) -> None:
 
 
 def _warnings(workload: Workload, arch: SystolicArch) -> abc.Iterator[str]:
-    layers = [layer for layer in workload.layers if layer.kind in SYNAPSES]
+    layers = [layer for layer in workload.layers if layer.kind in WEIGHTED]
     need = {layer.name: _worst_psum_bits(layer) for layer in workload.layers if layer in layers or layer.branches}
     narrow = [name for name, bits in need.items() if bits > arch.psum_bit]
     if narrow:
@@ -290,7 +288,7 @@ def _worst_psum_bits(layer: Layer) -> int:
     """Bits of the largest possible sum, branches included: every input at its highest level meets the largest weight."""
     worst = 0
     for part in (layer, *layer.branches):
-        weight = 2 ** (part.weight_bits - 1) if part.kind in SYNAPSES else 1
+        weight = 2 ** (part.weight_bits - 1) if part.kind in WEIGHTED else 1
         worst += part.C // part.groups * part.R * part.S * (2 ** _magnitude_bits(part) - 1) * weight
     return int(worst).bit_length() + 1
 
@@ -438,11 +436,4 @@ def _timed(layer: Layer, arch: SystolicArch, busy: int, counts: _Actions, statis
     per_bit = exact_si(from_si(arch.clock, "mhz"), "mhz") / exact_si(from_si(arch.dram_bandwidth, "gb_s"), "gb_s")
     transfer = math.ceil(Fraction(bits, layer.num_samples) * per_bit) * layer.num_samples
     counts |= {("array", "cycles"): busy, ("dram", "cycles"): transfer}
-    cycles = max(busy, transfer)
-    name = layer.name
-    return Counts(
-        {(name, *pair): n for pair, n in counts.items()},
-        {name: cycles},
-        cycles,
-        {(name, key): n for key, n in statistics.items()},
-    )
+    return Counts.of_layer(layer.name, counts, max(busy, transfer), **statistics)

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
 from spikeloom.core.figures import Figures
+from spikeloom.report.tables import plain_table
 
 
 def figures_table(measured: Sequence[Figures], title: str | None = None) -> Table:
     """One row per network; a dash where nothing was measured (an ANN has no spikes). Fits 80 columns."""
-    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("network", overflow="fold", min_width=10)
-    for heading in ("numbers", "T", "right", "spikes", "synops", "weights", "zero", "size"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    headings = ("numbers", "T", "right", "spikes", "synops", "weights", "zero", "size")
+    table = plain_table(title, "network", *headings, least=10)
     for one in measured:
         table.add_row(
             Text(one.name),

@@ -5,25 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from spikeloom.core.figures import LayerError, Point
-from spikeloom.files.atomic import replacing
+from spikeloom.files.atomic import write_text
 from spikeloom.report.change import short_count
+from spikeloom.report.tables import plain_table
 from spikeloom.units import format_si
 
 
 def steps_table(points: Sequence[Point], ann_accuracy: float, machine: str | None) -> Table:
     """One row for each T; the loss is in percentage points below the ANN. Fits 80 columns."""
-    table = Table(
-        title=f"Accuracy against T (ANN {100 * ann_accuracy:.2f} %)",
-        caption=None if machine is None else f"energy, latency and EDP of one inference on {machine}",
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    for heading in ("T", "right", "loss", "spikes", "synops", "energy", "latency", "EDP"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    title = f"Accuracy against T (ANN {100 * ann_accuracy:.2f} %)"
+    caption = None if machine is None else f"energy, latency and EDP of one inference on {machine}"
+    headings = ("T", "right", "loss", "spikes", "synops", "energy", "latency", "EDP")
+    table = plain_table(title, "", *headings, caption=caption)
     for point in points:
         table.add_row(
             str(point.num_steps),
@@ -40,13 +36,9 @@ def steps_table(points: Sequence[Point], ann_accuracy: float, machine: str | Non
 
 def errors_table(errors: Sequence[LayerError], num_steps: int) -> Table:
     """One row for each spiking layer; percent of the root mean square activation."""
-    table = Table(
-        title=f"Error of each layer's rates at T = {num_steps}, % of its activations (rms)",
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    table.add_column("layer", overflow="fold")
     parts = ("clipping", "quantisation", "inherited", "unevenness", "total")
+    title = f"Error of each layer's rates at T = {num_steps}, % of its activations (rms)"
+    table = plain_table(title, "layer")
     for part in parts:
         table.add_column(part, justify="right")
     for error in errors:
@@ -73,5 +65,4 @@ def write_steps_figure(path: Path | str, points: Sequence[Point], ann_accuracy: 
         figure.update_xaxes(title_text="time steps T", type="log", tickvals=steps, row=1, col=column)
     figure.add_hline(y=100 * ann_accuracy, line_dash="dot", annotation_text="ANN", row=1, col=1)
     figure.update_layout(showlegend=False)
-    with replacing(path) as temporary:
-        temporary.write_text(figure.to_html(include_plotlyjs=True), encoding="utf-8")
+    write_text(path, figure.to_html(include_plotlyjs=True))

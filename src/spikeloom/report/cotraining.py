@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
 from spikeloom.core.report import Report
-from spikeloom.files.atomic import replacing
+from spikeloom.files.atomic import write_text
+from spikeloom.report.tables import plain_table
 from spikeloom.report.terminal import caveats
 from spikeloom.units import format_si
 
@@ -37,15 +37,9 @@ def cotraining_table(rows: Sequence[Measured], where: str) -> Table:
     """
     # every row runs another network: that is the point
     said = caveats([replace(row.report, workload_id="") for row in rows], [row.name for row in rows])
-    table = Table(
-        title=f"Hardware-aware training, {where}",
-        caption="\n".join([f"times less: EDP than {rows[0].name}", *said]) if rows else None,
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    table.add_column("network and machine", overflow="fold")
-    for heading in ("right", "hidden rate", "energy", "latency", "EDP", "times less"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    caption = "\n".join([f"times less: EDP than {rows[0].name}", *said]) if rows else None
+    headings = ("right", "hidden rate", "energy", "latency", "EDP", "times less")
+    table = plain_table(f"Hardware-aware training, {where}", "network and machine", *headings, caption=caption)
     for row in rows:
         report = row.report
         table.add_row(
@@ -78,5 +72,4 @@ def write_cotraining_figure(path: Path | str, rows: Sequence[Measured]) -> None:
         )
     figure.update_xaxes(title_text="EDP per inference (Js)", type="log")
     figure.update_yaxes(title_text="right (%)")
-    with replacing(path) as temporary:
-        temporary.write_text(figure.to_html(include_plotlyjs=True), encoding="utf-8")
+    write_text(path, figure.to_html(include_plotlyjs=True))

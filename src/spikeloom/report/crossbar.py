@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from spikeloom.core.figures import CrossbarRow, Spread
+from spikeloom.report.tables import plain_table
 
 
 def crossbar_table(rows: Sequence[CrossbarRow], ideal: float, samples: int) -> Table:
     """One row for each size and non-ideality; percent right, mean and deviation over chips, and wall time. Fits 80 columns."""
-    table = Table(
-        title=f"Right of {samples} test samples (ideal crossbars {100 * ideal:.2f} %)",
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
+    table = plain_table(f"Right of {samples} test samples (ideal crossbars {100 * ideal:.2f} %)", "")
     for heading in ("size", "non-ideality"):
         table.add_column(heading, no_wrap=True)
     headings = ["plain", "adapted", *(["tuned", "both"] if any(row.tuned for row in rows) else []), "s"]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
 from spikeloom.core.deployment import Bill, Deployed, Deployment, Rival
 from spikeloom.report.change import short_count
+from spikeloom.report.tables import plain_table
 from spikeloom.units import format_si
 
 #: What arXiv 2210.05006 says of Loihi against the NCS2, "up to".
@@ -20,12 +20,10 @@ _VIEWS = {"dynamic": "work alone", "board": "whole boards"}
 
 def spending_table(done: Deployment) -> Table:
     """One row for each setting: accuracy and the bill of an inference. Fits 80 columns."""
-    table = _table(
-        f"One inference on {done.machine} (ANN {100 * done.ann_accuracy:.2f} %)",
-        "gain: energy of the plain conversion over this; power is energy over latency",
-    )
-    for heading in ("right", "loss", "T", "latency", "power", "energy", "EDP", "gain"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    title = f"One inference on {done.machine} (ANN {100 * done.ann_accuracy:.2f} %)"
+    caption = "gain: energy of the plain conversion over this; power is energy over latency"
+    headings = ("right", "loss", "T", "latency", "power", "energy", "EDP", "gain")
+    table = plain_table(title, "setting", *headings, caption=caption)
     for row in (*done.rows, done.chosen, *_patient(done)):
         bill = row.bill
         table.add_row(
@@ -45,9 +43,8 @@ def spending_table(done: Deployment) -> Table:
 
 def activity_table(done: Deployment) -> Table:
     """One row for each setting: what the network does, and gains of time, power and EDP over the plain conversion."""
-    table = _table("What it does, and how many times less than the plain conversion", None)
-    for heading in ("held out", "spikes", "events", "cores", "latency", "power", "EDP"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    headings = ("held out", "spikes", "events", "cores", "latency", "power", "EDP")
+    table = plain_table("What it does, and how many times less than the plain conversion", "setting", *headings)
     plain = done.plain.bill
     for row in (*done.rows, done.chosen):
         table.add_row(
@@ -67,9 +64,8 @@ def activity_table(done: Deployment) -> Table:
 def rival_table(done: Deployment) -> Table:
     """The chosen and the plain network against the ANN on another machine, of work alone and of whole boards."""
     assert done.rival is not None
-    table = _table(f"Against {done.rival.machine}, which runs the ANN ({100 * done.rival.accuracy:.2f} %)", None)
-    for heading in ("latency", "power", "energy", "x power", "x energy", "x latency"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    title = f"Against {done.rival.machine}, which runs the ANN ({100 * done.rival.accuracy:.2f} %)"
+    table = plain_table(title, "setting", "latency", "power", "energy", "x power", "x energy", "x latency")
     for view, words in _VIEWS.items():
         if view not in done.chosen.bills or view not in done.rival.bills:
             continue
@@ -172,12 +168,6 @@ def lines(done: Deployment) -> Iterator[str]:
 def _patient(done: Deployment) -> tuple[Deployed, ...]:
     """What was chosen but for early exit, where samples stop early."""
     return () if done.no_exit is None else (done.no_exit,)
-
-
-def _table(title: str, caption: str | None) -> Table:
-    table = Table(title=title, caption=caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("setting", overflow="fold")
-    return table
 
 
 def _name(row: Deployed) -> Text:

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
 from spikeloom.core.report import Report
-from spikeloom.files.atomic import replacing
+from spikeloom.files.atomic import write_text
+from spikeloom.report.tables import plain_table
 from spikeloom.report.terminal import labels
 from spikeloom.units import format_si, from_si
 
@@ -58,10 +58,9 @@ def front_table(front: Sequence[Compared], baselines: Sequence[Compared]) -> Tab
         windows = dict.fromkeys(text for row in baselines if (text := _window(row)))
         caption += "; last columns: EDP of a baseline over the design's"
         caption += f"\nbest window: {', '.join(windows)}" if windows else ""
-    table = Table(title="Front, per inference", caption=caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("design", overflow="fold", min_width=min(10, max(len(row.label) for row in [*front, *baselines])))
-    for heading in ("right", "rate", "latency", "energy", "EDP", "mm2"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    headings = ("right", "rate", "latency", "energy", "EDP", "mm2")
+    least = min(10, max(len(row.label) for row in [*front, *baselines]))
+    table = plain_table("Front, per inference", "design", *headings, caption=caption, least=least)
     columns = dict.fromkeys(baseline.label for baseline in baselines)
     for label in columns:
         table.add_column(Text(label), justify="right", overflow="fold")
@@ -176,5 +175,4 @@ def write_front_figure(
     figure.update_layout(title=title, template="simple_white")
     figure.update_xaxes(title=x, type="log" if log_x else "linear", exponentformat="power")
     figure.update_yaxes(title=y, type="log" if log_y else "linear", exponentformat="power")
-    with replacing(path) as temporary:
-        temporary.write_text(figure.to_html(include_plotlyjs=True, full_html=True), encoding="utf-8")
+    write_text(path, figure.to_html(include_plotlyjs=True, full_html=True))

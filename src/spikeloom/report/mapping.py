@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from spikeloom.core.figures import MappedLayer
 from spikeloom.core.report import Report
+from spikeloom.report.tables import plain_table
 from spikeloom.units import format_si
 
 #: Splits that a machine makes on its own; what each would cost in messages is shown beside the chosen one.
@@ -22,7 +22,7 @@ def mapping_table(
 
     used: cores and tiles of both. fits: whether the given mapping keeps the limits of its cores.
     """
-    table = Table(title="Mapping, per inference", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = plain_table("Mapping, per inference", "")
     table.add_column("", no_wrap=True)
     for heading in ("given" if fits else "given (does not fit)", "mapped", "change"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -58,15 +58,9 @@ def mapping_table(
 
 def layer_table(layers: Sequence[MappedLayer]) -> Table:
     """One row per layer: neurons, cores, split, the messages that lead to it, and those of other splits on as many cores. Fits 80 columns."""
-    table = Table(
-        title="Messages to each layer, all samples, as it is split",
-        caption="- cannot be split so over as many cores, or hears nobody",
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    table.add_column("layer", overflow="fold", min_width=8)
-    for heading in ("size", "cores"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    title = "Messages to each layer, all samples, as it is split"
+    caption = "- cannot be split so over as many cores, or hears nobody"
+    table = plain_table(title, "layer", "size", "cores", caption=caption, least=8)
     table.add_column("split", no_wrap=True)
     for heading in ("messages", "by neurons", *COMPARED[1:]):
         table.add_column(heading, justify="right", no_wrap=True)

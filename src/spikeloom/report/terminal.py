@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from math import isclose
 from typing import Literal
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
 from spikeloom.core.purposes import PURPOSES, WHOLE
 from spikeloom.core.report import Report
+from spikeloom.report.tables import plain_table
 from spikeloom.units import format_si, from_si
 
 #: Utilisation names -> heading of the comparison; a machine's other ratios are in its JSON report.
@@ -29,16 +29,10 @@ def comparison_table(reports: Sequence[Report]) -> Table:
     present = {name for report in reports for layer in report.layers for name in layer.utilisation}
     waiting = any(report.real_time for report in reports)
     uses = [name for name in _USES if name in present and not waiting]
-    table = Table(
-        title="Machines on the same spikes, per inference",
-        caption=_synops(reports),
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    table.add_column("machine", overflow="fold")
     headings = ["latency", "energy", "EDP", "area", *(_USES[name] for name in uses)]
-    for heading in headings + ["real time", "energy in it"] * waiting:
-        table.add_column(heading, justify="right", no_wrap=True)
+    headings += ["real time", "energy in it"] * waiting
+    title = "Machines on the same spikes, per inference"
+    table = plain_table(title, "machine", *headings, caption=_synops(reports))
     names, parts = labels(reports), groups(reports)
     ends = {part[-1] for part in parts[:-1]}
     for i in (i for part in parts for i in part):
@@ -77,12 +71,8 @@ def breakdown_table(reports: Sequence[Report], by: Literal["layer", "component",
     names = [name for name in dict.fromkeys(n for each in spent for n in each) if any(each.get(name) for each in spent)]
     if by != "layer":
         names.sort(key=lambda name: -max(each.get(name, 0.0) for each in spent))
-    table = Table(
-        title=f"Energy per inference by {by}",
-        show_footer=True,
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
+    table = plain_table(f"Energy per inference by {by}", "")
+    table.show_footer = True
     table.add_column(by, "total", no_wrap=True)
     for label, report in zip(labels(reports), reports, strict=True):
         table.add_column(Text(label), format_si(report.energy_per_inference_j, "J"), justify="right")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
@@ -18,6 +17,7 @@ from spikeloom.core.efficiency import (
     Saving,
     TrulyEfficient,
 )
+from spikeloom.report.tables import plain_table
 from spikeloom.units import format_si
 
 
@@ -30,29 +30,16 @@ def tables(study: TrulyEfficient) -> tuple[Table, ...]:
     return tuple(found)
 
 
-def _table(title: str, first: str, headings: Sequence[str]) -> Table:
-    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column(first, overflow="fold")
-    for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
-    return table
-
-
 def _costs(study: TrulyEfficient) -> Table:
-    table = _table(
-        f"The SNN (T = {study.num_steps}) and its ANN ({study.ann_bits}-bit activations), per inference",
-        "counted by",
-        ("SNN", "ANN", "SNN/ANN", "latency", "ANN", "EDP ratio"),
-    )
+    title = f"The SNN (T = {study.num_steps}) and its ANN ({study.ann_bits}-bit activations), per inference"
+    table = plain_table(title, "counted by", "SNN", "ANN", "SNN/ANN", "latency", "ANN", "EDP ratio")
     for one in study.estimates:
         table.add_row(
             Text(f"{one.prices} operations"),
             format_si(one.snn, "J"),
             format_si(one.ann, "J"),
             _times(one.ratio),
-            "-",
-            "-",
-            "-",
+            *("-", "-", "-"),
         )
     for at in study.machines:
         edp = at.snn.edp / at.ann.edp if at.ratio is not None and at.ann.edp else None
@@ -81,7 +68,7 @@ def _times(ratio: float | None) -> str:
 
 
 def _where(running: Sequence[OnMachine]) -> Table:
-    table = _table("Where the energy of the SNN goes", "machine", ("step 1", "2..T", *SHARES))
+    table = plain_table("Where the energy of the SNN goes", "machine", "step 1", "2..T", *SHARES)
     for one in running:
         assert one.snn.shares is not None and one.later_steps is not None
         table.add_row(
@@ -98,11 +85,8 @@ def _percent(share: float | None) -> str:
 
 
 def _even(study: TrulyEfficient, running: Sequence[OnMachine]) -> Table:
-    table = _table(
-        f"Firing rate at which SNN and ANN cost the same (now {_rate(study.rate)})",
-        "counted by",
-        ("same machine", "cheapest ANN", "which"),
-    )
+    title = f"Firing rate at which SNN and ANN cost the same (now {_rate(study.rate)})"
+    table = plain_table(title, "counted by", "same machine", "cheapest ANN", "which")
     for each in study.estimates:
         table.add_row(Text(f"{each.prices} operations"), _case(each.same), "-", "-")
     for one in running:
@@ -124,7 +108,7 @@ def _case(even: BreakEven | None) -> str:
 
 
 def _remedies(running: Sequence[OnMachine]) -> Table:
-    table = _table("Energy that a remedy would save (* at most)", "machine", tuple(REMEDIES))
+    table = plain_table("Energy that a remedy would save (* at most)", "machine", *REMEDIES)
     for one in running:
         table.add_row(Text(one.label), *(_saving(each) for each in one.savings))
     return table

@@ -31,7 +31,6 @@ _HALF_PI = math.pi / 2
 _RESETS = {"hard": 0, "soft": 1, "none": 2}
 _CHUNK = 2048  # neurons whose membranes (8 KiB) stay in the first-level cache
 _CHUNK_STEPS = 32768  # chunk * T of the backward pass: 128 KiB of membranes stay in the second-level cache
-_BF16_ONE = 0x3F80
 _SLICE = 1 << 16  # below this many sums per thread, starting one costs more than it saves
 
 

@@ -20,7 +20,7 @@ from spikeloom.data import Recordings, Samples
 from spikeloom.errors import ConfigError, FileError
 from spikeloom.evaluate import evaluate as evaluate_machine
 from spikeloom.evaluate import load_machine
-from spikeloom.files.atomic import replacing
+from spikeloom.files.atomic import write_text
 from spikeloom.files.network import write_network
 from spikeloom.lower import lower
 from spikeloom.studies.change import spikes_sent
@@ -105,8 +105,7 @@ class Conversions:
             "errors_percent": [asdict(error) for error in self.errors],
             "early_exit": None if self.exit is None else {"accuracy": self.exit[0], "mean_steps": self.exit[1]},
         }
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def read_conversion(path: Path) -> int | None:
@@ -180,9 +179,8 @@ def run_conversion(
     parts = splits(experiment, calibration, limit, data_dir)
     reference = ann_accuracy(ann, parts.test, execution(experiment.num_steps), conversion.ann_frames)
     longest = parts.at(max(steps)).choosing
-    to_keep = ann_accuracy(
-        ann, longest, execution(max(steps)), conversion.ann_frames
-    )  # fine-tuning may lose some of it
+    # fine-tuning may lose some of it
+    to_keep = ann_accuracy(ann, longest, execution(max(steps)), conversion.ann_frames)
     if qcfs_epochs:
         ann = fine_tune_qcfs(
             ann, experiment, parts, execution(1), conversion, qcfs_levels, qcfs_epochs, learning_rate, checkpoint,

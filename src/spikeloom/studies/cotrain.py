@@ -20,19 +20,14 @@ from spikeloom.codesign.mapping import MappingChoices, best_mapping, time_batche
 from spikeloom.core.arch import AbstractArch
 from spikeloom.core.network import Network
 from spikeloom.core.trace import Levels, Spikes, SpikeTrace
-from spikeloom.core.workload import Workload
+from spikeloom.core.workload import WEIGHTED, Workload
 from spikeloom.data import Samples
 from spikeloom.errors import ConfigError
 from spikeloom.evaluate import ARCH_TYPES, PRESETS, evaluate, load_machine
 from spikeloom.files.config import machine_from, machine_keys
 from spikeloom.hw.spikex import SpikexArch
 from spikeloom.lower import lower
-from spikeloom.studies.experiment import (
-    Experiment,
-    augmentation,
-    execution_of,
-    train_config,
-)
+from spikeloom.studies.experiment import Experiment, augmentation, execution_of, train_config
 from spikeloom.transform.fold import fold
 
 if TYPE_CHECKING:
@@ -103,11 +98,6 @@ class Prediction:
 
     predicted: tuple[float, float]
     exact: tuple[float, float]
-
-    @property
-    def edp_error(self) -> float:
-        """Predicted over exact EDP, less 1."""
-        return self.predicted[0] * self.predicted[1] / (self.exact[0] * self.exact[1]) - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -259,7 +249,7 @@ def _fanout(workload: Workload, network: Network) -> dict[str, np.ndarray]:
     shapes = network.shapes()
     found = {}
     for layer in workload.layers:
-        if layer.inputs and layer.kind in ("conv1d", "conv2d", "linear"):
+        if layer.inputs and layer.kind in WEIGHTED:
             shape = shapes[network.inputs_of(layer.name)[0]]
             found[layer.name] = (layer.fanout_CHW() * layer.weight_bits).reshape(shape)
     return found

@@ -32,7 +32,7 @@ from spikeloom.data import Samples
 from spikeloom.emulate import emulate
 from spikeloom.errors import ConfigError
 from spikeloom.evaluate import evaluate
-from spikeloom.files.atomic import make_folder, replacing
+from spikeloom.files.atomic import make_folder, write_text
 from spikeloom.files.config import machine_keys
 from spikeloom.files.placement import read_placement
 from spikeloom.lower import lower
@@ -329,8 +329,9 @@ class Bench:
 
     def _keep(self, key: str, found: Mapping[str, Any]) -> None:
         make_folder(self.folder / ROWS)
-        with replacing(self.folder / ROWS / f"{key[:24]}.json") as temporary:
-            temporary.write_text(json.dumps({"key": key, "sum": _sum(found), "found": found}) + "\n", encoding="utf-8")
+        write_text(
+            self.folder / ROWS / f"{key[:24]}.json", json.dumps({"key": key, "sum": _sum(found), "found": found}) + "\n"
+        )
 
 
 def _sum(found: object) -> str:

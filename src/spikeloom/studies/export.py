@@ -17,7 +17,7 @@ from spikeloom.core.nodes import Membrane, Node, Synapse
 from spikeloom.core.report import Report, Trial
 from spikeloom.errors import NetworkFileError, SearchError
 from spikeloom.evaluate import evaluate, load_machine, load_workload
-from spikeloom.files.atomic import make_folder, replacing
+from spikeloom.files.atomic import make_folder, write_text
 from spikeloom.files.config import machine_keys, write_machine
 from spikeloom.files.network import write_network
 from spikeloom.files.nir import write_nir
@@ -66,8 +66,7 @@ def export_design(plan: Plan, trial: Trial, folder: Path) -> Path:
         told["nir"] = _write_nir(target / "network.nir", network)
     report = _reproduced(trial, target, spikes)
     write_reports(target / "report.json", (report,))
-    with replacing(target / "design.json") as temporary:
-        temporary.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    write_text(target / "design.json", json.dumps(told, indent=2) + "\n")
     return target
 
 

@@ -17,7 +17,7 @@ from spikeloom.core.efficiency import REMEDIES, Exits, Saving
 from spikeloom.core.network import Network
 from spikeloom.core.report import Report
 from spikeloom.core.trace import SpikeTrace
-from spikeloom.core.workload import Workload
+from spikeloom.core.workload import WEIGHTED, Workload
 from spikeloom.errors import ConfigError, SpikeloomError
 from spikeloom.hw import HARDWARE
 from spikeloom.lower import lower
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from spikeloom.snn.execute import Execution
 
 SHARED_BY = 4
-#: Kinds of layers with weights.
-SYNAPSE_KINDS = ("conv1d", "conv2d", "linear")
 _MOST_GROUPS = 8
 _MARGINS = 64
 
@@ -188,7 +186,7 @@ def _half_steps(subject: Subject) -> Saving:
 
 
 def _narrow(subject: Subject, bits: int) -> Saving:
-    synapses = [layer for layer in subject.workload.layers if layer.kind in SYNAPSE_KINDS]
+    synapses = [layer for layer in subject.workload.layers if layer.kind in WEIGHTED]
     if all(layer.weight_bits <= bits for layer in synapses):
         raise ConfigError(f"weights have no more than {bits} bits already")
     layers = tuple(replace(layer, weight_bits=min(bits, layer.weight_bits)) for layer in subject.workload.layers)

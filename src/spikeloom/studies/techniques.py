@@ -160,9 +160,8 @@ class Kit:
             v_init=setting.v_init,
         )
         scaled = {name: setting.ratio * threshold for name, threshold in thresholds.items()}
-        scaled[self.neurons] = np.full_like(
-            scaled[self.neurons], setting.ratio * setting.input_ratio
-        )  # brightest pixel: 1
+        # brightest pixel: 1
+        scaled[self.neurons] = np.full_like(scaled[self.neurons], setting.ratio * setting.input_ratio)
         conversion = Conversion(
             num_steps=num_steps,
             method=setting.method,

@@ -20,13 +20,13 @@ from spikeloom.core.efficiency import REMEDIES, Bill, Estimate, Exits, OnMachine
 from spikeloom.core.network import Network
 from spikeloom.core.report import Report
 from spikeloom.core.trace import Levels, Spikes, SpikeTrace
-from spikeloom.core.workload import Workload
+from spikeloom.core.workload import WEIGHTED, Workload
 from spikeloom.errors import ConfigError, CostError, MappingError
 from spikeloom.evaluate import PRESETS, evaluate, load_machine
 from spikeloom.lower import lower
 from spikeloom.report.terminal import kind
 from spikeloom.studies.ann import Ann, matched_ann
-from spikeloom.studies.remedies import SYNAPSE_KINDS, Subject, savings
+from spikeloom.studies.remedies import Subject, savings
 from spikeloom.studies.shares import PURPOSES, RUNS_THE_ANN, shares
 from spikeloom.studies.thinning import break_even, firing_rate, first_steps, resampled
 
@@ -70,7 +70,7 @@ def estimates(workload: Workload) -> tuple[Estimate, ...]:
     additions = pixel_macs = macs = 0.0
     samples = workload.num_samples
     for layer in workload.layers:
-        if layer.kind not in SYNAPSE_KINDS:
+        if layer.kind not in WEIGHTED:
             continue
         dense = layer.dense_synops() // layer.num_steps
         macs += dense
@@ -199,7 +199,7 @@ def _check_same_layers(snn: Workload, ann: Workload) -> None:
     """Raise ConfigError unless both have the same layers with weights, by name and shape."""
 
     def shapes(workload: Workload) -> dict[str, tuple[int, ...]]:
-        return {x.name: (x.C, x.K, x.H, x.W, x.R, x.S) for x in workload.layers if x.kind in SYNAPSE_KINDS}
+        return {x.name: (x.C, x.K, x.H, x.W, x.R, x.S) for x in workload.layers if x.kind in WEIGHTED}
 
     ours, theirs = shapes(snn), shapes(ann)
     odd = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]

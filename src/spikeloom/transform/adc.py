@@ -117,19 +117,6 @@ def adc_conv2d(
     return through
 
 
-def adc_linear(input_NC: Tensor, weight_MKC: Tensor, factors: Sequence[float], *, rows: int, adc: Adc | None) -> Tensor:
-    """A linear layer on crossbars, (N, C) to (N, K): `adc_conv2d` of one pixel."""
-    if weight_MKC.ndim != 3 or input_NC.ndim != 2:
-        raise NetworkError(
-            f"adc: an input of shape {tuple(input_NC.shape)} and weights {tuple(weight_MKC.shape)}; expected (N, C) and (M, K, C)"
-        )
-    if adc is None:
-        _check(input_NC[:, :, None, None], weight_MKC[..., None, None], factors, rows, 1)
-        return functional.linear(input_NC, _summed(weight_MKC, factors))
-    pixel = adc_conv2d(input_NC[:, :, None, None], weight_MKC[..., None, None], factors, rows=rows, adc=adc)
-    return pixel[:, :, 0, 0]
-
-
 class _ThroughAdcs(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -236,10 +223,8 @@ def _by_products(
     (N, P, Q, K), (M, R, S, C, _) = out_NPQK.shape, columns.shape
     padded_NHWC = functional.pad(input_NHWC, (0, 0, padding[1], padding[1], padding[0], padding[0]))
     tile = min(K // groups, _TILE)
-    images, high = (
-        max(1, _CHUNK // (P * Q * tile)),
-        min(P, max(1, _CHUNK // (Q * tile))),
-    )  # of a chunk: images, lines of each
+    # of a chunk: images, lines of each
+    images, high = max(1, _CHUNK // (P * Q * tile)), min(P, max(1, _CHUNK // (Q * tile)))
     for n, p in itertools.product(range(0, N, images), range(0, P, high)):
         lines_NPQK = out_NPQK[n : n + images, p : p + high]
         sums_PK = lines_NPQK.view(-1, K)

@@ -28,7 +28,6 @@ from spikeloom.transform.fold import by_channel, fold
 
 #: What becomes of a MaxPool2d: refused, averaged instead, or kept, which on spikes is their OR.
 MaxPool = Literal["refuse", "average", "or"]
-Activation = ReLU | ClippedReLU
 #: Nodes through which a sum reaches a membrane, or spikes a synapse, without being changed but by a factor.
 PASSING = (Add, AvgPool2d, SumPool2d, MaxPool2d, Flatten)
 
