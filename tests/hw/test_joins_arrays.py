@@ -144,11 +144,11 @@ MACHINES = ("sata", "systolic", "systolic:dataflow=ws", "systolic:dataflow=is,jo
 
 
 def network(*branches: Node, owner: Node | None = None, neuron: Node | None = None) -> Network:
-    """Input, a spiking layer, a spiking layer behind it with branches from the input, and a read-out."""
+    """Input, a layer with neurons, another behind it with branches from the input, and a read-out."""
     nodes: dict[str, Node] = {
         "in": Input((4, 6, 6)),
         "one": Conv2d(4, 4, (3, 3), padding=(1, 1)),
-        "lif": LIF(Leak(shift=1)),
+        "lif": neuron if isinstance(neuron, ReLU) else LIF(Leak(shift=1)),  # an ANN is one all through
     }
     nodes |= {f"branch{k}": node for k, node in enumerate(branches)}
     nodes |= {"two": owner or Conv2d(4, 4, (3, 3), padding=(1, 1)), "meet": neuron or LIF(Leak(shift=2))}
