@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import threading
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -119,11 +118,11 @@ def test_what_differs_is_named() -> None:
     with torch.no_grad():
         two.fc.bias += 1
     found = changes(working_copy(one), two)
-    assert set(found) == {("", "a", 1), ("", "b", "k"), ("", "c", None), ("", "d", None), ("fc", "bias", None)}
+    assert set(map(str, found)) == {"self.a[1]", "self.b['k']", "self.c", "self.d", "self.fc.bias"}
 
 
 def test_data_outside_the_module_is_as_before() -> None:
-    """In a closure of its class; what it then keeps is found by running."""
+    """In a closure of its class."""
     outside = [0.0]
 
     def step(m: Any, x: Any) -> Any:
@@ -131,7 +130,7 @@ def test_data_outside_the_module_is_as_before() -> None:
         return outside[0]
 
     for verify in (False, True):
-        with pytest.raises(NetworkError, match="at step 1") if verify else nullcontext():
+        with pytest.raises(NetworkError, match="in outside,"):
             import_module(own(step), (6,), verify=verify)
         assert outside == [0.0]
 

@@ -68,9 +68,9 @@ def import_module(
     assembly = Assembly(_shape(in_shape), encoding, {path for path, _ in module.named_modules()})
     frameworks = sorted({framework_of(m) for m in inside} - {"user", "torch"})
     with undisturbed(module):
-        untouched, followed = working_copy(module), working_copy(module)
+        untouched = working_copy(module)
         walk = Walk(assembly, untouched)
-        returned = walk.module(followed, "", assembly.start, time)
+        returned = walk.module(untouched, "", assembly.start, time)
         place = _output(returned, assembly)
         network = assembly.finished(place, name, dt_s, ", ".join(frameworks) or "torch")
         report = verified(network, untouched, walk, returned, time) if verify else "no"

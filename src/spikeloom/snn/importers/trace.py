@@ -14,7 +14,7 @@ from spikeloom.core.nodes import Shape
 from spikeloom.errors import NetworkError, SpikeloomError
 from spikeloom.snn.importers import copies, forwards, norse, snntorch, spikingjelly, torch_nn
 from spikeloom.snn.importers.assembly import Assembly, Handler, Part, Place, Site, State, Time
-from spikeloom.snn.importers.forwards import HIDDEN, NO_CHANGE, Kept, Tracer, attribute, needed_nodes, overwrites
+from spikeloom.snn.importers.forwards import NO_CHANGE, Kept, Tracer, needed_nodes, overwrites
 
 #: What is known of each framework, by the first word of its modules' paths.
 FRAMEWORKS: dict[str, Mapping[str, Handler]] = {
@@ -90,6 +90,7 @@ class Walk:
         # by a user's module, its argument or attribute, and what is picked from that: the module whose state goes there, its number
         # among what the module returns, and the module's node
         self.carried: dict[tuple[str, str, tuple[Any, ...]], tuple[str, int, str]] = {}
+        self._given: dict[str, list[Any]] = {}  # by a module's path, to its first call besides its input
         self._met: dict[int, str] = {}
         self._idle: dict[int, str] = {}
         self._overwritten: list[tuple[Place, Place]] = []  # maps that an in-place layer replaced, in order
@@ -223,76 +224,61 @@ class Walk:
         raise AssertionError("a traced graph ends with its output")
 
     def _graph(self, module: nn.Module, site: Site, path: str, plain: dict[str, Any]) -> tuple[fx.Graph, Kept]:
-        """A forward's graph, and of each attribute that it changes what it holds at first and after a step.
+        """A forward's graph, and what it changes.
 
-        It is followed once with what attributes hold, and, where it changes some, again with an argument in their place: what a step
+        It is followed once as it stands, and, where it changes something, again with an argument in the place of each: what a step
         computes with them is then seen, and what it only leaves in them is not.
         """
-        before = self.untouched.get_submodule(path)
-        for part in module.modules():
-            if framework_of(part) == "user":  # a buffer takes no value that is no tensor
-                vars(part).update(part._buffers)
-                part._buffers.clear()
         try:
-            with copies.undisturbed(module):
-                graph = Tracer(_is_leaf).trace(module, plain)
+            graph, given, _, slots = _followed(module, plain, [])
         except SpikeloomError:
             raise
         except forwards.FAILURES as error:
             raise site.refusal(f"cannot be followed ({_short(error)}); {_SINGLE_STEP}") from error
-        slots = copies.changes(before, module)
+        self._given |= {f"{path}.{name}" if path else name: values for name, values in given.items()}
         for slot in slots:
-            owner = before.get_submodule(slot[0])
+            owner = module.get_submodule(slot.path)
             site.need(
-                framework_of(owner) == "user" and slot[1] not in owner._parameters,
-                f"changes {attribute(slot)} in its forward, which no node does; leave layers and weights as they are",
+                slot.outside is not None or (framework_of(owner) == "user" and slot.keys[0] not in owner._parameters),
+                f"changes {slot} in its forward, which no node does; leave layers and weights as they are",
             )
-        hidden = [slot for where, part in before.named_modules() for slot in _hidden(where, part)]
+        hidden = [slot for where, part in module.named_modules() for slot in _hidden(where, part)]
         if not slots and not hidden:
             return graph, {}
-        names = " and ".join(map(attribute, slots))
-        self._restore(before, module, slots)
-        slots += hidden
+        names = " and ".join(map(str, slots))
         try:
-            with copies.undisturbed(module):
-                graph = Tracer(_is_leaf, slots).trace(module, plain)
+            graph, _, written, changed = _followed(module, plain, [*slots, *hidden])
         except forwards.FAILURES as error:
-            self._restore(before, module, slots)
             if not names:  # it asks what a neuron's state looks like, and did not mind
                 return graph, {}
             raise site.refusal(f"computes with what it keeps in {names}, {_OWN_STATE} ({_short(error)})") from error
-        starts = [HIDDEN if slot in hidden else copies.get(before, slot) for slot in slots]
-        kept = {attribute(s): (start, copies.get(module, s)) for s, start in zip(slots, starts, strict=True)}
-        others = [s for s in copies.changes(before, module) if s not in slots and (*s[:2], None) not in slots]
-        self._restore(before, module, slots)
-        site.need(not others, f"keeps {' and '.join(map(attribute, others))}, {_OWN_STATE}")
-        return graph, kept
-
-    @staticmethod
-    def _restore(before: nn.Module, module: nn.Module, slots: list[copies.Slot]) -> None:
-        clean = copies.working_copy(before)
-        for slot in slots:
-            copies.put(module, slot, copies.get(clean, slot))
+        others = [str(slot) for slot in changed if not any(str(slot).startswith(name) for name in written)]
+        site.need(not others, f"keeps {' and '.join(others)}, {_OWN_STATE}")
+        # a reset before the first of all steps leaves what is there anyway
+        idle = [
+            str(s) for s in hidden if site.time == "sequence" and copies.same(written[str(s)], copies.get(module, s))
+        ]
+        of_neurons = set(map(str, hidden))
+        return graph, {name: (name not in of_neurons, made) for name, made in written.items() if name not in idle}
 
     def _check_kept(self, kept: Kept, found: dict[fx.Node, Any], site: Site, path: str) -> None:
         """A state in an attribute comes from the neuron that gets it, and starts at rest; those in neurons are left alone."""
-        for held, (start, written) in kept.items():
+        for held, (own, written) in kept.items():
             left = isinstance(written, fx.Proxy) and written.node.op == "placeholder"
-            site.need(left or start is not HIDDEN, f"changes {held} in its forward, {_OWN_STATE}")
+            site.need(left or own, f"changes {held} in its forward, {_OWN_STATE}")
         for (owner, held, keys), (taker, number, made) in self.carried.items():
             if owner != path or held not in kept:
                 continue
-            start, written = kept[held]
-            rest = keys
+            written, rest = kept[held][1], keys
             while rest and isinstance(written, list | tuple | dict):
-                written, start, rest = written[rest[0]], _element(start, rest[0]), rest[1:]
+                written, rest = written[rest[0]], rest[1:]
             value = found.get(written.node) if isinstance(written, fx.Proxy) else written
             own = isinstance(value, Place) and number == 0 and value.name == made
             if isinstance(value, State):
                 own = value.fresh and (value.of, value.keys) == (made, (number, *rest))
             site.need(own, f"gives '{taker}' what it keeps in {held}, no state that it returned; {_PASS_ON}")
             shapes = [call.last.shape for call in self.calls if call.path == taker]
-            at_rest = _at_rest(start, self.untouched.get_submodule(taker), shapes)
+            at_rest = all(_at_rest(v, self.untouched.get_submodule(taker), shapes) for v in self._given[taker])
             site.need(at_rest, f"starts '{taker}' from what {held} holds now, which no node can say; set it to None")
 
     def _call(
@@ -389,25 +375,42 @@ def _states(value: Any) -> Iterator[State]:
             yield from _states(item)
 
 
-def _element(value: Any, key: Any) -> Any:
-    return value[key] if isinstance(value, list | tuple | dict) else value
-
-
 def _hidden(where: str, module: nn.Module) -> list[copies.Slot]:
     """Where a neuron of a framework keeps its state."""
     match framework_of(module):
         case "spikingjelly":
-            return [(where, "_memories", key) for key in getattr(module, "_memories", {})]
+            return [copies.Slot(where, ("_memories", key)) for key in getattr(module, "_memories", {})]
         case "snntorch":
-            return [(where, key, None) for key in ("spk", "syn", "mem") if key in module._buffers]
+            return [copies.Slot(where, (key,)) for key in ("spk", "syn", "mem") if key in module._buffers]
     return []
 
 
 def _at_rest(start: Any, neuron: nn.Module, shapes: list[Shape]) -> bool:
     """True for nothing, and of snnTorch for zeros and for a state of another shape than the map, which it ignores."""
+    if isinstance(start, fx.Proxy):  # made in the forward
+        return start.node.op == "placeholder" or "zeros" in str(
+            getattr(start.node.target, "__name__", start.node.target)
+        )
     if not isinstance(start, Tensor) or framework_of(neuron) != "snntorch":
-        return start is None or start is copies.NOTHING
+        return start is None
     return not bool(start.any()) or tuple(start.shape[1:]) not in shapes
+
+
+def _followed(module: nn.Module, plain: dict[str, Any], slots: list[copies.Slot]) -> tuple[Any, ...]:
+    """A forward's graph, what layers got besides their input, what then stands at ``slots``, by name, and where it has changed something."""
+    copied = copies.working_copy(module)
+    for part in copied.modules():
+        if framework_of(part) == "user":  # a buffer takes no value that is no tensor
+            vars(part).update(part._buffers)
+            part._buffers.clear()
+    with copies.undisturbed(copied) as outside:
+        tracer = Tracer(_is_leaf, slots)
+        graph = tracer.trace(copied, plain)
+        changed = [
+            *copies.changes(module, copied),
+            *(s for s, was in outside if not copies.same(copies.get(copied, s), was)),
+        ]
+        return graph, tracer.given, {str(slot): copies.get(copied, slot) for slot in slots}, changed
 
 
 def _overwrite(found: dict[fx.Node, Any], before: Place, after: Place, needed: set[fx.Node], site: Site) -> None:
