@@ -17,7 +17,7 @@ from spikeloom.core.nodes import Shape
 from spikeloom.errors import NetworkError
 from spikeloom.snn.importers import norse, spikingjelly
 from spikeloom.snn.importers.assembly import Assembly, Place, Time
-from spikeloom.snn.importers.copies import undisturbed, working_copy
+from spikeloom.snn.importers.copies import working_copy
 from spikeloom.snn.importers.description import import_checkpoint
 from spikeloom.snn.importers.trace import FRAMEWORKS, Walk, framework_of, places
 from spikeloom.snn.importers.verify import verified
@@ -67,13 +67,12 @@ def import_module(
         raise NetworkError(f"got the encoding {encoding!r}, expected one of {', '.join(get_args(Encoding))}")
     assembly = Assembly(_shape(in_shape), encoding, {path for path, _ in module.named_modules()})
     frameworks = sorted({framework_of(m) for m in inside} - {"user", "torch"})
-    with undisturbed(module):
-        untouched = working_copy(module)
-        walk = Walk(assembly, untouched)
-        returned = walk.module(untouched, "", assembly.start, time)
-        place = _output(returned, assembly)
-        network = assembly.finished(place, name, dt_s, ", ".join(frameworks) or "torch")
-        report = verified(network, untouched, walk, returned, time) if verify else "no"
+    untouched = working_copy(module)
+    walk = Walk(assembly, untouched)
+    returned = walk.module(untouched, "", assembly.start, time)
+    place = _output(returned, assembly)
+    network = assembly.finished(place, name, dt_s, ", ".join(frameworks) or "torch")
+    report = verified(network, untouched, walk, returned, time) if verify else "no"
     return replace(network, metadata={**network.metadata, "verified": report})
 
 

@@ -45,6 +45,11 @@ class Slot(NamedTuple):
         words = [] if self.outside is not None else ["self", self.path] if self.path else ["self"]
         return ".".join([*words, str(name)]) + "".join(f"[{key!r}]" for key in keys)
 
+    def within(self, other: Slot) -> bool:
+        """True for ``other`` itself and what it holds."""
+        here, there = ([slot.path, *map(repr, slot.keys)] for slot in (self, other))  # a key may be followed too
+        return self.outside is other.outside and here[: len(there)] == there
+
 
 def root_of(kind: Any) -> str:
     """First word of the path of a class or a function."""
@@ -128,8 +133,15 @@ def _held(value: Any) -> dict[Any, Any] | None:
 def undisturbed(module: nn.Module) -> Iterator[list[tuple[Slot, Any]]]:
     """Random states of torch, NumPy and Python, and data outside the module that its classes use, are afterwards as before.
 
-    Yields those data, each with a copy of what it holds.
+    Yields those data, each with a copy of what it holds. snnTorch, which resets all neurons that were ever made, knows those of
+    ``module`` alone meanwhile.
     """
+    known: Any = next(
+        (kind for part in module.modules() for kind in type(part).__mro__ if "instances" in vars(kind)), None
+    )
+    neurons = getattr(known, "instances", None)
+    if known is not None:
+        known.instances = [part for part in module.modules() if isinstance(part, known)]
     outside = [(slot, get(module, slot)) for slot in _outside(module)]
     before = [(slot, _copied(value)) for slot, value in outside]
     state, numpy_state, python_state = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
@@ -141,6 +153,8 @@ def undisturbed(module: nn.Module) -> Iterator[list[tuple[Slot, Any]]]:
         torch.set_rng_state(state)
         np.random.set_state(numpy_state)  # noqa: NPY002
         random.setstate(python_state)
+        if known is not None:
+            known.instances = neurons
         if devices:
             torch.cuda.set_rng_state_all(devices)
         for (slot, value), (_, was) in zip(outside, before, strict=True):
@@ -195,7 +209,7 @@ def attributes(module: nn.Module) -> dict[str, Any]:
 
 
 def changes(before: nn.Module, after: nn.Module) -> list[Slot]:
-    """Where two copies of a module differ: one element of a list, a dict or an object, where no other has come or gone."""
+    """Where two copies of a module differ: one element of a list as long as before, of a dict that lost none, of an object."""
     return [
         Slot(path, keys)
         for path, module in before.named_modules()
@@ -210,12 +224,7 @@ def _differing(old: Any, new: Any, keys: tuple[Any, ...] = ()) -> Iterator[tuple
         if same(a, b):
             continue
         one, other = _open(a), _open(b)
-        like = (
-            type(a) is type(b)
-            and one
-            and len(one) == len(other)
-            and (isinstance(one, list) or one.keys() == other.keys())
-        )
+        like = type(a) is type(b) and (len(one) == len(other) if isinstance(one, list) else one.keys() <= other.keys())
         inside = list(_differing(one, other, (*keys, key))) if like else []
         yield from inside or [(*keys, key)]
 

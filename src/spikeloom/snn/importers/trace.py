@@ -45,7 +45,11 @@ def _inside(module: nn.Module, time: Time) -> Time | None:
             return spikingjelly.inner_time(module, time)
         case "norse":
             return norse.inner_time(module, time)
-    return time if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward else None
+    plain = all(
+        getattr(type(module), name) is getattr(nn.Sequential, name, None)
+        for name in ("forward", "__call__", "__iter__")
+    )
+    return time if isinstance(module, nn.Sequential) and plain else None
 
 
 def _is_leaf(module: nn.Module) -> bool:
@@ -110,6 +114,7 @@ class Walk:
         )
         own = [k for k, v in vars(module).items() if callable(v) and hasattr(type(module), k)]
         own = [k for k in own if root != "user" or k == "forward"]  # what else a user's has is followed
+        own += ["__call__"] if type(module).__call__ is not nn.Module.__call__ else []
         site.need(not own, f"has a {', '.join(own)} of its own, and what that changes is not known; make a class of it")
         if inner is not None:
             return self._container(module, site, path, place, inner)
@@ -246,14 +251,21 @@ class Walk:
         if not slots and not hidden:
             return graph, {}
         names = " and ".join(map(str, slots))
-        try:
-            graph, _, written, changed = _followed(module, plain, [*slots, *hidden])
-        except forwards.FAILURES as error:
-            if not names:  # it asks what a neuron's state looks like, and did not mind
-                return graph, {}
-            raise site.refusal(f"computes with what it keeps in {names}, {_OWN_STATE} ({_short(error)})") from error
-        others = [str(slot) for slot in changed if not any(str(slot).startswith(name) for name in written)]
-        site.need(not others, f"keeps {' and '.join(others)}, {_OWN_STATE}")
+        whole = {str(slot): slot for slot in (slot._replace(keys=slot.keys[:1]) for slot in slots)}
+        why = ""
+        for tried in (slots, list(whole.values())):  # what a forward adds to a dict each time is no element of it
+            try:
+                graph, _, written, changed = _followed(module, plain, [*tried, *hidden])
+            except forwards.FAILURES as error:
+                why = why or f"computes with what it keeps in {names}, {_OWN_STATE} ({_short(error)})"
+                continue
+            others = [str(slot) for slot in changed if not any(map(slot.within, [*tried, *hidden]))]
+            if not others:
+                break
+            why = why or f"keeps {' and '.join(others)}, {_OWN_STATE}"
+        else:
+            site.need(not names, why)
+            return graph, {}  # it asks what a neuron's state looks like, and did not mind
         # a reset before the first of all steps leaves what is there anyway
         idle = [
             str(s) for s in hidden if site.time == "sequence" and copies.same(written[str(s)], copies.get(module, s))
@@ -269,9 +281,10 @@ class Walk:
         for (owner, held, keys), (taker, number, made) in self.carried.items():
             if owner != path or held not in kept:
                 continue
-            written, rest = kept[held][1], keys
+            written, rest = kept[held][1], list(keys)
             while rest and isinstance(written, list | tuple | dict):
-                written, rest = written[rest[0]], rest[1:]
+                key, *rest = rest
+                written = getattr(written, key[1:]) if str(key).startswith(".") else written[key]
             value = found.get(written.node) if isinstance(written, fx.Proxy) else written
             own = isinstance(value, Place) and number == 0 and value.name == made
             if isinstance(value, State):
@@ -316,6 +329,8 @@ class Walk:
         if kind == "fn":  # torch hides pools that may return indices
             kind = node.name
         subject = args[0] if args else None
+        if isinstance(target, type) and issubclass(target, tuple):
+            return target(*args, **kwargs)
         plain = _plain(kind, subject, args, time)
         if plain is not None:
             return plain[0]
@@ -332,12 +347,12 @@ class Walk:
         site = self._site(name, kind, maps[0], time)
         if target in torch_nn.SUMS:
             if any(isinstance(arg, int | float) and arg == 0 for arg in args):  # sum() starts from 0
-                return maps[0]
+                return maps[0] if overwrites(node) else replace(maps[0], memory=f"copy {site.name}")
             site.need(len(maps) == 2 and not set(kwargs) - {"other"}, "adds something other than two maps")
             summed = self.assembly.sum(site, maps)
             return self._replaced(maps[0], summed) if overwrites(node) else summed
         if target == "clone":
-            return replace(maps[0], memory=f"clone {site.name}")  # what overwrites the copy leaves the original
+            return replace(maps[0], memory=f"copy {site.name}")  # what overwrites the copy leaves the original
         known = torch_nn.FUNCTIONS.get(target) if isinstance(target, str) or callable(target) else None
         constant = any(isinstance(value, _Constant) for value in given)
         if known is None or len(maps) != 1 or subject is not maps[0] or constant or "out" in kwargs:
@@ -432,7 +447,7 @@ def _plain(kind: str, subject: Any, args: tuple[Any, ...], time: Time) -> tuple[
     if kind == "getitem" and isinstance(subject, tuple):
         return (subject[args[1]],)
     if kind in ("getitem", "getattr") and isinstance(subject, State):
-        return (replace(subject, keys=(*subject.keys, args[1])),)
+        return (replace(subject, keys=(*subject.keys, f".{args[1]}" if kind == "getattr" else args[1])),)
     if kind == "getitem" and isinstance(subject, Place) and subject.states and isinstance(args[1], int):
         return (_first(subject) if args[1] == 0 else State(subject.name, (args[1],), fresh=True),)
     if isinstance(subject, Place):

@@ -11,10 +11,11 @@ their layer: sums in float32 that are formed in another order.
 from __future__ import annotations
 
 import inspect
-import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from math import prod, sqrt
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from spikeloom.core.nodes import Input, Shape
 from spikeloom.errors import NetworkError
 from spikeloom.snn.build import SpikingModule, build
 from spikeloom.snn.importers.assembly import Place, Time
-from spikeloom.snn.importers.copies import root_of, working_copy
+from spikeloom.snn.importers.copies import root_of, undisturbed, working_copy
 from spikeloom.snn.importers.trace import Call, Walk
 from spikeloom.snn.modules import Frames, NodeModule, SpikingNeuron
 from spikeloom.snn.neurons import Membranes
@@ -78,7 +79,11 @@ def verified(network: Network, module: nn.Module, walk: Walk, returned: Any, tim
         wanted = {name: share * _threshold(network, name) for name, share in reach.items()}
         with torch.no_grad():
             try:
-                seen = _run(module, walk, returned, time, drawn, wanted)
+                user = working_copy(module).float().cpu()
+                with undisturbed(user):
+                    seen = _run(user, walk, returned, time, drawn, wanted)
+            except NetworkError:
+                raise
             except Exception as error:  # noqa: BLE001 (a user's forward may raise anything)
                 why = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
                 return f"no: the module could not be run on {list(drawn.shape[1:])} ({why})"
@@ -88,7 +93,7 @@ def verified(network: Network, module: nn.Module, walk: Walk, returned: Any, tim
         for name in list(reach):
             tried[name][int(shares[name] >= EXERCISED[0])] = reach[name]
             low, high = tried[name]
-            reach[name] = math.sqrt(low * high) or low * 4 or high / 4 or 0.5
+            reach[name] = sqrt(low * high) or low * 4 or high / 4 or 0.5
             if attempt and name not in waiting:
                 del reach[name]
         if not reach:
@@ -112,8 +117,7 @@ def _drawn(node: Input, generator: torch.Generator) -> Tensor:
 
 
 def _run(module: nn.Module, walk: Walk, returned: Any, time: Time, frames: Tensor, reach: Mapping[str, float]) -> _Seen:
-    """A copy of the user's module on ``frames``; the spread of what arrives first at the neurons in ``reach`` is scaled to that, 0: not."""
-    module = working_copy(module).float().cpu()
+    """The user's module on ``frames``; the spread of what arrives first at the neurons in ``reach`` is scaled to that, 0: not."""
     wanted: dict[nn.Module, float] = defaultdict(float)
     sites: dict[nn.Module, list[int]] = defaultdict(list)
     for position, call in enumerate(walk.calls):
@@ -156,6 +160,11 @@ def _run(module: nn.Module, walk: Walk, returned: Any, time: Time, frames: Tenso
             continue
         for k, position in enumerate(positions):
             call, every = walk.calls[position], slice(k, None, len(positions))
+            if sum(value.numel() for value in got[part][every]) != STEPS * SAMPLES * prod(call.source.shape):
+                raise NetworkError(
+                    f"node '{call.path}' ({type(part).__name__}) gets {len(got[part])} maps in {STEPS} steps, which is not what was "
+                    f"followed; hand over a module that does the same at every step, or import it unproven with verify=False"
+                )
             seen.got[position] = _stacked(got[part][every], call.source.shape)
             seen.gains[position] = gains.get(part, 1.0)
             gone = _stacked(sent[part][every], call.last.shape)
@@ -194,7 +203,10 @@ def _nested(values: dict[tuple[Any, ...], Any]) -> Any:
     if () in values:
         return values[()]
     parts = {h: _nested({k[1:]: v for k, v in values.items() if k[0] == h}) for h in {keys[0] for keys in values}}
-    return tuple(parts.get(k) for k in range(max(parts) + 1)) if all(isinstance(h, int) for h in parts) else parts
+    if all(isinstance(h, int) for h in parts):
+        return tuple(parts.get(k) for k in range(max(parts) + 1))
+    named = SimpleNamespace(**{h[1:]: value for h, value in parts.items() if str(h).startswith(".")})
+    return named if vars(named) else parts
 
 
 def _paired(followed: Any, real: Any) -> Iterator[tuple[Place, Tensor]]:
