@@ -24,6 +24,8 @@ _DATA = (*_MUTABLE, Tensor, np.ndarray, int, float, type(None))
 #: What a copy may fail with, by the object that is copied.
 _UNCOPIED = (TypeError, ValueError, AttributeError, RuntimeError, copy.Error)
 _PLAIN = (str, bytes, int, float, complex, type(None), type, ModuleType)
+#: What an attribute that is not there holds.
+NOTHING = object()
 _NOT_ATTRIBUTES = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 
 
@@ -144,19 +146,16 @@ def undisturbed(module: nn.Module) -> Iterator[list[tuple[Slot, Any]]]:
         known.instances = [part for part in module.modules() if isinstance(part, known)]
     outside = [(slot, get(module, slot)) for slot in _outside(module)]
     before = [(slot, _copied(value)) for slot, value in outside]
-    state, numpy_state, python_state = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
-    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
+    devices = range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)  # type: ignore[no-untyped-call]
     try:
-        with torch.set_grad_enabled(torch.is_grad_enabled()):
+        with torch.random.fork_rng(devices), torch.set_grad_enabled(torch.is_grad_enabled()):
             yield before
     finally:
-        torch.set_rng_state(state)
         np.random.set_state(numpy_state)  # noqa: NPY002
         random.setstate(python_state)
         if known is not None:
             known.instances = neurons
-        if devices:
-            torch.cuda.set_rng_state_all(devices)
         for (slot, value), (_, was) in zip(outside, before, strict=True):
             if isinstance(value, _MUTABLE) and not same(value, was):
                 value.clear()
@@ -202,18 +201,19 @@ def _is_users(made: Any) -> bool:
     return root_of(made) not in ("torch", "builtins", "norse", *_RESETS)
 
 
-def attributes(module: nn.Module) -> dict[str, Any]:
-    """What a module itself holds, its submodules apart."""
-    own = {k: v for k, v in vars(module).items() if k not in _NOT_ATTRIBUTES and not k.startswith("_tensor_constant")}
-    return {**own, **module._parameters, **module._buffers}
-
-
 def changes(before: nn.Module, after: nn.Module) -> list[Slot]:
     """Where two copies of a module differ: one element of a list as long as before, of a dict that lost none, of an object."""
+
+    def held(module: nn.Module) -> dict[str, Any]:
+        own = {
+            k: v for k, v in vars(module).items() if k not in _NOT_ATTRIBUTES and not k.startswith("_tensor_constant")
+        }
+        return {**own, **module._parameters, **module._buffers}
+
     return [
         Slot(path, keys)
         for path, module in before.named_modules()
-        for keys in _differing(attributes(module), attributes(after.get_submodule(path)))
+        for keys in _differing(held(module), held(after.get_submodule(path)))
     ]
 
 
@@ -257,38 +257,29 @@ def same(a: Any, b: Any, seen: frozenset[int] = frozenset()) -> bool:
     return one.keys() == other.keys() and all(same(one[key], other[key], seen | {id(a)}) for key in one)
 
 
-class _Nothing:
-    """What an attribute that is not there holds."""
-
-
-NOTHING = _Nothing()
-
-
 def get(module: nn.Module, slot: Slot) -> Any:
     """What stands at ``slot``."""
-    if slot.outside is not None:
-        key = _key(slot)
-        return slot.outside[key] if isinstance(slot.outside, dict | list) else getattr(slot.outside, key)
-    held: Any = attributes(module.get_submodule(slot.path))
-    for key in slot.keys:
-        held = _open(held)
-        held = held[key] if isinstance(held, list) else held.get(key, NOTHING)
-    return held
+    held, key = _holder(module, slot)
+    if isinstance(held, dict):
+        return held.get(key, NOTHING)
+    return held[key] if isinstance(held, list) else getattr(held, key)
 
 
 def put(module: nn.Module, slot: Slot, value: Any) -> None:
     """Place ``value`` at ``slot``, past what a module does with attributes."""
-    if slot.outside is not None and not isinstance(slot.outside, dict | list):
-        setattr(slot.outside, _key(slot), value)
-        return
-    held: Any = slot.outside
-    if held is None:
-        *way, _ = slot.keys
-        owner = module.get_submodule(slot.path)
-        held = _open(get(module, Slot(slot.path, tuple(way)))) if way else vars(owner)
-        owner._buffers.pop(slot.keys[-1] if not way else "", None)
-    held[_key(slot)] = value
+    held, key = _holder(module, slot)
+    if isinstance(held, list | dict):
+        held[key] = value
+    else:
+        setattr(held, key, value)
 
 
-def _key(slot: Slot) -> Any:
-    return "cell_contents" if isinstance(slot.outside, CellType) else slot.keys[-1]
+def _holder(module: nn.Module, slot: Slot) -> tuple[Any, Any]:
+    """What holds a slot, and under which key or name."""
+    *way, key = slot.keys
+    if slot.outside is not None:
+        return slot.outside, "cell_contents" if isinstance(slot.outside, CellType) else key
+    held: Any = vars(module.get_submodule(slot.path))
+    for step in way:
+        held = _open(held[step])
+    return held, key

@@ -415,9 +415,8 @@ def _followed(module: nn.Module, plain: dict[str, Any], slots: list[copies.Slot]
     """A forward's graph, what layers got besides their input, what then stands at ``slots``, by name, and where it has changed something."""
     copied = copies.working_copy(module)
     for part in copied.modules():
-        if framework_of(part) == "user":  # a buffer takes no value that is no tensor
-            vars(part).update(part._buffers)
-            part._buffers.clear()
+        vars(part).update(part._buffers)  # a buffer takes no value that is no tensor
+        part._buffers.clear()
     with copies.undisturbed(copied) as outside:
         tracer = Tracer(_is_leaf, slots)
         graph = tracer.trace(copied, plain)
