@@ -16,10 +16,10 @@ from spikeloom.core.network import Network
 from spikeloom.core.nodes import Shape
 from spikeloom.errors import NetworkError
 from spikeloom.snn.importers import norse, spikingjelly
-from spikeloom.snn.importers.assembly import Assembly, Place, Time
+from spikeloom.snn.importers.assembly import Assembly, Place, Time, every
 from spikeloom.snn.importers.copies import working_copy
 from spikeloom.snn.importers.description import import_checkpoint
-from spikeloom.snn.importers.trace import FRAMEWORKS, Walk, framework_of, places
+from spikeloom.snn.importers.trace import FRAMEWORKS, Walk, framework_of
 from spikeloom.snn.importers.verify import verified
 
 __all__ = ["FRAMEWORKS", "import_checkpoint", "import_module"]
@@ -98,7 +98,7 @@ def _takes_sequences(module: nn.Module) -> bool:
 
 def _output(returned: Any, assembly: Assembly) -> Place:
     """The one place whose spikes a forward returns; others that lie on the way to it do not count."""
-    found = {place.name: place for place in places(returned)}
+    found = {place.name: place for place in every(Place, returned)}
     if not found:
         raise NetworkError("the module returns no spikes or sums, only states; return what its last layer sends")
     ends = [name for name in found if not any(_leads(assembly, name, other) for other in found if other != name)]

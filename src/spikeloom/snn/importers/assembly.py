@@ -6,9 +6,9 @@ Letters: T time steps, N samples, C H W map. A framework's tensor is (N, *shape)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -32,6 +32,7 @@ from spikeloom.core.nodes import (
 )
 from spikeloom.errors import NetworkError
 
+T = TypeVar("T")
 #: How a module sees time: one "step" at a time (N, ...), the whole "sequence" (T, N, ...), or "folded" into the batch (T*N, ...).
 Time = Literal["step", "sequence", "folded"]
 #: Sizes that stand for N and T while a forward is followed; primes that no layer has.
@@ -152,6 +153,15 @@ class Site:
         inside = bool(np.all((np.asarray(value) >= 0) & (np.asarray(value) <= 1)))
         self.need(inside, f"keeps {what} of {np.min(value)}..{np.max(value)} in a step, expected 0..1")
         return value
+
+
+def every(kind: type[T], value: Any) -> Iterator[T]:
+    """All of one kind in what a forward passes on, keeps or returns."""
+    if isinstance(value, kind):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from every(kind, item)
 
 
 #: What a module becomes at its place.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import fx, nn
 
 from spikeloom.snn.importers import copies
+from spikeloom.snn.importers.assembly import every
 
 #: What a forward may raise that runs on values without numbers.
 FAILURES = (
@@ -106,7 +107,7 @@ def needed_nodes(graph: fx.Graph, modules: Mapping[str, nn.Module], kept: Kept) 
             needed.add(node)
             waiting.extend(node.all_input_nodes)
             if node.op == "placeholder" and str(node.target) in kept:
-                waiting.extend(_nodes(kept[str(node.target)][1]))
+                waiting.extend(proxy.node for proxy in every(fx.Proxy, kept[str(node.target)][1]))
     return needed
 
 
@@ -117,12 +118,3 @@ def _own(argument: Any, kept: Kept) -> bool:
     return (
         isinstance(argument, fx.Node) and argument.op == "placeholder" and kept.get(str(argument.target), (False,))[0]
     )
-
-
-def _nodes(value: Any) -> Iterator[fx.Node]:
-    """The nodes of all values in what a forward left in an attribute."""
-    if isinstance(value, fx.Proxy):
-        yield value.node
-    elif isinstance(value, Mapping | list | tuple):
-        for item in value.values() if isinstance(value, Mapping) else value:
-            yield from _nodes(item)

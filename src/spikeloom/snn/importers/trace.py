@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 from spikeloom.core.nodes import Shape
 from spikeloom.errors import NetworkError, SpikeloomError
 from spikeloom.snn.importers import copies, forwards, norse, snntorch, spikingjelly, torch_nn
-from spikeloom.snn.importers.assembly import Assembly, Handler, Part, Place, Site, State, Time
+from spikeloom.snn.importers.assembly import Assembly, Handler, Part, Place, Site, State, Time, every
 from spikeloom.snn.importers.forwards import NO_CHANGE, Kept, Tracer, needed_nodes, overwrites
 
 #: What is known of each framework, by the first word of its modules' paths.
@@ -187,9 +187,9 @@ class Walk:
                     f"node '{place.name}' returns its state too, which {site.kind} '{path}' cannot pass on; use init_hidden=True "
                     f"(output=True for the last neuron only)"
                 )
-            place = _first(place) if stateful else place
+            place = first(place) if stateful else place
             place = self.module(child, f"{path}.{key}" if path else key, place, inner)
-        return (_first(place), State(site.name, (1,), fresh=True)) if stateful else place
+        return (first(place), State(site.name, (1,), fresh=True)) if stateful else place
 
     def _forward(self, module: nn.Module, site: Site, path: str, place: Any, time: Time) -> Any:
         """A user's own forward."""
@@ -214,7 +214,7 @@ class Walk:
                 found[node] = _Constant(f"self.{node.target}")
             elif node.op == "output":
                 self._check_kept(kept, found, site, path)
-                held = next((state.of for state in _states(args[0]) if state.kept), "")
+                held = next((state.of for state in every(State, args[0]) if state.kept), "")
                 site.need(not held, f"returns what it keeps in {held}, {_OWN_STATE}")
                 return args[0]
             elif node in needed:
@@ -314,7 +314,7 @@ class Walk:
                 f"norse.torch.SequentialState"
             )
         sent = self.module(module, path, given[0], time)
-        made = sent.name if isinstance(sent, Place) else next(_states(sent)).of if states else ""
+        made = sent.name if isinstance(sent, Place) else next(every(State, sent)).of if states else ""
         for label, state in states.items():
             number = names.index(label) - (names[1] == "spk")
             taken = self.carried.setdefault((owner, state.of, state.keys), (path, number, made))
@@ -335,8 +335,8 @@ class Walk:
         if plain is not None:
             return plain[0]
         given = (*args, *kwargs.values())
-        maps = list(places(given))
-        own = [state for state in _states(given) if state.kept or (overwrites(node) and state is subject)]
+        maps = list(every(Place, given))
+        own = [state for state in every(State, given) if state.kept or (overwrites(node) and state is subject)]
         if own and kind not in (*NO_CHANGE, "zeros_like"):
             raise NetworkError(f"node '{name}' ({kind}) computes with what is kept in {own[0].of}, {_OWN_STATE}")
         if not maps:
@@ -367,27 +367,6 @@ class Walk:
             raise site.refusal(f"is called in a way not known here ({_short(error)})") from error
         part: Part = known(site, *args[1:], **options)
         return self._put(site, part, maps[0], overwrites(node))
-
-
-def places(value: Any) -> Iterator[Place]:
-    """Every place in what a forward passes on or returns."""
-    if isinstance(value, Place):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from places(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from places(item)
-
-
-def _states(value: Any) -> Iterator[State]:
-    """Every state in what a forward passes on or returns."""
-    if isinstance(value, State):
-        yield value
-    elif isinstance(value, Mapping | list | tuple):
-        for item in value.values() if isinstance(value, Mapping) else value:
-            yield from _states(item)
 
 
 def _hidden(where: str, module: nn.Module) -> list[copies.Slot]:
@@ -448,7 +427,7 @@ def _plain(kind: str, subject: Any, args: tuple[Any, ...], time: Time) -> tuple[
     if kind in ("getitem", "getattr") and isinstance(subject, State):
         return (replace(subject, keys=(*subject.keys, f".{args[1]}" if kind == "getattr" else args[1])),)
     if kind == "getitem" and isinstance(subject, Place) and subject.states and isinstance(args[1], int):
-        return (_first(subject) if args[1] == 0 else State(subject.name, (args[1],), fresh=True),)
+        return (first(subject) if args[1] == 0 else State(subject.name, (args[1],), fresh=True),)
     if isinstance(subject, Place):
         sizes = Site("", "", subject.shape, time).sizes
         if kind == "size":
@@ -465,10 +444,10 @@ def _plain(kind: str, subject: Any, args: tuple[Any, ...], time: Time) -> tuple[
     return None
 
 
-def _first(value: Any) -> Any:
+def first(value: Any) -> Any:
     """What a module sends, without the states it returns besides."""
-    if isinstance(value, tuple) and value:
-        return _first(value[0])
+    if isinstance(value, tuple | list) and value:
+        return first(value[0])
     return replace(value, states=0) if isinstance(value, Place) and value.states else value
 
 
