@@ -266,12 +266,11 @@ class Walk:
         else:
             site.need(not names, why)
             return graph, {}  # it asks what a neuron's state looks like, and did not mind
-        # a reset before the first of all steps leaves what is there anyway
-        idle = [
-            str(s) for s in hidden if site.time == "sequence" and copies.same(written[str(s)], copies.get(module, s))
-        ]
-        of_neurons = set(map(str, hidden))
-        return graph, {name: (name not in of_neurons, made) for name, made in written.items() if name not in idle}
+        kept = {str(slot): (True, written[str(slot)]) for slot in tried}
+        for slot in hidden:  # a reset before the first of all steps leaves what is there anyway
+            if site.time != "sequence" or not copies.same(written[str(slot)], copies.get(module, slot)):
+                kept[str(slot)] = False, written[str(slot)]
+        return graph, kept
 
     def _check_kept(self, kept: Kept, found: dict[fx.Node, Any], site: Site, path: str) -> None:
         """A state in an attribute comes from the neuron that gets it, and starts at rest; those in neurons are left alone."""
@@ -371,20 +370,18 @@ class Walk:
 
 def _hidden(where: str, module: nn.Module) -> list[copies.Slot]:
     """Where a neuron of a framework keeps its state."""
-    match framework_of(module):
-        case "spikingjelly":
-            return [copies.Slot(where, ("_memories", key)) for key in getattr(module, "_memories", {})]
-        case "snntorch":
-            return [copies.Slot(where, (key,)) for key in ("spk", "syn", "mem") if key in module._buffers]
-    return []
+    of_snntorch = [
+        (key,) for key in ("spk", "syn", "mem") if key in module._buffers and framework_of(module) == "snntorch"
+    ]
+    of_spikingjelly = [("_memories", key) for key in getattr(module, "_memories", {})]
+    return [copies.Slot(where, keys) for keys in (*of_snntorch, *of_spikingjelly)]
 
 
 def _at_rest(start: Any, neuron: nn.Module, shapes: list[Shape]) -> bool:
     """True for nothing, and of snnTorch for zeros and for a state of another shape than the map, which it ignores."""
     if isinstance(start, fx.Proxy):  # made in the forward
-        return start.node.op == "placeholder" or "zeros" in str(
-            getattr(start.node.target, "__name__", start.node.target)
-        )
+        made = str(getattr(start.node.target, "__name__", start.node.target))
+        return start.node.op == "placeholder" or "zeros" in made
     if not isinstance(start, Tensor) or framework_of(neuron) != "snntorch":
         return start is None
     return not bool(start.any()) or tuple(start.shape[1:]) not in shapes
@@ -399,11 +396,9 @@ def _followed(module: nn.Module, plain: dict[str, Any], slots: list[copies.Slot]
     with copies.undisturbed(copied) as outside:
         tracer = Tracer(_is_leaf, slots)
         graph = tracer.trace(copied, plain)
-        changed = [
-            *copies.changes(module, copied),
-            *(s for s, was in outside if not copies.same(copies.get(copied, s), was)),
-        ]
-        return graph, tracer.given, {str(slot): copies.get(copied, slot) for slot in slots}, changed
+        changed = [slot for slot, was in outside if not copies.same(copies.get(copied, slot), was)]
+        written = {str(slot): copies.get(copied, slot) for slot in slots}
+        return graph, tracer.given, written, [*copies.changes(module, copied), *changed]
 
 
 def _overwrite(found: dict[fx.Node, Any], before: Place, after: Place, needed: set[fx.Node], site: Site) -> None:

@@ -149,8 +149,9 @@ def _run(module: nn.Module, walk: Walk, returned: Any, time: Time, frames: Tenso
         extra = (out[1],) if of_norse and isinstance(out, tuple) else ()
         out = module(frame.clone(), *extra, **({} if of_norse else _states(module, walk, last)))
         outputs.append(list(_paired(returned, out)))
-    places = [place for place, _ in outputs[0]]
-    seen = _Seen(frames, [(place, torch.stack([step[k][1] for step in outputs])) for k, place in enumerate(places)])
+    seen = _Seen(
+        frames, [(step[0][0], torch.stack([value for _, value in step])) for step in zip(*outputs, strict=True)]
+    )
     unseen = {part for path in walk.unseen for part in module.get_submodule(path).modules()}
     for part, positions in sites.items():
         if part in unseen or (len(positions) > 1 and time == "sequence"):
