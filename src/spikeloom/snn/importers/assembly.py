@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from spikeloom.core.network import Network
@@ -171,6 +172,29 @@ Handler = Callable[[Any, Site], Part]
 def rounded(value: Any) -> Value:
     """A result of arithmetic on values as a node holds it."""
     return value.astype(np.float32) if isinstance(value, np.ndarray) and value.ndim else float(value)
+
+
+def steps(surrogate: Any, sent: list[int]) -> bool:
+    """True if ``surrogate`` sends that far below, below, at, above and far above 0."""
+    try:
+        found = surrogate(torch.tensor([-2.0, -1e-6, 0.0, 1e-6, 2.0]))
+    except (TypeError, ValueError, RuntimeError):
+        return False
+    return isinstance(found, Tensor) and found.tolist() == sent
+
+
+def timed(time: Time, handler: Handler) -> Handler:
+    """A layer that takes one step at a time, or all of them at once."""
+
+    def checked(module: Any, site: Site) -> Part:
+        site.need(
+            site.time == time,
+            f"takes {'one step at a time' if time == 'step' else 'all steps at once'}, but not so the modules around it; use layers "
+            f"of one kind throughout, or norse.torch.Lift",
+        )
+        return handler(module, site)
+
+    return checked
 
 
 class Assembly:

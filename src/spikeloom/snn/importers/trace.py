@@ -23,6 +23,8 @@ FRAMEWORKS: dict[str, Mapping[str, Handler]] = {
     "spikingjelly": spikingjelly.LAYERS,
     "norse": norse.LAYERS,
 }
+#: Those whose modules take one step at a time or all of them.
+_OF_TIME = {"spikingjelly": spikingjelly, "norse": norse}
 #: Where frameworks keep whole models, which are followed like a user's own.
 _MODELS = ("spikingjelly.activation_based.model.",)
 _OWN_STATE = "which no node does; let a neuron of a framework keep it, or hand over the layers around it"
@@ -40,16 +42,21 @@ def framework_of(module: nn.Module) -> str:
 
 def _inside(module: nn.Module, time: Time) -> Time | None:
     """How the children of a container that calls them in turn see time; None for any other module."""
-    match framework_of(module):
-        case "spikingjelly":
-            return spikingjelly.inner_time(module, time)
-        case "norse":
-            return norse.inner_time(module, time)
-    plain = all(
-        getattr(type(module), name) is getattr(nn.Sequential, name, None)
-        for name in ("forward", "__call__", "__iter__")
+    root = framework_of(module)
+    if root in _OF_TIME:
+        inner: Time | None = _OF_TIME[root].inner_time(module, time)
+        return inner
+    own = any(
+        getattr(type(module), key) is not getattr(nn.Sequential, key, None)
+        for key in ("forward", "__call__", "__iter__")
     )
-    return time if isinstance(module, nn.Sequential) and plain else None
+    return time if isinstance(module, nn.Sequential) and not own else None
+
+
+def takes_sequences(module: nn.Module) -> bool:
+    """True for a module that takes all steps at once."""
+    of_time = _OF_TIME.get(framework_of(module))
+    return of_time is not None and of_time.takes_sequences(module)
 
 
 def _is_leaf(module: nn.Module) -> bool:

@@ -149,9 +149,8 @@ def _run(module: nn.Module, walk: Walk, returned: Any, time: Time, frames: Tenso
         extra = (out[1],) if of_norse and isinstance(out, tuple) else ()
         out = module(frame.clone(), *extra, **({} if of_norse else _states(module, walk, last)))
         outputs.append(list(_paired(returned, out)))
-    seen = _Seen(
-        frames, [(step[0][0], torch.stack([value for _, value in step])) for step in zip(*outputs, strict=True)]
-    )
+    stacked = [(steps[0][0], torch.stack([value for _, value in steps])) for steps in zip(*outputs, strict=True)]
+    seen = _Seen(frames, stacked)
     unseen = {part for path in walk.unseen for part in module.get_submodule(path).modules()}
     for part, positions in sites.items():
         if part in unseen or (len(positions) > 1 and time == "sequence"):
