@@ -34,6 +34,7 @@ class Busy(Own):
         self.count += 1
         self.record.append(sent)
         self.seen.append(1)
+        self.draws.random()
         torch.rand(1), np.random.rand(), random.random()  # noqa: NPY002
         return self.lif(self.hidden(sent))
 
@@ -41,6 +42,8 @@ class Busy(Own):
 def prepare(module: Any) -> None:
     module.mem, module.t, module.record, module.lock = None, 0, [], threading.Lock()
     module.register_buffer("count", torch.zeros(1))
+    module.functions = torch.nn.functional
+    module.draws, module.taken = random.Random(0), (n for n in range(3))
     module.fc.weight.register_hook(lambda grad: grad)
     module.cached = module.fc.weight * 2  # remembers how it was made: deepcopy alone would refuse it
 
@@ -84,7 +87,10 @@ def test_nothing_of_the_module_changes(verify: bool, run_before: bool) -> None:
     assert network.metadata["verified"] == (
         "no" if not verify else {"steps": 8, "samples": 2, "ties": 0, "not_exercised": []}
     )
-    assert module(torch.rand(3, 6)).shape == (3, 12)
+    untouched = random.Random(0)
+    drawn = [untouched.random() for _ in range(2)]
+    assert module.draws.random() == drawn[run_before]
+    assert module(torch.rand(3, 6)).shape == (3, 12) and next(module.taken) == 0
 
 
 def test_nothing_of_a_refused_module_changes() -> None:

@@ -7,7 +7,7 @@ import random
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from types import CellType, CodeType, FunctionType, GeneratorType, ModuleType
+from types import CellType, CodeType, FunctionType, GeneratorType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,9 +21,9 @@ _RESETS = {"snntorch": "reset_mem", "spikingjelly": "reset"}
 _MUTABLE = (dict, list, set, deque)
 #: What is looked after outside a module; objects of other classes may be whole data sets.
 _DATA = (*_MUTABLE, Tensor, np.ndarray, int, float, type(None))
-#: What a copy may fail with, by the object that is copied.
-_UNCOPIED = (TypeError, ValueError, AttributeError, RuntimeError, copy.Error)
-_PLAIN = (str, bytes, int, float, complex, type(None), type, ModuleType)
+#: What a copy may fail with: an object's own methods make it.
+_UNCOPIED = (Exception,)
+_PLAIN = (str, bytes, int, float, complex, type(None), type)
 #: What an attribute that is not there holds.
 NOTHING = object()
 _NOT_ATTRIBUTES = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
@@ -81,7 +81,7 @@ def working_copy(module: nn.Module) -> nn.Module:
 
 def _copied(whole: Any) -> Any:
     """A deep copy. A tensor forgets how it was made, a function closes over copies, a generator is left out: what one takes is gone
-    for all. What cannot be copied otherwise (a lock, a file) is shared."""
+    for all. What cannot be copied otherwise (a lock, a file, a Python module) is shared."""
     memo: dict[int, Any] = {}
     functions: list[FunctionType] = []
     for value in list(_inside(whole, {})):
