@@ -532,3 +532,20 @@ def test_a_sum_with_nothing_is_another_map() -> None:
     module, frames = own(step), spikes(4, 3, (6,), 0)
     sent = ours(import_module(module, (6,), verify=False), frames)
     torch.testing.assert_close(sent, theirs(module, frames), rtol=1e-5, atol=1e-6)
+
+
+class Unexpected(Exception):
+    """Of a user's own."""
+
+
+@pytest.mark.parametrize("error", [Unexpected("two\nlines"), StopIteration(), OSError("away")])
+def test_whatever_a_forward_raises_is_one_line(error: Exception) -> None:
+    def step(m: Any, x: Any) -> Any:
+        if not isinstance(x, torch.Tensor):
+            raise error
+        return x
+
+    with pytest.raises(
+        NetworkError, match=r"^node 'own' \(Own\) cannot be followed \((two|StopIteration|away)\)[^\n]*$"
+    ):
+        import_module(own(step), (6,))

@@ -7,6 +7,7 @@ import random
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from operator import setitem
 from types import CellType, CodeType, FunctionType, GeneratorType
 from typing import Any, NamedTuple
 
@@ -176,7 +177,11 @@ def _outside(module: nn.Module) -> list[Slot]:
             continue
         met.add(id(value))
         held, code, defaults = value.__globals__, value.__code__, list(value.__defaults__ or ())
-        used = [Slot("", (name,), held) for name in _names(code) if name in held]
+        codes = [
+            code,
+            *(inner for inner in code.co_consts if isinstance(inner, CodeType)),
+        ]  # those of its lambdas and lists too
+        used = [Slot("", (name,), held) for inner in codes for name in inner.co_names if name in held]
         if _held(value) is not None:  # all cells are filled
             used += [
                 Slot("", (name,), cell) for name, cell in zip(code.co_freevars, value.__closure__ or (), strict=True)
@@ -185,13 +190,6 @@ def _outside(module: nn.Module) -> list[Slot]:
             found[id(slot.outside), slot.keys[0]] = slot, get(module, slot)
             waiting.append(get(module, slot))
     return [slot for slot, v in found.values() if isinstance(v, _DATA) and not str(slot.keys[0]).startswith("__")]
-
-
-def _names(code: CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for inner in code.co_consts:
-        if isinstance(inner, CodeType):
-            yield from _names(inner)
 
 
 def _is_users(made: Any) -> bool:
@@ -263,10 +261,7 @@ def get(module: nn.Module, slot: Slot) -> Any:
 def put(module: nn.Module, slot: Slot, value: Any) -> None:
     """Place ``value`` at ``slot``, past what a module does with attributes."""
     held, key = _holder(module, slot)
-    if isinstance(held, list | dict):
-        held[key] = value
-    else:
-        setattr(held, key, value)
+    (setitem if isinstance(held, list | dict) else setattr)(held, key, value)
 
 
 def _holder(module: nn.Module, slot: Slot) -> tuple[Any, Any]:

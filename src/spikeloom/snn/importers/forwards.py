@@ -11,11 +11,6 @@ from torch import fx, nn
 from spikeloom.snn.importers import copies
 from spikeloom.snn.importers.assembly import every
 
-#: What a forward may raise that runs on values without numbers.
-FAILURES = (
-    fx.proxy.TraceError, ArithmeticError, AssertionError, AttributeError, LookupError, NameError, NotImplementedError, RuntimeError,
-    TypeError, ValueError,
-)  # fmt: skip
 #: Operators that overwrite their left side; torch.fx alone would read them as the plain ones.
 _IN_PLACE = (
     *(f"i{op}" for op in ["add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor"]),

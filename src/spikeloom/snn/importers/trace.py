@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 
 from spikeloom.core.nodes import Shape
 from spikeloom.errors import NetworkError, SpikeloomError
-from spikeloom.snn.importers import copies, forwards, norse, snntorch, spikingjelly, torch_nn
+from spikeloom.snn.importers import copies, norse, snntorch, spikingjelly, torch_nn
 from spikeloom.snn.importers.assembly import Assembly, Handler, Part, Place, Site, State, Time, every
 from spikeloom.snn.importers.forwards import NO_CHANGE, Kept, Tracer, needed_nodes, overwrites
 
@@ -245,7 +245,7 @@ class Walk:
             graph, given, _, slots = _followed(module, plain, [])
         except SpikeloomError:
             raise
-        except forwards.FAILURES as error:
+        except Exception as error:  # a user's forward may raise anything
             raise site.refusal(f"cannot be followed ({_short(error)}); {_SINGLE_STEP}") from error
         self._given |= {f"{path}.{name}" if path else name: values for name, values in given.items()}
         for slot in slots:
@@ -263,7 +263,7 @@ class Walk:
         for tried in (slots, list(whole.values())):  # what a forward adds to a dict each time is no element of it
             try:
                 graph, _, written, changed = _followed(module, plain, [*tried, *hidden])
-            except forwards.FAILURES as error:
+            except Exception as error:  # noqa: BLE001 (a user's forward may raise anything)
                 why = why or f"computes with what it keeps in {names}, {_OWN_STATE} ({_short(error)})"
                 continue
             others = [str(slot) for slot in changed if not any(map(slot.within, [*tried, *hidden]))]

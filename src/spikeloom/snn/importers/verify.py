@@ -104,12 +104,8 @@ def verified(network: Network, module: nn.Module, walk: Walk, returned: Any, tim
 def _drawn(node: Input, generator: torch.Generator) -> Tensor:
     """What may arrive at the input, (T, N, *shape): spikes, a few levels, or pixels in 0..1."""
     values = torch.rand(STEPS, SAMPLES, *node.shape, generator=generator, dtype=torch.float32)
-    match node.encoding:
-        case "spikes":
-            return (values < 0.3).float()
-        case "levels":
-            return (values.square() * 4).floor()
-    return values
+    others = {"spikes": (values < 0.3).float(), "levels": (values.square() * 4).floor()}
+    return others.get(node.encoding, values)
 
 
 def _run(module: nn.Module, walk: Walk, returned: Any, time: Time, frames: Tensor, reach: Mapping[str, float]) -> _Seen:
