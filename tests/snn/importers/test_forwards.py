@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import operator
 import random
-from collections import Counter
+from collections import Counter, UserDict
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -447,6 +447,7 @@ STATE_OF_A_FRAMEWORK: dict[str, tuple[Any, Any]] = {
     "detached": (detached, prepared(mem=None)),
     "list": (in_a_list, prepared(mems=[None])),
     "dict by name": (by_name, lambda m: setattr(m, "mems", {})),
+    "dict of another class": (by_name, lambda m: setattr(m, "mems", UserDict(leaky=None))),
     "dict by number": (by_number, lambda m: setattr(m, "mems", {})),
     "object": (in_an_object, lambda m: setattr(m, "held", Held())),
     "named tuple": (in_a_tuple, prepared(held=Pair(None, 0))),

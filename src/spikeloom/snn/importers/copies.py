@@ -226,7 +226,7 @@ def _open(value: Any) -> Any:
     """The list or dict in which a value keeps what can be replaced one by one."""
     if isinstance(value, list | dict):
         return value
-    closed = isinstance(value, (*_PLAIN, Tensor, nn.Module, FunctionType, tuple, Mapping, set, deque))
+    closed = isinstance(value, (*_PLAIN, Tensor, nn.Module, FunctionType, tuple, set, deque))
     return {} if closed else getattr(value, "__dict__", {})
 
 
