@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
-from typing import Any
+import random
+from collections import Counter, UserDict
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,7 +20,12 @@ from spikeloom.errors import NetworkError
 from spikeloom.snn.importers import import_module
 
 from .own import own, theirs
-from .runs import ours, spikes
+from .runs import installed, ours, spikes
+
+snn = installed("snntorch")
+utils = installed("snntorch.utils")
+neuron = installed("spikingjelly.activation_based.neuron")
+functional = installed("spikingjelly.activation_based.functional")
 
 #: What each makes of y before it is used on: equal to what torch makes of it, or refused by this name.
 IN_PLACE: dict[str, tuple[Any, str | None]] = {
@@ -219,6 +230,74 @@ def exchanged(m: Any, x: Any) -> Any:
     return sent
 
 
+class Slotted:
+    __slots__ = ("t",)
+
+    def __init__(self) -> None:
+        self.t = 0
+
+
+@dataclass
+class Held:
+    mem: Any = None
+    steps: int = 0
+
+
+class Pair(NamedTuple):
+    mem: Any
+    steps: int
+
+
+OUTSIDE = {"steps": 0}
+
+
+def late_in_slots(m: Any, x: Any) -> Any:
+    m.held.t += 1
+    return m.fc(x) if m.held.t < 20 else m.fc(x).relu()
+
+
+def late_in_an_iterator(m: Any, x: Any) -> Any:
+    return m.fc(x) if next(m.count) < 20 else m.fc(x).relu()
+
+
+def late_at_random(m: Any, x: Any) -> Any:
+    return m.fc(x) if m.draw.random() < 0.99 else m.fc(x).relu()
+
+
+def late_in_a_class(m: Any, x: Any) -> Any:
+    type(m).steps = getattr(type(m), "steps", 0) + 1
+    return m.fc(x) if type(m).steps < 20 else m.fc(x).relu()
+
+
+def counted() -> int:
+    OUTSIDE["steps"] += 1
+    return OUTSIDE["steps"]
+
+
+def late_in_a_global(m: Any, x: Any) -> Any:
+    return m.fc(x) if counted() < 20 else m.fc(x).relu()
+
+
+def started_inside_at_a_half(m: Any, x: Any) -> Any:
+    if m.mem is None:
+        m.mem = torch.full((x.shape[0], 12), 0.5)
+    sent, m.mem = m.leaky(m.fc(x), m.mem)
+    return sent
+
+
+def started_inside_at_ones(m: Any, x: Any) -> Any:
+    y = m.fc(x)
+    if m.mem is None:
+        m.mem = torch.ones_like(y)
+    sent, m.mem = m.leaky(y, m.mem)
+    return sent
+
+
+def all_reset(m: Any, x: Any) -> Any:
+    utils.reset(m)
+    return m.hidden(m.fc(x))
+
+
 def passed(m: Any, x: Any) -> Any:
     sent, m.mem = m.leaky(m.fc(x), m.mem)
     return sent
@@ -246,6 +325,16 @@ OWN_STATE: dict[str, tuple[Any, Any, str]] = {
     "state scaled": (halved, lambda m: setattr(m, "mem", torch.zeros(1)), "gives 'leaky' what it keeps in self.mem"),
     "state scaled before": (halved_before, lambda m: setattr(m, "mem", torch.zeros(1)), "self.mem"),
     "another state": (exchanged, lambda m: setattr(m, "mem", None), "gives 'leaky' what it keeps in self.mem"),
+    "late, in slots": (late_in_slots, lambda m: setattr(m, "held", Slotted()), "self.held"),
+    "late, in an iterator": (late_in_an_iterator, lambda m: setattr(m, "count", itertools.count()), "self.count"),
+    "late, of a generator": (late_in_an_iterator, lambda m: setattr(m, "count", (k for k in range(99))), "iterator"),
+    "late, at random": (late_at_random, lambda m: setattr(m, "draw", random.Random(0)), "self.draw"),
+    "late, of numpy": (late_at_random, lambda m: setattr(m, "draw", np.random.default_rng(0)), "self.draw"),
+    "late, in a class": (late_in_a_class, lambda m: setattr(type(m), "steps", 0), "keeps in steps"),
+    "late, in a global": (late_in_a_global, lambda m: None, "keeps in OUTSIDE,"),
+    "all reset": (all_reset, lambda m: None, "changes self.hidden.mem"),
+    "started at a half": (started_inside_at_a_half, lambda m: setattr(m, "mem", None), "starts 'leaky'"),
+    "started at ones": (started_inside_at_ones, lambda m: setattr(m, "mem", None), "starts 'leaky'"),
     "start": (passed, lambda m: setattr(m, "mem", torch.full((3, 12), 0.2)), "starts 'leaky' from what self.mem holds now"),
 }  # fmt: skip
 
@@ -255,8 +344,12 @@ def test_state_of_ones_own_is_refused_by_its_name(case: str) -> None:
     """Without the run that proves the import, which would find it too."""
     step, prepare, expected = OWN_STATE[case]
     module = own(step, prepare)
+    OUTSIDE["steps"] = 0
+    known = list(snn.Leaky.instances)
     with pytest.raises(NetworkError) as raised:
         import_module(module, (6,), verify=False)
+    assert OUTSIDE == {"steps": 0} and getattr(type(module), "steps", 0) == 0
+    assert len(known) == len(snn.Leaky.instances) and all(map(operator.is_, known, snn.Leaky.instances))
     assert expected in str(raised.value) and "\n" not in str(raised.value)
 
 
@@ -280,6 +373,48 @@ def in_a_list(m: Any, x: Any) -> Any:
 
 def of_norse(m: Any, x: Any) -> Any:
     sent, m.state = m.cell(m.fc(x), m.state)
+    return sent
+
+
+def by_name(m: Any, x: Any) -> Any:
+    sent, m.mems["leaky"] = m.leaky(m.fc(x), m.mems.get("leaky"))
+    return sent
+
+
+def by_number(m: Any, x: Any) -> Any:
+    if 0 not in m.mems:
+        m.mems[0] = m.leaky.init_leaky()
+    sent, m.mems[0] = m.leaky(m.fc(x), m.mems[0])
+    return sent
+
+
+def in_an_object(m: Any, x: Any) -> Any:
+    m.held.steps += 1
+    sent, m.held.mem = m.leaky(m.fc(x), m.held.mem)
+    return sent
+
+
+def in_a_tuple(m: Any, x: Any) -> Any:
+    sent, mem = m.leaky(m.fc(x), m.held.mem)
+    m.held = Pair(mem, 0)
+    return sent
+
+
+def zeros_inside(m: Any, x: Any) -> Any:
+    y = m.fc(x)
+    if not hasattr(m, "mem"):
+        m.mem = torch.zeros_like(y)
+    sent, m.mem = m.leaky(y, m.mem)
+    return sent
+
+
+def logged(m: Any, x: Any) -> Any:
+    sent = m.hidden(m.fc(x))
+    m.log[m.t] = sent
+    m.counted["steps"] += 1
+    m.t += 1
+    m.last = counted()
+    type(m).steps += 1
     return sent
 
 
@@ -311,6 +446,17 @@ STATE_OF_A_FRAMEWORK: dict[str, tuple[Any, Any]] = {
     "started inside": (started_inside, prepared(mem=None)),
     "detached": (detached, prepared(mem=None)),
     "list": (in_a_list, prepared(mems=[None])),
+    "dict by name": (by_name, lambda m: setattr(m, "mems", {})),
+    "dict of another class": (by_name, lambda m: setattr(m, "mems", UserDict(leaky=None))),
+    "dict by number": (by_number, lambda m: setattr(m, "mems", {})),
+    "object": (in_an_object, lambda m: setattr(m, "held", Held())),
+    "named tuple": (in_a_tuple, prepared(held=Pair(None, 0))),
+    "zeros inside": (zeros_inside, lambda m: None),
+    "logged": (logged, lambda m: [*prepared(log={}, counted=Counter(), t=0)(m), setattr(type(m), "steps", 0)]),
+    "lambdas within": (
+        lambda m, x: m.calls["b"][0](m.calls["a"](x)),
+        lambda m: setattr(m, "calls", {"a": lambda x: m.fc(x), "b": [partial(lambda _, y: m.hidden(y), 0)]}),
+    ),
     "norse": (of_norse, prepared(state=None)),
     "only watched": (watched, prepared(t=0, sent=None, record=[])),
     "set before": (hidden, lambda m: setattr(m.hidden, "mem", torch.full((3, 12), 0.2))),
@@ -327,6 +473,80 @@ def test_state_of_a_framework_is_followed(case: str, verify: bool) -> None:
     step, prepare = STATE_OF_A_FRAMEWORK[case]
     module, frames = own(step, prepare), spikes(14, 3, (6,), 1, 0.4)
     expected = theirs(module, frames)
+    before = dict(OUTSIDE), getattr(type(module), "steps", 0)
     network = import_module(module, (6,), verify=verify)
+    assert (dict(OUTSIDE), getattr(type(module), "steps", 0)) == before
     assert 0.01 < float(expected.mean()) < 0.9
     assert torch.equal(ours(network, frames), expected)
+
+
+def test_a_reset_before_all_steps_changes_nothing() -> None:
+    class Resets(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.lif = nn.Linear(6, 12), neuron.LIFNode(v_threshold=0.2, step_mode="m")
+
+        def forward(self, x: Any) -> Any:
+            functional.reset_net(self)
+            return self.lif(self.fc(x))
+
+    torch.manual_seed(0)
+    module, frames = Resets(), spikes(14, 3, (6,), 1, 0.4)
+    with torch.no_grad():
+        expected = module(frames)
+    network = import_module(module, (6,))
+    assert 0.01 < float(expected.mean()) < 0.9 and isinstance(network.metadata["verified"], dict)
+    assert torch.equal(ours(network, frames), expected)
+
+
+class Backwards(nn.Sequential):
+    def __iter__(self) -> Any:
+        return iter(list(self._modules.values())[::-1])
+
+
+class Called(nn.Sequential):
+    def __call__(self, x: Any) -> Any:
+        return super().__call__(x).relu()
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_sequences_of_a_user_are_followed_by_what_they_do(verify: bool) -> None:
+    """Overridden iteration and calls, within another module and as the module itself."""
+    torch.manual_seed(0)
+    frames = spikes(4, 3, (6,), 0)
+    within = own(
+        lambda m, x: m.called(m.back(x)), lambda m: prepared(called=Called(m.fc2), back=Backwards(nn.ReLU(), m.fc))(m)
+    )
+    for module in (within, Backwards(nn.ReLU(), nn.Linear(6, 12))):
+        sent = ours(import_module(module, (6,), verify=verify), frames)
+        torch.testing.assert_close(sent, theirs(module, frames), rtol=1e-5, atol=1e-6)
+    with pytest.raises(NetworkError, match=r"has a __call__ of its own"):
+        import_module(Called(nn.Linear(6, 12)), (6,), verify=verify)
+
+
+def test_a_sum_with_nothing_is_another_map() -> None:
+    def step(m: Any, x: Any) -> Any:
+        y = m.fc(x)
+        (y + 0).relu_()
+        return y
+
+    module, frames = own(step), spikes(4, 3, (6,), 0)
+    sent = ours(import_module(module, (6,), verify=False), frames)
+    torch.testing.assert_close(sent, theirs(module, frames), rtol=1e-5, atol=1e-6)
+
+
+class Unexpected(Exception):
+    """Of a user's own."""
+
+
+@pytest.mark.parametrize("error", [Unexpected("two\nlines"), StopIteration(), OSError("away")])
+def test_whatever_a_forward_raises_is_one_line(error: Exception) -> None:
+    def step(m: Any, x: Any) -> Any:
+        if not isinstance(x, torch.Tensor):
+            raise error
+        return x
+
+    with pytest.raises(
+        NetworkError, match=r"^node 'own' \(Own\) cannot be followed \((two|StopIteration|away)\)[^\n]*$"
+    ):
+        import_module(own(step), (6,))

@@ -15,11 +15,10 @@ from torch import nn
 from spikeloom.core.network import Network
 from spikeloom.core.nodes import Shape
 from spikeloom.errors import NetworkError
-from spikeloom.snn.importers import norse, spikingjelly
-from spikeloom.snn.importers.assembly import Assembly, Place, Time
-from spikeloom.snn.importers.copies import undisturbed, working_copy
+from spikeloom.snn.importers.assembly import Assembly, Place, Time, every
+from spikeloom.snn.importers.copies import working_copy
 from spikeloom.snn.importers.description import import_checkpoint
-from spikeloom.snn.importers.trace import FRAMEWORKS, Walk, framework_of, places
+from spikeloom.snn.importers.trace import FRAMEWORKS, Walk, framework_of, takes_sequences
 from spikeloom.snn.importers.verify import verified
 
 __all__ = ["FRAMEWORKS", "import_checkpoint", "import_module"]
@@ -61,19 +60,17 @@ def import_module(
     if not isinstance(module, nn.Module):
         raise NetworkError(f"got {type(module).__name__}, expected a torch.nn.Module; call the class to make one")
     inside = list(module.modules())
-    sequences = [m for m in inside if _takes_sequences(m)]
-    time: Time = "sequence" if sequences else "step"
+    time: Time = "sequence" if any(map(takes_sequences, inside)) else "step"
     if encoding not in get_args(Encoding):
         raise NetworkError(f"got the encoding {encoding!r}, expected one of {', '.join(get_args(Encoding))}")
     assembly = Assembly(_shape(in_shape), encoding, {path for path, _ in module.named_modules()})
     frameworks = sorted({framework_of(m) for m in inside} - {"user", "torch"})
-    with undisturbed(module):
-        untouched, followed = working_copy(module), working_copy(module)
-        walk = Walk(assembly, untouched)
-        returned = walk.module(followed, "", assembly.start, time)
-        place = _output(returned, assembly)
-        network = assembly.finished(place, name, dt_s, ", ".join(frameworks) or "torch")
-        report = verified(network, untouched, walk, returned, time) if verify else "no"
+    untouched = working_copy(module)
+    walk = Walk(assembly, untouched)
+    returned = walk.module(untouched, "", assembly.start, time)
+    place = _output(returned, assembly)
+    network = assembly.finished(place, name, dt_s, ", ".join(frameworks) or "torch")
+    report = verified(network, untouched, walk, returned, time) if verify else "no"
     return replace(network, metadata={**network.metadata, "verified": report})
 
 
@@ -88,18 +85,9 @@ def _shape(in_shape: Any) -> Shape:
     return tuple(int(size) for size in sizes)
 
 
-def _takes_sequences(module: nn.Module) -> bool:
-    match framework_of(module):
-        case "spikingjelly":
-            return spikingjelly.takes_sequences(module)
-        case "norse":
-            return norse.takes_sequences(module)
-    return False
-
-
 def _output(returned: Any, assembly: Assembly) -> Place:
     """The one place whose spikes a forward returns; others that lie on the way to it do not count."""
-    found = {place.name: place for place in places(returned)}
+    found = {place.name: place for place in every(Place, returned)}
     if not found:
         raise NetworkError("the module returns no spikes or sums, only states; return what its last layer sends")
     ends = [name for name in found if not any(_leads(assembly, name, other) for other in found if other != name)]
@@ -110,11 +98,8 @@ def _output(returned: Any, assembly: Assembly) -> Place:
 
 def _leads(assembly: Assembly, name: str, other: str) -> bool:
     """True if a way leads from node ``name`` to node ``other``."""
-    reached, waiting = {name}, [name]
-    while waiting:
-        source = waiting.pop()
-        for a, b in assembly.edges:
-            if a == source and b not in reached:
-                reached.add(b)
-                waiting.append(b)
+    reached = {name}
+    for a, b in assembly.edges:  # what leads to a node was added before it
+        if a in reached:
+            reached.add(b)
     return other in reached

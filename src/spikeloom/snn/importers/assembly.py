@@ -6,11 +6,12 @@ Letters: T time steps, N samples, C H W map. A framework's tensor is (N, *shape)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from spikeloom.core.network import Network
@@ -32,6 +33,7 @@ from spikeloom.core.nodes import (
 )
 from spikeloom.errors import NetworkError
 
+T = TypeVar("T")
 #: How a module sees time: one "step" at a time (N, ...), the whole "sequence" (T, N, ...), or "folded" into the batch (T*N, ...).
 Time = Literal["step", "sequence", "folded"]
 #: Sizes that stand for N and T while a forward is followed; primes that no layer has.
@@ -154,6 +156,15 @@ class Site:
         return value
 
 
+def every(kind: type[T], value: Any) -> Iterator[T]:
+    """All of one kind in what a forward passes on, keeps or returns."""
+    if isinstance(value, kind):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from every(kind, item)
+
+
 #: What a module becomes at its place.
 Handler = Callable[[Any, Site], Part]
 
@@ -161,6 +172,29 @@ Handler = Callable[[Any, Site], Part]
 def rounded(value: Any) -> Value:
     """A result of arithmetic on values as a node holds it."""
     return value.astype(np.float32) if isinstance(value, np.ndarray) and value.ndim else float(value)
+
+
+def steps(surrogate: Any, sent: list[int]) -> bool:
+    """True if ``surrogate`` sends that far below, below, at, above and far above 0."""
+    try:
+        found = surrogate(torch.tensor([-2.0, -1e-6, 0.0, 1e-6, 2.0]))
+    except (TypeError, ValueError, RuntimeError):
+        return False
+    return isinstance(found, Tensor) and found.tolist() == sent
+
+
+def timed(time: Time, handler: Handler) -> Handler:
+    """A layer that takes one step at a time, or all of them at once."""
+
+    def checked(module: Any, site: Site) -> Part:
+        site.need(
+            site.time == time,
+            f"takes {'one step at a time' if time == 'step' else 'all steps at once'}, but not so the modules around it; use layers "
+            f"of one kind throughout, or norse.torch.Lift",
+        )
+        return handler(module, site)
+
+    return checked
 
 
 class Assembly:

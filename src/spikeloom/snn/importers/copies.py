@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 import random
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import partial
-from types import CellType, FunctionType, MethodType, ModuleType
-from typing import Any
+from operator import setitem
+from types import CellType, CodeType, FunctionType, GeneratorType
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,31 +17,55 @@ from torch import Tensor, nn
 
 from spikeloom.errors import NetworkError
 
-#: An attribute of a module, by the module's path and its name; with a key one element of the list or dict that it holds.
-Slot = tuple[str, str, Any]
 #: Where frameworks reset what they keep from step to step.
 _RESETS = {"snntorch": "reset_mem", "spikingjelly": "reset"}
 _MUTABLE = (dict, list, set, deque)
-#: What a copy may fail with, by the object that is copied.
-_UNCOPIED = (TypeError, ValueError, AttributeError, RuntimeError, copy.Error)
-_PLAIN = (str, bytes, int, float, complex, type(None), type, FunctionType, MethodType, ModuleType, np.ndarray)
+#: What is looked after outside a module; objects of other classes may be whole data sets.
+_DATA = (*_MUTABLE, Tensor, np.ndarray, int, float, type(None))
+#: What a copy may fail with: an object's own methods make it.
+_UNCOPIED = (Exception,)
+_PLAIN = (str, bytes, int, float, complex, type(None), type)
+#: What an attribute that is not there holds.
+NOTHING = object()
 _NOT_ATTRIBUTES = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 
 
-def root_of(kind: type) -> str:
-    """First word of the path of a class."""
-    return kind.__module__.split(".")[0]
+class Slot(NamedTuple):
+    """Where a forward keeps something: an attribute of a module, an element of what one holds, or data outside the module.
+
+    path: of the module. keys: name of the attribute, and the keys within. outside: the globals, class or cell that holds it.
+    """
+
+    path: str
+    keys: tuple[Any, ...]
+    outside: Any = None
+
+    def __str__(self) -> str:
+        """As a forward writes it."""
+        name, *keys = self.keys
+        if name == "_memories":  # where SpikingJelly keeps what its modules call .v
+            name, *keys = keys
+        words = [] if self.outside is not None else ["self", self.path] if self.path else ["self"]
+        return ".".join([*words, str(name)]) + "".join(f"[{key!r}]" for key in keys)
+
+    def within(self, other: Slot) -> bool:
+        """True for ``other`` itself and what it holds."""
+        here, there = ([slot.path, *map(repr, slot.keys)] for slot in (self, other))  # a key may be followed too
+        return self.outside is other.outside and here[: len(there)] == there
+
+
+def root_of(kind: Any) -> str:
+    """First word of the path of a class or a function."""
+    return str(kind.__module__ or "").split(".")[0]
 
 
 def working_copy(module: nn.Module) -> nn.Module:
     """A copy in evaluation mode, its neurons reset by the framework's own means, that shares nothing which a forward could change.
 
-    Tensors that remember how they were made are copied without that. What cannot be copied (a lock, a generator) is shared. A list
-    or tensor of a user's class becomes one of the copy. Raises NetworkError for a module that cannot be copied.
+    Raises NetworkError for a module that cannot be copied.
     """
-    memo = _memo(module)
     try:
-        copied: nn.Module = copy.deepcopy(module, memo)
+        copied: nn.Module = _copied(module)
     except _UNCOPIED as error:
         text = (str(error) or type(error).__name__).splitlines()[0][:120]
         raise NetworkError(
@@ -50,177 +74,202 @@ def working_copy(module: nn.Module) -> nn.Module:
         ) from error
     for part in copied.modules():
         part.training = False
-        kept = vars(part)
-        for kind in filter(_is_users, type(part).__mro__):
-            for key, value in vars(kind).items():
-                if isinstance(value, (*_MUTABLE, Tensor, np.ndarray)) and not key.startswith("__"):
-                    kept.setdefault(key, copy.deepcopy(value, memo))
-        kept.update({k: _bound_to_copies(v, memo) for k, v in kept.items() if isinstance(v, FunctionType)})
         reset = getattr(part, _RESETS.get(root_of(type(part)), ""), None)
         if reset is not None:
             reset()
     return copied
 
 
-def _memo(whole: Any) -> dict[int, Any]:
-    """What deepcopy is to take for tensors that remember how they were made, and for what cannot be copied."""
+def _copied(whole: Any) -> Any:
+    """A deep copy. A tensor forgets how it was made, a function closes over copies, a generator is left out: what one takes is gone
+    for all. What cannot be copied otherwise (a lock, a file, a Python module) is shared."""
     memo: dict[int, Any] = {}
-    for value in _inside(whole, set()):
+    functions: list[FunctionType] = []
+    for value in list(_inside(whole, {})):
         if isinstance(value, Tensor):
             if value.grad_fn is not None:
                 memo[id(value)] = value.detach().clone()
-        elif not _can_be_copied(value):
+        elif isinstance(value, FunctionType):
+            functions.append(value)
+            cells = tuple(CellType() for _ in value.__closure__ or ())
+            made = FunctionType(value.__code__, value.__globals__, value.__name__, value.__defaults__, cells)
+            made.__kwdefaults__ = value.__kwdefaults__
+            memo[id(value)] = made if cells else value
+        elif isinstance(value, GeneratorType):
+            memo[id(value)] = None
+        elif _held(value) is None and not isinstance(value, nn.Module):
             memo[id(value)] = value
-    return memo
+    copied = copy.deepcopy(whole, memo)
+    for function in functions:
+        for cell, original in zip(memo[id(function)].__closure__ or (), function.__closure__ or (), strict=True):
+            with suppress(ValueError):  # nothing in it yet
+                cell.cell_contents = copy.deepcopy(original.cell_contents, memo)
+    return copied
 
 
-def _inside(value: Any, seen: set[int]) -> Iterator[Any]:
-    """Every tensor and every object that is no plain value in what ``value`` holds."""
-    if id(value) in seen or isinstance(value, _PLAIN):
+def _inside(value: Any, seen: dict[int, Any]) -> Iterator[Any]:
+    """``value`` and every object in what it holds that is no plain value."""
+    if id(value) in seen or isinstance(value, (*_PLAIN, np.ndarray)):
         return
-    seen.add(id(value))
-    if isinstance(value, Mapping | tuple | frozenset | list | set | deque):
-        held: Iterable[Any] = value.values() if isinstance(value, Mapping) else value
-    else:
-        held = list(getattr(value, "__dict__", {}).values())
-        if not isinstance(value, nn.Module):
-            yield value
-    for item in () if isinstance(value, Tensor) else held:
+    seen[id(value)] = value  # and kept, or another could get its id
+    yield value
+    for item in {} if isinstance(value, Tensor) else (_held(value) or {}).values():
         yield from _inside(item, seen)
 
 
-def _can_be_copied(value: Any) -> bool:
-    if getattr(value, "__dict__", None):
-        return True  # its attributes are looked at one by one
+def _held(value: Any) -> dict[Any, Any] | None:
+    """What a value is made of, by key; None for one that does not say."""
+    if isinstance(value, Mapping):
+        return {k if isinstance(k, (*_PLAIN, tuple)) else (n,): v for n, (k, v) in enumerate(value.items())}
+    if isinstance(value, list | tuple | set | frozenset | deque):
+        return dict(enumerate(value))
     with suppress(*_UNCOPIED):
-        copy.deepcopy(value)
-        return True
-    return False
-
-
-def _bound_to_copies(function: FunctionType, memo: dict[int, Any]) -> FunctionType:
-    """``function`` with copies of what it closes over: a lambda that calls layers of the module calls those of the copy."""
-    if not function.__closure__:
-        return function
-    cells = []
-    for cell in function.__closure__:
-        with suppress(*_UNCOPIED):
-            cell = CellType(copy.deepcopy(cell.cell_contents, memo))
-        cells.append(cell)
-    code, name = function.__code__, function.__name__
-    bound = FunctionType(code, function.__globals__, name, function.__defaults__, tuple(cells))
-    bound.__kwdefaults__ = function.__kwdefaults__
-    return bound
+        if isinstance(value, FunctionType):
+            return {n: cell.cell_contents for n, cell in enumerate(value.__closure__ or ())}
+        made = value.__reduce_ex__(4)
+        parts = () if isinstance(made, str) else made[1:5]
+        return {n: list(part) if isinstance(part, Iterator) else part for n, part in enumerate(parts)}
+    return None
 
 
 @contextmanager
-def undisturbed(module: nn.Module) -> Iterator[None]:
-    """Random states of torch, NumPy and Python, and data outside the module that its classes use, are afterwards as before."""
-    kinds = {kind for part in module.modules() for kind in type(part).__mro__ if _is_users(kind)}
-    functions = [f for kind in kinds for f in vars(kind).values() if isinstance(f, FunctionType)]
-    used: list[tuple[Callable[[Any], None], Any]] = []
-    for f in functions:
-        names = [name for name in f.__code__.co_names if name in f.__globals__]
-        used += [(partial(f.__globals__.__setitem__, name), f.__globals__[name]) for name in names]
-        used += [(partial(setattr, cell, "cell_contents"), cell.cell_contents) for cell in f.__closure__ or ()]
-    data = (*_MUTABLE, Tensor, np.ndarray, int, float, type(None))
-    values = [
-        (put_back, value, copy.deepcopy(value, _memo(value))) for put_back, value in used if isinstance(value, data)
-    ]
-    state, numpy_state, python_state = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
-    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+def undisturbed(module: nn.Module) -> Iterator[list[tuple[Slot, Any]]]:
+    """Random states of torch, NumPy and Python, and data outside the module that its classes use, are afterwards as before.
+
+    Yields those data, each with a copy of what it holds. snnTorch, which resets all neurons that were ever made, knows those of
+    ``module`` alone meanwhile.
+    """
+    known: Any = next(
+        (kind for part in module.modules() for kind in type(part).__mro__ if "instances" in vars(kind)), None
+    )
+    neurons = getattr(known, "instances", None)
+    if known is not None:
+        known.instances = [part for part in module.modules() if isinstance(part, known)]
+    outside = [(slot, get(module, slot)) for slot in _outside(module)]
+    before = [(slot, _copied(value)) for slot, value in outside]
+    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
+    devices = range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)  # type: ignore[no-untyped-call]
     try:
-        yield
+        with torch.random.fork_rng(devices), torch.set_grad_enabled(torch.is_grad_enabled()):
+            yield before
     finally:
-        torch.set_rng_state(state)
         np.random.set_state(numpy_state)  # noqa: NPY002
         random.setstate(python_state)
-        if devices:
-            torch.cuda.set_rng_state_all(devices)
-        for put_back, value, before in values:
-            if isinstance(value, _MUTABLE) and not same(value, before):
+        if known is not None:
+            known.instances = neurons
+        for (slot, value), (_, was) in zip(outside, before, strict=True):
+            if isinstance(value, _MUTABLE) and not same(value, was):
                 value.clear()
-                fill: Any = value.update if isinstance(value, (dict, set)) else value.extend
-                fill(before)
-            put_back(value if same(value, before) else before)
+                (value.update if isinstance(value, (dict, set)) else value.extend)(was)
+            put(module, slot, value if same(value, was) else was)
 
 
-def _is_users(kind: type) -> bool:
-    return root_of(kind) not in ("torch", "builtins", "norse", *_RESETS)
+def _outside(module: nn.Module) -> list[Slot]:
+    """Data that the functions of a module's classes, and the functions that those use, may change outside it."""
+    kinds = dict.fromkeys(kind for part in module.modules() for kind in type(part).__mro__ if _is_users(kind))
+    found = {(id(kind), key): (Slot("", (key,), kind), v) for kind in kinds for key, v in vars(kind).items()}
+    waiting = [value for _, value in found.values()]
+    met: set[int] = set()
+    while waiting:
+        value = waiting.pop()
+        value = getattr(value, "fget", None) or getattr(value, "__func__", value)  # of a property, of a static method
+        if not isinstance(value, FunctionType) or id(value) in met or not _is_users(value):
+            continue
+        met.add(id(value))
+        held, code, defaults = value.__globals__, value.__code__, list(value.__defaults__ or ())
+        codes = [
+            code,
+            *(inner for inner in code.co_consts if isinstance(inner, CodeType)),
+        ]  # those of its lambdas and lists too
+        used = [Slot("", (name,), held) for inner in codes for name in inner.co_names if name in held]
+        if _held(value) is not None:  # all cells are filled
+            used += [
+                Slot("", (name,), cell) for name, cell in zip(code.co_freevars, value.__closure__ or (), strict=True)
+            ]
+        for slot in [*used, *(Slot("", (n,), defaults) for n in range(len(defaults)))]:
+            found[id(slot.outside), slot.keys[0]] = slot, get(module, slot)
+            waiting.append(get(module, slot))
+    return [slot for slot, v in found.values() if isinstance(v, _DATA) and not str(slot.keys[0]).startswith("__")]
 
 
-def attributes(module: nn.Module) -> dict[str, Any]:
-    """What a module itself holds, its submodules apart."""
-    own = {k: v for k, v in vars(module).items() if k not in _NOT_ATTRIBUTES and not k.startswith("_tensor_constant")}
-    return {**own, **module._parameters, **module._buffers}
+def _is_users(made: Any) -> bool:
+    return root_of(made) not in ("torch", "builtins", "norse", *_RESETS)
 
 
 def changes(before: nn.Module, after: nn.Module) -> list[Slot]:
-    """Where two copies of a module differ; one element of a list or dict, where no other has come or gone."""
-    found: list[Slot] = []
-    for path, module in before.named_modules():
-        old, new = attributes(module), attributes(after.get_submodule(path))
-        for name in dict.fromkeys([*old, *new]):
-            a, b = old.get(name, NOTHING), new.get(name, NOTHING)
-            if same(a, b):
-                continue
-            one, other = (_elements(v) if isinstance(v, dict | list) else {} for v in (a, b))
-            if one and type(a) is type(b) and list(one) == list(other):
-                found.extend((path, name, key) for key in one if not same(one[key], other[key]))
-            else:
-                found.append((path, name, None))
-    return found
+    """Where two copies of a module differ: one element of a list as long as before, of a dict that lost none, of an object."""
+
+    def held(module: nn.Module) -> dict[str, Any]:
+        own = {**vars(module), **module._parameters, **module._buffers}
+        return {k: v for k, v in own.items() if k not in _NOT_ATTRIBUTES and not k.startswith("_tensor_constant")}
+
+    return [
+        Slot(path, keys)
+        for path, module in before.named_modules()
+        for keys in _differing(held(module), held(after.get_submodule(path)))
+    ]
+
+
+def _differing(old: Any, new: Any, keys: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The keys down to what differs in two lists or dicts."""
+    for key in dict.fromkeys([*old, *new]) if isinstance(old, dict) else range(len(old)):
+        a, b = (held.get(key, NOTHING) if isinstance(held, dict) else held[key] for held in (old, new))
+        if same(a, b):
+            continue
+        one, other = _open(a), _open(b)
+        like = type(a) is type(b) and (len(one) == len(other) if isinstance(one, list) else one.keys() <= other.keys())
+        inside = list(_differing(one, other, (*keys, key))) if like else []
+        yield from inside or [(*keys, key)]
+
+
+def _open(value: Any) -> Any:
+    """The list or dict in which a value keeps what can be replaced one by one."""
+    if isinstance(value, list | dict):
+        return value
+    closed = isinstance(value, (*_PLAIN, Tensor, nn.Module, FunctionType, tuple, set, deque))
+    return {} if closed else getattr(value, "__dict__", {})
 
 
 def same(a: Any, b: Any, seen: frozenset[int] = frozenset()) -> bool:
     """True if two values hold the same; of objects that say nothing of themselves, if they are of one class."""
-    if a is b or id(a) in seen:
+    if (
+        a is b or id(a) in seen or (isinstance(a, nn.Module) and isinstance(b, nn.Module))
+    ):  # a module is looked at by itself
         return True
     if type(a) is not type(b):
         return False
-    seen = seen | {id(a)}
     if isinstance(a, Tensor):
-        if nn.parameter.is_lazy(a) or a.is_meta or a.is_sparse or a.is_quantized or a.shape != b.shape:
-            return nn.parameter.is_lazy(a) or a.shape == b.shape
-        return torch.equal(a, b) or bool(((a == b) | ((a != a) & (b != b))).all())
-    if isinstance(a, np.ndarray):
-        return bool(a.shape == b.shape and a.tobytes() == b.tobytes())
-    if isinstance(a, nn.Module):
-        return True  # looked at by itself
-    if isinstance(a, (Mapping, list, tuple, deque)):
-        one, other = _elements(a), _elements(b)
-        return list(one) == list(other) and all(same(one[key], other[key], seen) for key in one)
-    if isinstance(a, (str, bytes, int, float, complex, set, frozenset)):
-        return bool(a == b or a != a)
-    return same(getattr(a, "__dict__", None), getattr(b, "__dict__", None), seen)
-
-
-def _elements(value: Any) -> dict[Any, Any]:
-    return dict(value.items() if isinstance(value, Mapping) else enumerate(value))
-
-
-class _Nothing:
-    """What an attribute that is not there holds."""
-
-
-NOTHING = _Nothing()
+        with suppress(*_UNCOPIED):  # one without values, or whose values are not there to be compared
+            return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
+        return True
+    if isinstance(a, _PLAIN):
+        return bool(a == b or (a != a and b != b))
+    one, other = _held(a), _held(b)
+    if one is None or other is None:
+        return True
+    return one.keys() == other.keys() and all(same(one[key], other[key], seen | {id(a)}) for key in one)
 
 
 def get(module: nn.Module, slot: Slot) -> Any:
     """What stands at ``slot``."""
-    path, name, key = slot
-    held = attributes(module.get_submodule(path)).get(name, NOTHING)
-    return held if key is None else held[key]
+    held, key = _holder(module, slot)
+    if isinstance(held, dict):
+        return held.get(key, NOTHING)
+    return held[key] if isinstance(held, list) else getattr(held, key)
 
 
 def put(module: nn.Module, slot: Slot, value: Any) -> None:
     """Place ``value`` at ``slot``, past what a module does with attributes."""
-    path, name, key = slot
-    owner = module.get_submodule(path)
-    if key is not None:
-        attributes(owner)[name][key] = value
-        return
-    owner._buffers.pop(name, None)
-    vars(owner)[name] = value
-    if value is NOTHING:
-        del vars(owner)[name]
+    held, key = _holder(module, slot)
+    (setitem if isinstance(held, list | dict) else setattr)(held, key, value)
+
+
+def _holder(module: nn.Module, slot: Slot) -> tuple[Any, Any]:
+    """What holds a slot, and under which key or name."""
+    *way, key = slot.keys
+    if slot.outside is not None:
+        return slot.outside, "cell_contents" if isinstance(slot.outside, CellType) else key
+    held: Any = vars(module.get_submodule(slot.path))
+    for step in way:
+        held = _open(held[step])
+    return held, key

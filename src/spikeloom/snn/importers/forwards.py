@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import fx, nn
 
 from spikeloom.snn.importers import copies
+from spikeloom.snn.importers.assembly import every
 
-#: What a forward may raise that runs on values without numbers.
-FAILURES = (
-    fx.proxy.TraceError, ArithmeticError, AssertionError, AttributeError, LookupError, NameError, NotImplementedError, RuntimeError,
-    TypeError, ValueError,
-)  # fmt: skip
 #: Operators that overwrite their left side; torch.fx alone would read them as the plain ones.
 _IN_PLACE = (
     *(f"i{op}" for op in ["add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor"]),
@@ -25,10 +21,8 @@ NO_CHANGE = ("detach", "detach_", "requires_grad_", "retain_grad", "contiguous",
 #: Where functions without effects are from.
 _PURE = ("torch", "_operator", "operator", "builtins", "math")
 
-#: By the name of an attribute that a forward changes: what it holds at first and, as the forward made it, after a step.
-Kept = Mapping[str, tuple[Any, Any]]
-#: Instead of the former, for the state of a neuron of a framework.
-HIDDEN = object()
+#: By the name of what a forward changes: whether it is the user's own, no neuron's of a framework, and what it holds after a step.
+Kept = Mapping[str, tuple[bool, Any]]
 
 
 class Proxy(fx.Proxy):
@@ -52,14 +46,23 @@ for _name in _IN_PLACE:
 
 
 class Tracer(fx.Tracer):
-    """Stops at layers and at containers that are opened otherwise; an argument of its own stands at each of ``slots``."""
+    """Stops at layers and at containers that are opened otherwise; an argument of its own stands at each of ``slots``.
+
+    given: to each layer besides its input, by its path.
+    """
 
     def __init__(self, is_leaf: Callable[[nn.Module], bool], slots: Sequence[copies.Slot] = ()) -> None:
         super().__init__()
         self.is_leaf, self.slots = is_leaf, slots
+        self.given: dict[str, list[Any]] = {}
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return self.is_leaf(m)
+
+    def call_module(self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self.is_leaf(m):
+            self.given[self.path_of_module(m)] = [*args, *kwargs.values()][1:]
+        return super().call_module(m, forward, args, kwargs)
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return Proxy(node, self)
@@ -67,16 +70,8 @@ class Tracer(fx.Tracer):
     def create_args_for_root(self, *args: Any, **kwargs: Any) -> Any:
         made = super().create_args_for_root(*args, **kwargs)
         for slot in self.slots:
-            copies.put(self.root, slot, self.create_proxy("placeholder", attribute(slot), (), {}))
+            copies.put(self.root, slot, self.create_proxy("placeholder", str(slot), (), {}))
         return made
-
-
-def attribute(slot: copies.Slot) -> str:
-    """An attribute as a forward writes it."""
-    path, name, key = slot
-    if name == "_memories":  # where SpikingJelly keeps what its modules call .v
-        name, key = key, None
-    return ".".join(["self", *([path] if path else []), name]) + ("" if key is None else f"[{key!r}]")
 
 
 def overwrites(node: fx.Node) -> bool:
@@ -97,7 +92,7 @@ def needed_nodes(graph: fx.Graph, modules: Mapping[str, nn.Module], kept: Kept) 
         node
         for node in graph.nodes
         if node.op == "output"
-        or (overwrites(node) and _start(node.args[0], kept) is None)  # what is kept and never read is no matter
+        or (overwrites(node) and not _own(node.args[0], kept))  # what is kept and never read is no matter
         or (node.op == "call_module" and node.target in in_place)
     ]
     needed: set[fx.Node] = set()
@@ -107,20 +102,14 @@ def needed_nodes(graph: fx.Graph, modules: Mapping[str, nn.Module], kept: Kept) 
             needed.add(node)
             waiting.extend(node.all_input_nodes)
             if node.op == "placeholder" and str(node.target) in kept:
-                waiting.extend(_nodes(kept[str(node.target)][1]))
+                waiting.extend(proxy.node for proxy in every(fx.Proxy, kept[str(node.target)][1]))
     return needed
 
 
-def _start(argument: Any, kept: Kept) -> Any:
-    """What an attribute of the user's that a function gets held at first, in a tuple."""
-    held = kept.get(str(argument.target)) if isinstance(argument, fx.Node) and argument.op == "placeholder" else None
-    return None if held is None or held[0] is HIDDEN else held
-
-
-def _nodes(value: Any) -> Iterator[fx.Node]:
-    """The nodes of all values in what a forward left in an attribute."""
-    if isinstance(value, fx.Proxy):
-        yield value.node
-    elif isinstance(value, Mapping | list | tuple):
-        for item in value.values() if isinstance(value, Mapping) else value:
-            yield from _nodes(item)
+def _own(argument: Any, kept: Kept) -> bool:
+    """True for something of the user's own that a forward keeps, and for what it picks from that."""
+    while isinstance(argument, fx.Node) and argument.target in (operator.getitem, getattr):
+        argument = argument.args[0]
+    return (
+        isinstance(argument, fx.Node) and argument.op == "placeholder" and kept.get(str(argument.target), (False,))[0]
+    )

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from spikeloom.core.nodes import IF, LI, LIF, CubaLIF, Delay, Leak, Linear, Node, Scale, Value
-from spikeloom.snn.importers.assembly import Handler, Part, Site, Time, rounded
+from spikeloom.snn.importers.assembly import Handler, Part, Site, Time, rounded, timed
 
 _STEPS = ("heaviside", "super", "triangle", "tanh", "circ", "heavi_erfc")
 _SEQUENCES = ("LIF", "LIFRecurrent", "IAF", "LI", "Lift")
@@ -124,33 +124,19 @@ def _part(module: Any, nodes: dict[str, Node], feedback: dict[str, Node] | None 
     return Part(nodes, feedback or {}, states=1, stateful=True, dt_s=float(module.dt))
 
 
-def _timed(time: Time, handler: Handler) -> Handler:
-    """Cells take one step at a time, modules without that word all of them."""
-
-    def checked(module: Any, site: Site) -> Part:
-        site.need(
-            site.time == time,
-            f"takes {'one step at a time' if time == 'step' else 'all steps at once'}, but not so the modules around it; "
-            f"use cells throughout, or norse.torch.Lift",
-        )
-        return handler(module, site)
-
-    return checked
-
-
 #: Norse classes by name.
 LAYERS: dict[str, Handler] = {
-    "LIFBoxCell": _timed("step", box),
-    "LIFCell": _timed("step", current_based),
-    "LIFRecurrentCell": _timed("step", recurrent),
-    "IAFCell": _timed("step", integrate_and_fire),
-    "LIBoxCell": _timed("step", integrator_box),
-    "LICell": _timed("step", integrator),
-    "LILinearCell": _timed("step", linear_integrator),
-    "LIF": _timed("sequence", current_based),
-    "LIFRecurrent": _timed("sequence", recurrent),
-    "IAF": _timed("sequence", integrate_and_fire),
-    "LI": _timed("sequence", integrator),
+    "LIFBoxCell": timed("step", box),
+    "LIFCell": timed("step", current_based),
+    "LIFRecurrentCell": timed("step", recurrent),
+    "IAFCell": timed("step", integrate_and_fire),
+    "LIBoxCell": timed("step", integrator_box),
+    "LICell": timed("step", integrator),
+    "LILinearCell": timed("step", linear_integrator),
+    "LIF": timed("sequence", current_based),
+    "LIFRecurrent": timed("sequence", recurrent),
+    "IAF": timed("sequence", integrate_and_fire),
+    "LI": timed("sequence", integrator),
 }
 
 

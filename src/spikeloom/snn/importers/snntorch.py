@@ -18,12 +18,11 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from torch import nn
 
 from spikeloom.core.nodes import LIF, CubaLIF, Delay, Leak, Node, Scale, Value
 from spikeloom.snn.importers import torch_nn
-from spikeloom.snn.importers.assembly import Handler, Part, Site, rounded
+from spikeloom.snn.importers.assembly import Handler, Part, Site, rounded, steps, timed
 
 _RESETS: dict[str, Literal["soft", "hard", "none"]] = {"subtract": "soft", "zero": "hard", "none": "none"}
 _METHODS = {"subtract": "_base_sub", "zero": "_base_zero", "none": "_base_int"}
@@ -95,21 +94,12 @@ def _firing(module: Any, site: Site) -> dict[str, Any]:
         "threshold, which no node says; use reset_delay=True or 'zero'",
     )
     site.need(
-        _steps_above_zero(module.spike_grad),
+        steps(module.spike_grad, [0, 0, 0, 1, 1]),
         "has a spike_grad that is no step function (1 above 0, else 0); use one of snntorch.surrogate",
     )
     threshold = site.positive("threshold", site.value("threshold", module.threshold))
     late = delayed and mechanism != "none"
     return {"v_threshold": threshold, "reset": _RESETS[mechanism], "strict": True, "late_reset": late}
-
-
-def _steps_above_zero(surrogate: Any) -> bool:
-    """True if ``surrogate`` sends 1 above 0 and 0 at and below it."""
-    try:
-        sent = surrogate(torch.tensor([-2.0, -1e-6, 0.0, 1e-6, 2.0]))
-    except (TypeError, ValueError, RuntimeError):
-        return False
-    return isinstance(sent, torch.Tensor) and sent.tolist() == [0, 0, 0, 1, 1]
 
 
 def _part(module: Any, node: Node, feedback: dict[str, Node] | None = None) -> Part:
@@ -129,21 +119,11 @@ def _feedback(module: Any, site: Site) -> dict[str, Node]:
     return {"delay": Delay(1), "recurrent": Scale(factor)}
 
 
-def _stepping(handler: Handler) -> Handler:
-    """Neurons that take one step at a time."""
-
-    def checked(module: Any, site: Site) -> Part:
-        site.need(site.time == "step", "takes one step at a time, but gets all of them at once")
-        return handler(module, site)
-
-    return checked
-
-
 #: snnTorch classes by name.
 LAYERS: dict[str, Handler] = {
-    "Leaky": _stepping(leaky),
-    "Synaptic": _stepping(synaptic),
-    "Lapicque": _stepping(lapicque),
-    "RLeaky": _stepping(recurrent_leaky),
-    "RSynaptic": _stepping(recurrent_synaptic),
+    "Leaky": timed("step", leaky),
+    "Synaptic": timed("step", synaptic),
+    "Lapicque": timed("step", lapicque),
+    "RLeaky": timed("step", recurrent_leaky),
+    "RSynaptic": timed("step", recurrent_synaptic),
 }

@@ -19,11 +19,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 
 from spikeloom.core.nodes import IF, LIF, Leak, Node, Reset, Value
 from spikeloom.snn.importers import torch_nn
-from spikeloom.snn.importers.assembly import Handler, Part, Site, Time, rounded
+from spikeloom.snn.importers.assembly import Handler, Part, Site, Time, rounded, steps
 
 
 def integrate_and_fire(module: Any, site: Site) -> Part:
@@ -63,16 +62,11 @@ def _leaky(module: Any, site: Site, share: float) -> Part:
 
 def _limits(module: Any, site: Site) -> tuple[Value, float | None]:
     """Threshold and reset. Raises NetworkError for what no node says."""
-    expected = "sequence" if module.step_mode == "m" else "step"
-    site.need(
-        site.time == expected,
-        f"has step_mode '{module.step_mode}' where the layers around it take "
-        f"{'all steps at once' if site.time == 'sequence' else 'one step at a time'}; set one step_mode for the whole network",
-    )
+    _in_step_mode(module, site)
     precision = getattr(module, "_neuron_precision", None)
     site.need(precision is None, f"computes its membrane in {precision}, expected float32")
     site.need(
-        _steps_at_zero(module.surrogate_function),
+        steps(module.surrogate_function, [0, 0, 1, 1, 1]),
         "has a surrogate_function that is no step function (1 from 0 on); use one of spikingjelly's with spiking=True",
     )
     threshold = site.value("v_threshold", module.v_threshold)
@@ -80,13 +74,13 @@ def _limits(module: Any, site: Site) -> tuple[Value, float | None]:
     return site.positive("v_threshold", threshold), v_reset
 
 
-def _steps_at_zero(surrogate: Any) -> bool:
-    """True if ``surrogate`` sends 1 at and above 0 and 0 below it."""
-    try:
-        sent = surrogate(torch.tensor([-2.0, -1e-6, 0.0, 1e-6, 2.0]))
-    except (TypeError, ValueError, RuntimeError):
-        return False
-    return isinstance(sent, torch.Tensor) and sent.tolist() == [0, 0, 1, 1, 1]
+def _in_step_mode(module: Any, site: Site, single: tuple[Time, ...] = ("step",)) -> None:
+    mode = getattr(module, "step_mode", "m")  # layers for sequences alone have no other
+    site.need(
+        site.time in (("sequence",) if mode == "m" else single),
+        f"has step_mode '{mode}' where the layers around it take "
+        f"{'all steps at once' if site.time == 'sequence' else 'one step at a time'}; set one step_mode for the whole network",
+    )
 
 
 def _neuron(node: Node) -> Part:
@@ -97,12 +91,7 @@ def _each_step(handler: Handler) -> Handler:
     """A layer of torch that takes one step, or all of them folded into the batch, by its step_mode."""
 
     def wrapped(module: Any, site: Site) -> Part:
-        mode = getattr(module, "step_mode", "m")  # layers for sequences alone have no other
-        site.need(
-            (mode == "m") == (site.time == "sequence"),
-            f"has step_mode '{mode}' where the layers around it take "
-            f"{'all steps at once' if site.time == 'sequence' else 'one step at a time'}; set one step_mode for the whole network",
-        )
+        _in_step_mode(module, site, ("step", "folded"))
         return handler(module, Site(site.name, site.kind, site.shape, "folded"))
 
     return wrapped

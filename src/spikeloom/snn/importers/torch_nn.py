@@ -300,12 +300,8 @@ LAYERS: dict[str, Handler] = {
         lambda m, site: max_pool2d(site, m.kernel_size, m.stride, m.padding, m.dilation, m.ceil_mode, m.return_indices)
     ),
     "Flatten": lambda m, site: flatten(site, m.start_dim, m.end_dim),
-    "Identity": lambda m, site: Part(),
-    "Dropout": lambda m, site: Part(),
-    "Dropout1d": lambda m, site: Part(),
-    "Dropout2d": lambda m, site: Part(),
-    "Softmax": lambda m, site: softmax(site, m.dim),
-    "LogSoftmax": lambda m, site: softmax(site, m.dim),
+    **dict.fromkeys(("Identity", "Dropout", "Dropout1d", "Dropout2d"), lambda m, site: Part()),
+    **dict.fromkeys(("Softmax", "LogSoftmax"), lambda m, site: softmax(site, m.dim)),
 }
 
 #: Functions and, by name, methods of a tensor: what they become.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,9 +12,9 @@ from torch import Tensor, fx, nn
 
 from spikeloom.core.nodes import Shape
 from spikeloom.errors import NetworkError, SpikeloomError
-from spikeloom.snn.importers import copies, forwards, norse, snntorch, spikingjelly, torch_nn
-from spikeloom.snn.importers.assembly import Assembly, Handler, Part, Place, Site, State, Time
-from spikeloom.snn.importers.forwards import HIDDEN, NO_CHANGE, Kept, Tracer, attribute, needed_nodes, overwrites
+from spikeloom.snn.importers import copies, norse, snntorch, spikingjelly, torch_nn
+from spikeloom.snn.importers.assembly import Assembly, Handler, Part, Place, Site, State, Time, every
+from spikeloom.snn.importers.forwards import NO_CHANGE, Kept, Tracer, needed_nodes, overwrites
 
 #: What is known of each framework, by the first word of its modules' paths.
 FRAMEWORKS: dict[str, Mapping[str, Handler]] = {
@@ -23,6 +23,8 @@ FRAMEWORKS: dict[str, Mapping[str, Handler]] = {
     "spikingjelly": spikingjelly.LAYERS,
     "norse": norse.LAYERS,
 }
+#: Those whose modules take one step at a time or all of them.
+_OF_TIME = {"spikingjelly": spikingjelly, "norse": norse}
 #: Where frameworks keep whole models, which are followed like a user's own.
 _MODELS = ("spikingjelly.activation_based.model.",)
 _OWN_STATE = "which no node does; let a neuron of a framework keep it, or hand over the layers around it"
@@ -40,12 +42,21 @@ def framework_of(module: nn.Module) -> str:
 
 def _inside(module: nn.Module, time: Time) -> Time | None:
     """How the children of a container that calls them in turn see time; None for any other module."""
-    match framework_of(module):
-        case "spikingjelly":
-            return spikingjelly.inner_time(module, time)
-        case "norse":
-            return norse.inner_time(module, time)
-    return time if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward else None
+    root = framework_of(module)
+    if root in _OF_TIME:
+        inner: Time | None = _OF_TIME[root].inner_time(module, time)
+        return inner
+    own = any(
+        getattr(type(module), key) is not getattr(nn.Sequential, key, None)
+        for key in ("forward", "__call__", "__iter__")
+    )
+    return time if isinstance(module, nn.Sequential) and not own else None
+
+
+def takes_sequences(module: nn.Module) -> bool:
+    """True for a module that takes all steps at once."""
+    of_time = _OF_TIME.get(framework_of(module))
+    return of_time is not None and of_time.takes_sequences(module)
 
 
 def _is_leaf(module: nn.Module) -> bool:
@@ -90,6 +101,7 @@ class Walk:
         # by a user's module, its argument or attribute, and what is picked from that: the module whose state goes there, its number
         # among what the module returns, and the module's node
         self.carried: dict[tuple[str, str, tuple[Any, ...]], tuple[str, int, str]] = {}
+        self._given: dict[str, list[Any]] = {}  # by a module's path, to its first call besides its input
         self._met: dict[int, str] = {}
         self._idle: dict[int, str] = {}
         self._overwritten: list[tuple[Place, Place]] = []  # maps that an in-place layer replaced, in order
@@ -109,6 +121,7 @@ class Walk:
         )
         own = [k for k, v in vars(module).items() if callable(v) and hasattr(type(module), k)]
         own = [k for k in own if root != "user" or k == "forward"]  # what else a user's has is followed
+        own += ["__call__"] if type(module).__call__ is not nn.Module.__call__ else []
         site.need(not own, f"has a {', '.join(own)} of its own, and what that changes is not known; make a class of it")
         if inner is not None:
             return self._container(module, site, path, place, inner)
@@ -181,9 +194,9 @@ class Walk:
                     f"node '{place.name}' returns its state too, which {site.kind} '{path}' cannot pass on; use init_hidden=True "
                     f"(output=True for the last neuron only)"
                 )
-            place = _first(place) if stateful else place
+            place = first(place) if stateful else place
             place = self.module(child, f"{path}.{key}" if path else key, place, inner)
-        return (_first(place), State(site.name, (1,), fresh=True)) if stateful else place
+        return (first(place), State(site.name, (1,), fresh=True)) if stateful else place
 
     def _forward(self, module: nn.Module, site: Site, path: str, place: Any, time: Time) -> Any:
         """A user's own forward."""
@@ -208,7 +221,7 @@ class Walk:
                 found[node] = _Constant(f"self.{node.target}")
             elif node.op == "output":
                 self._check_kept(kept, found, site, path)
-                held = next((state.of for state in _states(args[0]) if state.kept), "")
+                held = next((state.of for state in every(State, args[0]) if state.kept), "")
                 site.need(not held, f"returns what it keeps in {held}, {_OWN_STATE}")
                 return args[0]
             elif node in needed:
@@ -223,76 +236,68 @@ class Walk:
         raise AssertionError("a traced graph ends with its output")
 
     def _graph(self, module: nn.Module, site: Site, path: str, plain: dict[str, Any]) -> tuple[fx.Graph, Kept]:
-        """A forward's graph, and of each attribute that it changes what it holds at first and after a step.
+        """A forward's graph, and what it changes.
 
-        It is followed once with what attributes hold, and, where it changes some, again with an argument in their place: what a step
+        It is followed once as it stands, and, where it changes something, again with an argument in the place of each: what a step
         computes with them is then seen, and what it only leaves in them is not.
         """
-        before = self.untouched.get_submodule(path)
-        for part in module.modules():
-            if framework_of(part) == "user":  # a buffer takes no value that is no tensor
-                vars(part).update(part._buffers)
-                part._buffers.clear()
         try:
-            with copies.undisturbed(module):
-                graph = Tracer(_is_leaf).trace(module, plain)
+            graph, given, _, slots = _followed(module, plain, [])
         except SpikeloomError:
             raise
-        except forwards.FAILURES as error:
+        except Exception as error:  # a user's forward may raise anything
             raise site.refusal(f"cannot be followed ({_short(error)}); {_SINGLE_STEP}") from error
-        slots = copies.changes(before, module)
+        self._given |= {f"{path}.{name}" if path else name: values for name, values in given.items()}
         for slot in slots:
-            owner = before.get_submodule(slot[0])
+            owner = module.get_submodule(slot.path)
             site.need(
-                framework_of(owner) == "user" and slot[1] not in owner._parameters,
-                f"changes {attribute(slot)} in its forward, which no node does; leave layers and weights as they are",
+                slot.outside is not None or (framework_of(owner) == "user" and slot.keys[0] not in owner._parameters),
+                f"changes {slot} in its forward, which no node does; leave layers and weights as they are",
             )
-        hidden = [slot for where, part in before.named_modules() for slot in _hidden(where, part)]
+        hidden = [slot for where, part in module.named_modules() for slot in _hidden(where, part)]
         if not slots and not hidden:
             return graph, {}
-        names = " and ".join(map(attribute, slots))
-        self._restore(before, module, slots)
-        slots += hidden
-        try:
-            with copies.undisturbed(module):
-                graph = Tracer(_is_leaf, slots).trace(module, plain)
-        except forwards.FAILURES as error:
-            self._restore(before, module, slots)
-            if not names:  # it asks what a neuron's state looks like, and did not mind
-                return graph, {}
-            raise site.refusal(f"computes with what it keeps in {names}, {_OWN_STATE} ({_short(error)})") from error
-        starts = [HIDDEN if slot in hidden else copies.get(before, slot) for slot in slots]
-        kept = {attribute(s): (start, copies.get(module, s)) for s, start in zip(slots, starts, strict=True)}
-        others = [s for s in copies.changes(before, module) if s not in slots and (*s[:2], None) not in slots]
-        self._restore(before, module, slots)
-        site.need(not others, f"keeps {' and '.join(map(attribute, others))}, {_OWN_STATE}")
+        names = " and ".join(map(str, slots))
+        whole = {str(slot): slot for slot in (slot._replace(keys=slot.keys[:1]) for slot in slots)}
+        why = ""
+        for tried in (slots, list(whole.values())):  # what a forward adds to a dict each time is no element of it
+            try:
+                graph, _, written, changed = _followed(module, plain, [*tried, *hidden])
+            except Exception as error:  # noqa: BLE001 (a user's forward may raise anything)
+                why = why or f"computes with what it keeps in {names}, {_OWN_STATE} ({_short(error)})"
+                continue
+            others = [str(slot) for slot in changed if not any(map(slot.within, [*tried, *hidden]))]
+            if not others:
+                break
+            why = why or f"keeps {' and '.join(others)}, {_OWN_STATE}"
+        else:
+            site.need(not names, why)
+            return graph, {}  # it asks what a neuron's state looks like, and did not mind
+        kept = {str(slot): (True, written[str(slot)]) for slot in tried}
+        for slot in hidden:  # a reset before the first of all steps leaves what is there anyway
+            if site.time != "sequence" or not copies.same(written[str(slot)], copies.get(module, slot)):
+                kept[str(slot)] = False, written[str(slot)]
         return graph, kept
-
-    @staticmethod
-    def _restore(before: nn.Module, module: nn.Module, slots: list[copies.Slot]) -> None:
-        clean = copies.working_copy(before)
-        for slot in slots:
-            copies.put(module, slot, copies.get(clean, slot))
 
     def _check_kept(self, kept: Kept, found: dict[fx.Node, Any], site: Site, path: str) -> None:
         """A state in an attribute comes from the neuron that gets it, and starts at rest; those in neurons are left alone."""
-        for held, (start, written) in kept.items():
+        for held, (own, written) in kept.items():
             left = isinstance(written, fx.Proxy) and written.node.op == "placeholder"
-            site.need(left or start is not HIDDEN, f"changes {held} in its forward, {_OWN_STATE}")
+            site.need(left or own, f"changes {held} in its forward, {_OWN_STATE}")
         for (owner, held, keys), (taker, number, made) in self.carried.items():
             if owner != path or held not in kept:
                 continue
-            start, written = kept[held]
-            rest = keys
+            written, rest = kept[held][1], list(keys)
             while rest and isinstance(written, list | tuple | dict):
-                written, start, rest = written[rest[0]], _element(start, rest[0]), rest[1:]
+                key, *rest = rest
+                written = getattr(written, key[1:]) if str(key).startswith(".") else written[key]
             value = found.get(written.node) if isinstance(written, fx.Proxy) else written
             own = isinstance(value, Place) and number == 0 and value.name == made
             if isinstance(value, State):
                 own = value.fresh and (value.of, value.keys) == (made, (number, *rest))
             site.need(own, f"gives '{taker}' what it keeps in {held}, no state that it returned; {_PASS_ON}")
             shapes = [call.last.shape for call in self.calls if call.path == taker]
-            at_rest = _at_rest(start, self.untouched.get_submodule(taker), shapes)
+            at_rest = all(_at_rest(v, self.untouched.get_submodule(taker), shapes) for v in self._given[taker])
             site.need(at_rest, f"starts '{taker}' from what {held} holds now, which no node can say; set it to None")
 
     def _call(
@@ -315,7 +320,7 @@ class Walk:
                 f"norse.torch.SequentialState"
             )
         sent = self.module(module, path, given[0], time)
-        made = sent.name if isinstance(sent, Place) else next(_states(sent)).of if states else ""
+        made = sent.name if isinstance(sent, Place) else next(every(State, sent)).of if states else ""
         for label, state in states.items():
             number = names.index(label) - (names[1] == "spk")
             taken = self.carried.setdefault((owner, state.of, state.keys), (path, number, made))
@@ -330,12 +335,14 @@ class Walk:
         if kind == "fn":  # torch hides pools that may return indices
             kind = node.name
         subject = args[0] if args else None
+        if isinstance(target, type) and issubclass(target, tuple):
+            return target(*args, **kwargs)
         plain = _plain(kind, subject, args, time)
         if plain is not None:
             return plain[0]
         given = (*args, *kwargs.values())
-        maps = list(places(given))
-        own = [state for state in _states(given) if state.kept or (overwrites(node) and state is subject)]
+        maps = list(every(Place, given))
+        own = [state for state in every(State, given) if state.kept or (overwrites(node) and state is subject)]
         if own and kind not in (*NO_CHANGE, "zeros_like"):
             raise NetworkError(f"node '{name}' ({kind}) computes with what is kept in {own[0].of}, {_OWN_STATE}")
         if not maps:
@@ -346,12 +353,12 @@ class Walk:
         site = self._site(name, kind, maps[0], time)
         if target in torch_nn.SUMS:
             if any(isinstance(arg, int | float) and arg == 0 for arg in args):  # sum() starts from 0
-                return maps[0]
+                return maps[0] if overwrites(node) else replace(maps[0], memory=f"copy {site.name}")
             site.need(len(maps) == 2 and not set(kwargs) - {"other"}, "adds something other than two maps")
             summed = self.assembly.sum(site, maps)
             return self._replaced(maps[0], summed) if overwrites(node) else summed
         if target == "clone":
-            return replace(maps[0], memory=f"clone {site.name}")  # what overwrites the copy leaves the original
+            return replace(maps[0], memory=f"copy {site.name}")  # what overwrites the copy leaves the original
         known = torch_nn.FUNCTIONS.get(target) if isinstance(target, str) or callable(target) else None
         constant = any(isinstance(value, _Constant) for value in given)
         if known is None or len(maps) != 1 or subject is not maps[0] or constant or "out" in kwargs:
@@ -368,46 +375,37 @@ class Walk:
         return self._put(site, part, maps[0], overwrites(node))
 
 
-def places(value: Any) -> Iterator[Place]:
-    """Every place in what a forward passes on or returns."""
-    if isinstance(value, Place):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from places(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from places(item)
-
-
-def _states(value: Any) -> Iterator[State]:
-    """Every state in what a forward passes on or returns."""
-    if isinstance(value, State):
-        yield value
-    elif isinstance(value, Mapping | list | tuple):
-        for item in value.values() if isinstance(value, Mapping) else value:
-            yield from _states(item)
-
-
-def _element(value: Any, key: Any) -> Any:
-    return value[key] if isinstance(value, list | tuple | dict) else value
-
-
 def _hidden(where: str, module: nn.Module) -> list[copies.Slot]:
     """Where a neuron of a framework keeps its state."""
-    match framework_of(module):
-        case "spikingjelly":
-            return [(where, "_memories", key) for key in getattr(module, "_memories", {})]
-        case "snntorch":
-            return [(where, key, None) for key in ("spk", "syn", "mem") if key in module._buffers]
-    return []
+    of_snntorch = [
+        (key,) for key in ("spk", "syn", "mem") if key in module._buffers and framework_of(module) == "snntorch"
+    ]
+    of_spikingjelly = [("_memories", key) for key in getattr(module, "_memories", {})]
+    return [copies.Slot(where, keys) for keys in (*of_snntorch, *of_spikingjelly)]
 
 
 def _at_rest(start: Any, neuron: nn.Module, shapes: list[Shape]) -> bool:
     """True for nothing, and of snnTorch for zeros and for a state of another shape than the map, which it ignores."""
+    if isinstance(start, fx.Proxy):  # made in the forward
+        made = str(getattr(start.node.target, "__name__", start.node.target))
+        return start.node.op == "placeholder" or "zeros" in made
     if not isinstance(start, Tensor) or framework_of(neuron) != "snntorch":
-        return start is None or start is copies.NOTHING
+        return start is None
     return not bool(start.any()) or tuple(start.shape[1:]) not in shapes
+
+
+def _followed(module: nn.Module, plain: dict[str, Any], slots: list[copies.Slot]) -> tuple[Any, ...]:
+    """A forward's graph, what layers got besides their input, what then stands at ``slots``, by name, and where it has changed something."""
+    copied = copies.working_copy(module)
+    for part in copied.modules():
+        vars(part).update(part._buffers)  # a buffer takes no value that is no tensor
+        part._buffers.clear()
+    with copies.undisturbed(copied) as outside:
+        tracer = Tracer(_is_leaf, slots)
+        graph = tracer.trace(copied, plain)
+        changed = [slot for slot, was in outside if not copies.same(copies.get(copied, slot), was)]
+        written = {str(slot): copies.get(copied, slot) for slot in slots}
+        return graph, tracer.given, written, [*copies.changes(module, copied), *changed]
 
 
 def _overwrite(found: dict[fx.Node, Any], before: Place, after: Place, needed: set[fx.Node], site: Site) -> None:
@@ -429,9 +427,9 @@ def _plain(kind: str, subject: Any, args: tuple[Any, ...], time: Time) -> tuple[
     if kind == "getitem" and isinstance(subject, tuple):
         return (subject[args[1]],)
     if kind in ("getitem", "getattr") and isinstance(subject, State):
-        return (replace(subject, keys=(*subject.keys, args[1])),)
+        return (replace(subject, keys=(*subject.keys, f".{args[1]}" if kind == "getattr" else args[1])),)
     if kind == "getitem" and isinstance(subject, Place) and subject.states and isinstance(args[1], int):
-        return (_first(subject) if args[1] == 0 else State(subject.name, (args[1],), fresh=True),)
+        return (first(subject) if args[1] == 0 else State(subject.name, (args[1],), fresh=True),)
     if isinstance(subject, Place):
         sizes = Site("", "", subject.shape, time).sizes
         if kind == "size":
@@ -448,10 +446,10 @@ def _plain(kind: str, subject: Any, args: tuple[Any, ...], time: Time) -> tuple[
     return None
 
 
-def _first(value: Any) -> Any:
+def first(value: Any) -> Any:
     """What a module sends, without the states it returns besides."""
-    if isinstance(value, tuple) and value:
-        return _first(value[0])
+    if isinstance(value, tuple | list) and value:
+        return first(value[0])
     return replace(value, states=0) if isinstance(value, Place) and value.states else value
 
 

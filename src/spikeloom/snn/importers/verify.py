@@ -11,10 +11,11 @@ their layer: sums in float32 that are formed in another order.
 from __future__ import annotations
 
 import inspect
-import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from math import prod, sqrt
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,14 +27,15 @@ from spikeloom.core.nodes import Input, Shape
 from spikeloom.errors import NetworkError
 from spikeloom.snn.build import SpikingModule, build
 from spikeloom.snn.importers.assembly import Place, Time
-from spikeloom.snn.importers.copies import root_of, working_copy
-from spikeloom.snn.importers.trace import Call, Walk
+from spikeloom.snn.importers.copies import root_of, undisturbed, working_copy
+from spikeloom.snn.importers.trace import Call, Walk, first
 from spikeloom.snn.modules import Frames, NodeModule, SpikingNeuron
 from spikeloom.snn.neurons import Membranes
 
 STEPS, SAMPLES, TRIES = 8, 2, 8
 TIE = 1e-5
 ZEROS = {"snntorch": torch.zeros(1)}
+_ADVICE = "hand over a module that does the same at every step, or import it unproven with verify=False"
 #: By how much at most what a spiking layer receives is scaled.
 GAIN = 1000.0
 #: Shares of a layer's membranes that fire at least once between which it counts as exercised.
@@ -44,7 +46,7 @@ EXERCISED = (0.05, 0.95)
 class _Seen:
     """What the user's module did with T steps: tensors (T, N, *shape), by the position of a call or by our node behind it.
 
-    got: what arrived, which was given to the layer times ``gains``. passed: what a call without nodes sent.
+    got: what arrived, which was given to the layer times ``gains``.
     """
 
     frames: Tensor
@@ -52,7 +54,6 @@ class _Seen:
     got: dict[int, Tensor] = field(default_factory=dict)
     gains: dict[int, float] = field(default_factory=dict)
     sent: dict[str, Tensor] = field(default_factory=dict)
-    passed: dict[int, Tensor] = field(default_factory=dict)
 
 
 def verified(network: Network, module: nn.Module, walk: Walk, returned: Any, time: Time) -> Any:
@@ -65,20 +66,24 @@ def verified(network: Network, module: nn.Module, walk: Walk, returned: Any, tim
     Raises:
         NetworkError: names the first layer and step at which the two differ.
     """
-    try:
-        ours = build(network).eval()
-    except NetworkError as error:
-        return f"no: {error}"
+    ours = build(network).eval()
     generator, ties = torch.Generator().manual_seed(0), 0
     # how far the spread of what arrives is to reach, in thresholds; at first whatever it does
     reach = {name: 0.0 for name in network.order() if isinstance(ours.module_of(name), SpikingNeuron)}
     waiting, tried = list(reach), {name: [0.0, 0.0] for name in reach}  # too little, too much
     for attempt in range(TRIES):
         drawn = _drawn(ours.input_node, generator)
-        wanted = {name: share * _threshold(network, name) for name, share in reach.items()}
+        wanted = {
+            name: share * float(np.mean(getattr(network.nodes[name], "v_threshold", 1.0)))
+            for name, share in reach.items()
+        }
         with torch.no_grad():
             try:
-                seen = _run(module, walk, returned, time, drawn, wanted)
+                user = working_copy(module).float().cpu()
+                with undisturbed(user):
+                    seen = _run(user, walk, returned, time, drawn, wanted)
+            except NetworkError:
+                raise
             except Exception as error:  # noqa: BLE001 (a user's forward may raise anything)
                 why = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
                 return f"no: the module could not be run on {list(drawn.shape[1:])} ({why})"
@@ -88,7 +93,7 @@ def verified(network: Network, module: nn.Module, walk: Walk, returned: Any, tim
         for name in list(reach):
             tried[name][int(shares[name] >= EXERCISED[0])] = reach[name]
             low, high = tried[name]
-            reach[name] = math.sqrt(low * high) or low * 4 or high / 4 or 0.5
+            reach[name] = sqrt(low * high) or low * 4 or high / 4 or 0.5
             if attempt and name not in waiting:
                 del reach[name]
         if not reach:
@@ -96,24 +101,15 @@ def verified(network: Network, module: nn.Module, walk: Walk, returned: Any, tim
     return {"steps": STEPS, "samples": SAMPLES, "ties": ties, "not_exercised": waiting}
 
 
-def _threshold(network: Network, name: str) -> float:
-    return float(np.mean(getattr(network.nodes[name], "v_threshold", 1.0)))
-
-
 def _drawn(node: Input, generator: torch.Generator) -> Tensor:
     """What may arrive at the input, (T, N, *shape): spikes, a few levels, or pixels in 0..1."""
     values = torch.rand(STEPS, SAMPLES, *node.shape, generator=generator, dtype=torch.float32)
-    match node.encoding:
-        case "spikes":
-            return (values < 0.3).float()
-        case "levels":
-            return (values.square() * 4).floor()
-    return values
+    others = {"spikes": (values < 0.3).float(), "levels": (values.square() * 4).floor()}
+    return others.get(node.encoding, values)
 
 
 def _run(module: nn.Module, walk: Walk, returned: Any, time: Time, frames: Tensor, reach: Mapping[str, float]) -> _Seen:
-    """A copy of the user's module on ``frames``; the spread of what arrives first at the neurons in ``reach`` is scaled to that, 0: not."""
-    module = working_copy(module).float().cpu()
+    """The user's module on ``frames``; the spread of what arrives first at the neurons in ``reach`` is scaled to that, 0: not."""
     wanted: dict[nn.Module, float] = defaultdict(float)
     sites: dict[nn.Module, list[int]] = defaultdict(list)
     for position, call in enumerate(walk.calls):
@@ -125,18 +121,16 @@ def _run(module: nn.Module, walk: Walk, returned: Any, time: Time, frames: Tenso
     last: dict[nn.Module, Any] = {}
 
     def before(part: nn.Module, args: Any, kwargs: Any) -> Any:
-        arriving = args[0] if args else next(iter(kwargs.values()))
-        got[part].append(arriving.detach().clone())
-        if not wanted[part]:
-            return None
-        gain = gains.setdefault(part, float(np.clip(wanted[part] / float(arriving.std() or 1), 1 / GAIN, GAIN)))
-        if args:
-            return (arriving * gain, *args[1:]), kwargs
-        return args, {**kwargs, next(iter(kwargs)): arriving * gain}
+        given: list[Any] = [*args, *kwargs.values()]
+        got[part].append(given[0].detach().clone())
+        if wanted[part]:
+            gain = float(np.clip(wanted[part] / float(given[0].std() or 1), 1 / GAIN, GAIN))
+            given[0] = given[0] * gains.setdefault(part, gain)
+        return tuple(given[: len(args)]), dict(zip(kwargs, given[len(args) :], strict=True))
 
     def after(part: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
         last[part] = out
-        sent[part].append(_first(out).detach().clone())
+        sent[part].append(first(out).detach().clone())
 
     for part in {*sites, *(module.get_submodule(taker) for taker, _, _ in walk.carried.values())}:
         part.register_forward_pre_hook(before, with_kwargs=True)
@@ -147,32 +141,30 @@ def _run(module: nn.Module, walk: Walk, returned: Any, time: Time, frames: Tenso
     for frame in frames[None] if time == "sequence" else frames:
         extra = (out[1],) if of_norse and isinstance(out, tuple) else ()
         out = module(frame.clone(), *extra, **({} if of_norse else _states(module, walk, last)))
-        outputs.append([(place, value.detach().clone()) for place, value in _paired(returned, out)])
-    places = [place for place, _ in outputs[0]]
-    seen = _Seen(frames, [(place, torch.stack([step[k][1] for step in outputs])) for k, place in enumerate(places)])
+        outputs.append(list(_paired(returned, out)))
+    stacked = [(steps[0][0], torch.stack([value for _, value in steps])) for steps in zip(*outputs, strict=True)]
+    seen = _Seen(frames, stacked)
     unseen = {part for path in walk.unseen for part in module.get_submodule(path).modules()}
     for part, positions in sites.items():
         if part in unseen or (len(positions) > 1 and time == "sequence"):
             continue
         for k, position in enumerate(positions):
             call, every = walk.calls[position], slice(k, None, len(positions))
-            seen.got[position] = _stacked(got[part][every], call.source.shape)
+            seen.got[position] = _stacked(got[part][every], call, call.source.shape)
             seen.gains[position] = gains.get(part, 1.0)
-            gone = _stacked(sent[part][every], call.last.shape)
-            if call.first is None:
-                seen.passed[position] = gone
-            else:
-                seen.sent[call.last.name] = gone
+            if call.first is not None:
+                seen.sent[call.last.name] = _stacked(sent[part][every], call, call.last.shape)
     return seen
 
 
-def _stacked(values: list[Any], shape: Shape) -> Tensor:
-    """Maps of all calls as (T, N, *shape). Raises RuntimeError if they are others."""
+def _stacked(values: list[Any], call: Call, shape: Shape) -> Tensor:
+    """Maps of all steps as (T, N, *shape). Raises NetworkError if they are others."""
+    if sum(value.numel() for value in values) != STEPS * SAMPLES * prod(shape):
+        raise NetworkError(
+            f"node '{call.path}' gets or sends {[list(value.shape) for value in values[:2]]} ({len(values)} maps) in {STEPS} steps, "
+            f"which is not what was followed; {_ADVICE}"
+        )
     return torch.cat([value.float().flatten() for value in values]).reshape(STEPS, SAMPLES, *shape)
-
-
-def _first(value: Any) -> Any:
-    return _first(value[0]) if isinstance(value, tuple | list) and value else value
 
 
 def _states(module: nn.Module, walk: Walk, last: Mapping[nn.Module, Any]) -> dict[str, Any]:
@@ -194,22 +186,19 @@ def _nested(values: dict[tuple[Any, ...], Any]) -> Any:
     if () in values:
         return values[()]
     parts = {h: _nested({k[1:]: v for k, v in values.items() if k[0] == h}) for h in {keys[0] for keys in values}}
-    return tuple(parts.get(k) for k in range(max(parts) + 1)) if all(isinstance(h, int) for h in parts) else parts
+    if all(isinstance(h, int) for h in parts):
+        return tuple(parts.get(k) for k in range(max(parts) + 1))
+    named = SimpleNamespace(**{h[1:]: value for h, value in parts.items() if str(h).startswith(".")})
+    return named if vars(named) else parts
 
 
 def _paired(followed: Any, real: Any) -> Iterator[tuple[Place, Tensor]]:
     """Places that a forward was followed to, each with the tensor that the forward returned there."""
     if isinstance(followed, Place):
-        value = _first(real)
-        if not isinstance(value, Tensor):
-            raise TypeError(f"it returns {type(value).__name__} where its forward was followed to '{followed.name}'")
-        yield followed, value
-    elif isinstance(followed, Mapping):
-        for key, item in followed.items():
+        yield followed, first(real).detach().clone()
+    elif isinstance(followed, Mapping | list | tuple):
+        for key, item in followed.items() if isinstance(followed, Mapping) else enumerate(followed):
             yield from _paired(item, real[key])
-    elif isinstance(followed, list | tuple):
-        for item, value in zip(followed, real, strict=False):
-            yield from _paired(item, value)
 
 
 def _compare(ours: SpikingModule, calls: list[Call], seen: _Seen) -> tuple[dict[str, float], int]:
@@ -250,10 +239,6 @@ def _compare(ours: SpikingModule, calls: list[Call], seen: _Seen) -> tuple[dict[
         whole = isinstance(module, NodeModule)
         values[name] = module(Frames(arrived.flatten(0, 1), STEPS, False)).over_time() if whole else arrived  # type: ignore[misc]
         same(name, "sends", values[name], at(name))
-    for position, gone in seen.passed.items():
-        source = calls[position].source.name
-        if source in network.nodes:
-            same(source, f"(passed on by '{calls[position].path}') sends", at(source), gone)
     for place, value in seen.returned:
         if place.name in network.nodes:
             expected = at(place.name)
@@ -287,5 +272,5 @@ def _refuse_first(network: Network, name: str, verb: str, ours: Tensor, theirs: 
     raise NetworkError(
         f"node '{name}' ({type(network.nodes[name]).__name__}) {verb} {ours[index]:.6g} at step {step} in the imported network and "
         f"{theirs[index]:.6g} in the module itself (neuron {where} of sample {sample}): its forward computes something that was not "
-        f"followed; hand over a module that does the same at every step, or import it unproven with verify=False"
+        f"followed; {_ADVICE}"
     )
