@@ -361,10 +361,9 @@ def _trace_network(archive: Archive, meta: TraceMeta, arrays: Mapping[str, np.nd
         edges += [(source, layer.name) for source in dict.fromkeys(sources)]
         last = layer.name
         neuron = _neuron_node(layer.neuron)
-        if isinstance(node, (*_POOLS.values(),)) and (
-            "neuron" not in layer.model_fields_set or layer.name in levels_behind
-        ):
-            neuron = None  # a pool has neurons only where the file says so, and none where levels leave it
+        lost = layer.name in levels_behind and not isinstance(neuron, ReLU)
+        if isinstance(node, (*_POOLS.values(),)) and ("neuron" not in layer.model_fields_set or lost):
+            neuron = None  # a pool has neurons only where the file says so, and none that spike where levels leave it
         if neuron is not None:
             last = beside(f"{layer.name}.neuron")
             nodes[last] = neuron
