@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from spikeloom.core.network import Network
-from spikeloom.core.nodes import IF, LIF, Conv2d, Input, Leak, Output
+from spikeloom.core.nodes import IF, LIF, Add, Conv2d, Input, Leak, MaxPool2d, Node, Output, SumPool2d
 from spikeloom.core.trace import Spikes, SpikeTrace
 from spikeloom.core.workload import Workload
 from spikeloom.files.store import read_trace, write_trace
@@ -60,6 +60,19 @@ def test_spikes_come_from_the_neurons_in_which_sums_meet_whichever_layer_a_file_
     assert [layer.id for layer in read.layers] == [layer.id for layer in live.layers]
     assert read["reader"].inputs == ("own",)
     assert np.array_equal(read["own"].out.packed, trace.arrivals["reader"].packed)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("branch", [Add(), MaxPool2d((1, 1), (1, 1)), SumPool2d((1, 1), (1, 1))])
+def test_a_branch_that_sends_spikes_of_its_own_is_heard_itself(tmp_path: Path, branch: Node) -> None:
+    network, trace = joined()
+    nodes = {**network.nodes, "one": branch, "beside": Conv2d(3, 2, (1, 1)), "if2": IF(1.0)}
+    edges = (*network.edges, ("one", "beside"), ("beside", "if2"), ("if2", "out"))
+    network = Network({**{n: x for n, x in nodes.items() if n != "out"}, "out": nodes["out"]}, edges)
+    trace = SpikeTrace(T, 1, {**trace.arrivals, "beside": trace.arrivals["one"]})
+    write_trace(tmp_path / "t.npz", network, trace)
+    live, read = lower(network, trace), lower(*read_trace(tmp_path / "t.npz"))
+    assert live["beside"].inputs == read["beside"].inputs == ("one",)
+    assert live["reader"].inputs == read["reader"].inputs == ("own",)
 
 
 def test_a_bias_that_the_network_does_not_use_is_none_in_its_trace(tmp_path: Path) -> None:

@@ -307,9 +307,9 @@ def _trace_network(archive: Archive, meta: TraceMeta, arrays: Mapping[str, np.nd
             raise archive.fail(where, f"'{source}' puts out {list(shape)}, this layer takes in {list(in_shape)}")
 
     def neurons_of(layer: LayerMeta, name: str) -> str:
-        """The layer that has the neurons which ``layer`` hears where it names ``name``: sums that meet elsewhere are no spikes."""
+        """The layer that has the neurons which ``layer`` hears where it names ``name``: sums of synapses are no spikes."""
         owner = joins.get(name, name)
-        sums = owner in out_of and layer.input == "spikes" and not isinstance(nodes.get(name), MaxPool2d)
+        sums = owner in out_of and layer.input == "spikes" and isinstance(nodes.get(name), Synapse)
         return owner if not layer.recurrent and (owner in layer.inputs or sums) else name
 
     for k, layer in enumerate(meta.layers):
