@@ -92,6 +92,7 @@ def test_equal_width_rule_prices_its_widths_only(tmp_path: Path) -> None:
         ("area_um2 = 100", "area_pj = 100", ["'area_pj'", "'area_' takes um2, mm2"]),
         ("width_bit = 64, read", "widht_bit = 64, read", ["points[0] lacks the key 'width_bit'"]),
         ("read_fj = 500", "size_kib = 2, read_fj = 500", ["unknown key 'size_kib'"]),
+        ("read_fj = 500", "read_fj = 500, read_pj = 1", ["entry[0].points[0]: key 'read_pj' prices read a second time"]),
         ("read_fj = 500", "read_fj = 0", ["'read_fj' is 0", "expected a positive number", "excluded"]),
         ("read_fj = 500", "read_fj = true", ["'read_fj' is True"]),
         ("read_fj = 500", "read_fj = inf", ["'read_fj' is inf"]),

@@ -181,3 +181,29 @@ def test_the_weights_themselves_stay() -> None:
     nodes = [node for node in network().nodes.values() if isinstance(node, Synapse)]
     held = [layer.weight for layer in work.layers if layer.weight is not None]
     assert [w.ravel().tolist() for w in held] == [n.weight.ravel().tolist() for n in nodes if n.weight is not None]
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_floats_that_a_trace_holds_are_named_also_where_it_does_not_say_what_computed_it(
+    tmp_path: Path, bits: int
+) -> None:
+    net, path = network(bits), tmp_path / "t.npz"
+    trace = replace(spikes(net), extra={})
+    write_trace(path, net, trace, weights=True)
+    workload = load_workload(path)
+    assert workload.width is not None and workload.width == lower(net, trace).width
+    assert workload.width.note.startswith(f"weights are float32, charged as if quantised to {bits} bits")
+    assert {layer.weight_bits for layer in load_workload(path, weight_bits=16).layers if layer.weight is not None} == {
+        16
+    }
+
+
+def test_integers_among_floats_keep_their_width(tmp_path: Path) -> None:
+    net = network()
+    whole = Conv2d(2, 4, (3, 3), padding=(1, 1), weight=np.ones((4, 2, 3, 3), np.int8), weight_bits=3)
+    net, path = replace(net, nodes={**net.nodes, "conv": whole}), tmp_path / "t.npz"
+    trace = spikes(network())
+    write_trace(path, net, trace, weights=True)
+    workload = load_workload(path, weight_bits=16)
+    assert [workload[name].weight_bits for name in ("conv", "fc")] == [3, 16]
+    assert lower(net, trace).width.charged == (8,)  # type: ignore[union-attr]

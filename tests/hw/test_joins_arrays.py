@@ -396,6 +396,7 @@ def test_an_owner_that_is_a_pool_or_a_sum_reads_its_branches() -> None:
 
 def test_an_ann_owner_adds_before_it_rescales() -> None:
     net = network(Conv2d(4, 4, (1, 1)), neuron=ReLU())
+    net = dataclasses.replace(net, nodes={**net.nodes, "lif": ReLU()})  # an ANN throughout: mixed networks are refused
     levels = {name: Levels(np.full((1, 3, *shape), 5, np.uint8), 4)
               for name, shape in {"one": (4, 6, 6), "two": (4, 6, 6), "branch0": (4, 6, 6), "fc": (144,)}.items()}  # fmt: skip
     work = lower(net, SpikeTrace(1, 3, levels))

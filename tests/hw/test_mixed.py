@@ -127,6 +127,36 @@ def test_two_activations_in_a_row_cannot_be_recorded() -> None:
         traced(network)
 
 
+@pytest.mark.parametrize(("front", "between"), [((), (LI(),)), ((IF(),), ()), ((LIF(Leak(shift=1)),), (LI(),))])
+def test_an_activation_that_no_layer_of_the_trace_has_makes_it_mixed_too(
+    front: tuple[Node, ...], between: tuple[Node, ...]
+) -> None:
+    """Neurons right behind the input, or a staircase behind a read-out's neurons: a trace knows one activation a layer."""
+    nodes: dict[str, Node] = {
+        "in": Input((2, 6, 6)),
+        **{f"front{k}": node for k, node in enumerate(front)},
+        "flat": Flatten(),
+    }
+    nodes |= {} if front else {"fc0": Linear(72, 72, weight=weight(72, 72)), "front0": IF()}
+    nodes |= {"fc1": Linear(72, 5, weight=weight(5, 72)), **{f"li{k}": node for k, node in enumerate(between)}}
+    nodes |= {"stairs": STAIRS, "fc2": Linear(5, 3, weight=weight(3, 5)), "out": Output((3,))}
+    with pytest.raises(NetworkError, match=r"'stairs' .*'front0'.*mixed network"):
+        traced(chain("hidden", nodes))
+    alone = {name: node for name, node in nodes.items() if not name.startswith(("front", "fc0"))}
+    network = chain("ann", alone)
+    assert evaluate(lower(network, traced(network)), SpikexArch()).energy_j > 0
+
+
+def test_stairs_behind_a_pool_are_mixed_from_a_file_too(tmp_path: Path) -> None:
+    network = three(IF(), IF())
+    edges = [edge for edge in network.edges if edge != ("pool", "conv2")] + [("pool", "stairs"), ("stairs", "conv2")]
+    network = Network({**network.nodes, "stairs": STAIRS}, tuple(edges), "pooled")
+    trace = traced(network)
+    write_trace(tmp_path / "t.npz", network, trace)
+    for workload in (lower(network, trace), lower(*read_trace(tmp_path / "t.npz"))):
+        assert workload.mixed == ("conv1", "pool")
+
+
 def test_sums_that_join_hear_what_their_branches_hear() -> None:
     """The branch of a join hears the spikes, the owner of the ReLUs does not."""
     silence = Spikes.pack(np.zeros((2, 1, 4, 1, 1), bool))

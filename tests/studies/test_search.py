@@ -445,6 +445,11 @@ def test_designs_that_each_break_a_limit_of_their_own(files: Path) -> None:
         ('area = { at_most = "ptb"', "area = { at_most = 1", "lacks its unit; name it area_um2 or _mm2"),
         (
             'area = { at_most = "ptb"',
+            'area = { at_least = 0.1, at_most = "ptb"',
+            "lacks its unit; name it area_um2 or _mm2",
+        ),
+        (
+            'area = { at_most = "ptb"',
             "area_uj = { at_most = 1",
             "got the unit 'uj', expected um2 or mm2 or m2 for area",
         ),

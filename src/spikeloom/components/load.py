@@ -128,7 +128,8 @@ def _parse(raw: dict[str, Any], known: Mapping[str, tuple[str, ...]], *, name: s
     entries += tuple(_entry(each, f"{file}: entry[{i}]") for i, each in enumerate(schema.entry))
     _check_settled(entries, file)
     for i, each in enumerate(schema.entry):
-        _check_actions(each, known.get(each.kind), f"{file}: entry[{i}]")
+        if each.kind in known:
+            _check_actions(each, known[each.kind], f"{file}: entry[{i}]")
     return Table(name, schema.title, entries, tuple(dict.fromkeys(notes + schema.notes)))
 
 
@@ -162,9 +163,7 @@ def _entry(schema: _EntrySchema, where: str) -> Entry:
     return entry
 
 
-def _check_actions(schema: _EntrySchema, known: tuple[str, ...] | None, where: str) -> None:
-    if known is None:
-        return
+def _check_actions(schema: _EntrySchema, known: tuple[str, ...], where: str) -> None:
     for key in schema.points[0]:  # all points have the same
         stem, _, suffix = key.rpartition("_")
         if key not in ("width_bit", "size_kib") and stem not in (*known, *NOT_ACTIONS):
@@ -186,6 +185,8 @@ def _point(raw: dict[str, Any], sized: bool, where: str) -> Point:
             )
         if key not in coordinates:
             stem, suffix = _stem_and_suffix(key, sized, where)
+            if stem in values:
+                raise ConfigError(f"{where}: key '{key}' prices {stem} a second time; keep one")
             values[stem] = to_si(value, suffix)
     if not isinstance(raw["width_bit"], int):
         raise ConfigError(f"{where}: key 'width_bit' is {raw['width_bit']!r}, expected an integer")

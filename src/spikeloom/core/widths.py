@@ -26,17 +26,17 @@ class Width:
 
 def made_with(network: Network) -> str:
     """What computed the spikes: "float32", "integer" and more words, or nothing where neither weights nor a trace say it."""
-    said = network.metadata.get(SAID)
-    if said is not None:
+    if said := network.metadata.get(SAID):
         return str(said)
     held = any(isinstance(node, Synapse) and node.weight is not None for node in network.nodes.values())
     return network.arithmetic if held else ""
 
 
 def open_widths(network: Network) -> tuple[str, ...]:
-    """The synapses whose width nobody settled: all of a float network, else those of which a trace is silent."""
-    synapses = [name for name, node in network.nodes.items() if isinstance(node, Synapse)]
-    return tuple(n for n in synapses if "float" in made_with(network) or n in network.metadata.get(SILENT, ()))
+    """The synapses whose width nobody settled: those of a float network that are no integers, else those of which a trace is silent."""
+    held = {name: node.weight for name, node in network.nodes.items() if isinstance(node, Synapse)}
+    told, silent = "float" in made_with(network), network.metadata.get(SILENT, ())
+    return tuple(n for n, w in held.items() if n in silent or (told and (w is None or w.dtype.kind == "f")))
 
 
 def width_of(network: Network) -> Width | None:

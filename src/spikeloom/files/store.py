@@ -219,11 +219,8 @@ def _pair(values: tuple[int, ...], fill: int) -> tuple[int, int]:
 def _layer_node(archive: Archive, layer: LayerMeta, arrays: Mapping[str, np.ndarray], where: str) -> Node:
     """The synapse, pool or add node of one layer, weights included."""
     two = layer.kind != "conv1d"
-    kernel, stride = (_pair(v, v[0] if two else 1) for v in (layer.kernel, layer.stride))
-    padding, dilation = (
-        _pair(layer.padding, layer.padding[0] if two else 0),
-        _pair(layer.dilation, layer.dilation[0] if two else 1),
-    )
+    kernel, stride, dilation = (_pair(v, v[0] if two else 1) for v in (layer.kernel, layer.stride, layer.dilation))
+    padding = _pair(layer.padding, layer.padding[0] if two else 0)
     if layer.kind == "add":
         return Add()
     if layer.kind in _POOLS:
@@ -309,6 +306,12 @@ def _trace_network(archive: Archive, meta: TraceMeta, arrays: Mapping[str, np.nd
         if shape != in_shape and (len(in_shape) > 1 or int(np.prod(shape)) != in_shape[0]):
             raise archive.fail(where, f"'{source}' puts out {list(shape)}, this layer takes in {list(in_shape)}")
 
+    def neurons_of(layer: LayerMeta, name: str) -> str:
+        """The layer that has the neurons which ``layer`` hears where it names ``name``: sums of synapses are no spikes."""
+        owner = joins.get(name, name)
+        sums = owner in out_of and layer.input == "spikes" and isinstance(nodes.get(name), Synapse)
+        return owner if not layer.recurrent and (owner in layer.inputs or sums) else name
+
     for k, layer in enumerate(meta.layers):
         where = f"meta.layers[{k}]"
         node = _layer_node(archive, layer, arrays, where)
@@ -330,9 +333,7 @@ def _trace_network(archive: Archive, meta: TraceMeta, arrays: Mapping[str, np.nd
                 f"{where}.out_shape", f"got {list(layer.out_shape)}, expected {list(out_shape)} from the geometry"
             )
         sources = []
-        for name in layer.inputs:
-            if joins.get(name) in layer.inputs and not layer.recurrent:
-                continue  # what it hears are the neurons in which the sums meet
+        for name in dict.fromkeys(neurons_of(layer, name) for name in layer.inputs):
             if name == layer.name:
                 sources.append(name)
                 continue
@@ -360,10 +361,9 @@ def _trace_network(archive: Archive, meta: TraceMeta, arrays: Mapping[str, np.nd
         edges += [(source, layer.name) for source in dict.fromkeys(sources)]
         last = layer.name
         neuron = _neuron_node(layer.neuron)
-        if isinstance(node, (*_POOLS.values(),)) and (
-            "neuron" not in layer.model_fields_set or layer.name in levels_behind
-        ):
-            neuron = None  # a pool has neurons only where the file says so, and none where levels leave it
+        lost = layer.name in levels_behind and not isinstance(neuron, ReLU)
+        if isinstance(node, (*_POOLS.values(),)) and ("neuron" not in layer.model_fields_set or lost):
+            neuron = None  # a pool has neurons only where the file says so, and none that spike where levels leave it
         if neuron is not None:
             last = beside(f"{layer.name}.neuron")
             nodes[last] = neuron
@@ -428,9 +428,8 @@ def write_trace(path: str | Path, network: Network, trace: SpikeTrace, *, weight
             arrays[f"updates_packed/{name}"] = trace.updates[name].reshape(shapes[name]).packed
         node = network.nodes[name]
         if weights and isinstance(node, Conv1d | Conv2d | Linear):
-            arrays |= {
-                f"{group}/{name}": a for group, a in (("weights", node.weight), ("bias", node.bias)) if a is not None
-            }
+            held = {f"weights/{name}": node.weight, f"bias/{name}": node.bias if node.has_bias else None}
+            arrays |= {key: array for key, array in held.items() if array is not None}
     meta = {
         "format": TRACE_FORMAT,
         "version": TRACE_VERSION,

@@ -109,15 +109,17 @@ def _recordable(network: Network) -> dict[str, Signal]:
     unfolded = [name for name, node in network.nodes.items() if isinstance(node, BatchNorm)]
     if unfolded:
         raise NetworkError(
-            f"network '{network.name}' still has BatchNorm nodes {unfolded}; a machine has none, fold them first "
-            f"(spikeloom.transform.fold)"
+            f"network '{network.name}' still has BatchNorm nodes {unfolded}; fold them first (spikeloom.transform.fold)"
         )
-    for first in (name for name, node in network.nodes.items() if isinstance(node, SPIKING)):
-        for behind in sorted(network.followers(first)):
-            if isinstance(network.nodes[behind], ReLU | ClippedReLU):
+    held = {network.layer_neuron(name) for name in network.layers()}
+    relus = {name for name, node in network.nodes.items() if isinstance(node, ReLU | ClippedReLU)}
+    for first in (name for name, node in network.nodes.items() if isinstance(node, SPIKING) and relus):
+        near, behind = network.followers(first), [first]
+        for name in behind:
+            behind += [other for other in network.outputs_of(name) if other not in behind]
+            if name in relus and (name in near or not {first, name} <= held):
                 raise NetworkError(
-                    f"node '{behind}' ({type(network.nodes[behind]).__name__}) hears the spiking neurons of '{first}' without a "
-                    f"layer between: a mixed network with two activations in a row, of which a trace holds one; remove '{behind}'"
+                    f"node '{name}' stands behind the spiking neurons of '{first}': a mixed network, of which no trace holds both"
                 )
     signals = received_signals(network)
     for name in network.layers():
@@ -246,10 +248,8 @@ def _counted(values: Tensor, signal: Signal) -> np.ndarray:
     if values.stride(0) == 0:
         values = values[:1]
     levels = values if signal.unit == 1 else (values / signal.unit).round()
-    counted: np.ndarray = levels.numpy().astype(
-        np.int16 if signal.signed else np.uint8 if signal.bits <= 8 else np.uint16
-    )
-    return counted
+    kind = np.int16 if signal.signed else np.uint8 if signal.bits <= 8 else np.uint16
+    return np.asarray(levels.numpy().astype(kind))
 
 
 def _spikes(parts: list[np.ndarray], num_steps: int) -> Spikes:

@@ -302,7 +302,7 @@ def _constraint(key: str, bound: Any, base: AbstractArch, where: str) -> Constra
         raise ConfigError(
             f"{where}: constraints.{key}: got {bound!r}, expected {{ at_most = ... }} or {{ at_least = ... }}"
         )
-    named = any(isinstance(value, str) for value in bound.values())
+    named = all(isinstance(value, str) for value in bound.values())
     if fitting and not suffix and not named:
         raise ConfigError(f"{where}: constraints.{key}: lacks its unit; name it {metric}_{' or _'.join(fitting)}")
     sides = {
