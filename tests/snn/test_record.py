@@ -295,3 +295,20 @@ def test_progress_is_told() -> None:
 def test_an_empty_source() -> None:
     with pytest.raises(NetworkError, match="no sample"):
         record(with_weights(tiny_cnn()), Pixels(np.zeros((0, 1, 6, 6), np.uint8), np.zeros(0, np.int64)), Execution(2))
+
+
+def test_what_is_in_no_layer_is_said_in_the_trace() -> None:
+    """A spiking neuron at the input and one behind another have no layer of their own, a long delay no memory in any bill."""
+    nodes: dict[str, Any] = {
+        "in": Input((2,)), "first": IF(), "fc": Linear(2, 2, weight=np.ones((2, 2), np.float32)), "own": IF(), "second": IF(),
+        "late": Delay(3), "fc2": Linear(2, 2, weight=np.ones((2, 2), np.float32)), "li": LI(), "out": Output((2,)),
+    }  # fmt: skip
+    source = Pixels(np.ones((4, 1, 2), np.uint8), np.zeros(1, np.int64), 1)
+    said = record(chain("n", nodes, metadata={"notes": ["read as exact"]}), source, Execution(4, "events")).notes
+    assert said == (
+        "read as exact",
+        "the neurons of first, second follow no layer that has them alone: no machine bills them",
+        "delays of several steps (late) hold spikes in memory that no machine bills",
+    )
+    plain = {name: nodes[name] for name in ("in", "fc", "own", "fc2", "li", "out")}
+    assert record(chain("p", plain), source, Execution(4, "events")).notes == ()

@@ -270,6 +270,20 @@ def notes_of(metadata: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(note for note in notes if isinstance(note, str)) if isinstance(notes, list) else ()
 
 
+def trace_notes(network: Network) -> tuple[str, ...]:
+    """What every report on a trace of the network must say: the notes of its metadata, and what of it is in no layer and so in no bill."""
+    held = {network.layer_neuron(name) for name in network.layers()}
+    alone = [name for name, node in network.nodes.items() if isinstance(node, NEURONS) and name not in held]
+    late = [name for name, node in network.nodes.items() if isinstance(node, Delay) and node.steps > 1]
+    said = (
+        [f"the neurons of {', '.join(alone)} follow no layer that has them alone: no machine bills them"]
+        if alone
+        else []
+    )
+    said += [f"delays of several steps ({', '.join(late)}) hold spikes in memory that no machine bills"] if late else []
+    return (*notes_of(network.metadata), *said)
+
+
 def arithmetic_of(network: Network) -> str:
     """What made the spikes, for the trace: "float32", or the integer network's widths and what happens beyond them."""
     if network.arithmetic == "float32":

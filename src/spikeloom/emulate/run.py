@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from spikeloom.core.network import Network, arithmetic_of, notes_of
+from spikeloom.core.network import Network, arithmetic_of, trace_notes
 from spikeloom.core.nodes import LI, Delay, Input, MaxPool2d, Membrane, Pool, Shape
 from spikeloom.core.signals import LEVEL_MAX, spikes_unseen
 from spikeloom.core.trace import Arrival, Levels, Spikes, SpikeTrace
@@ -108,7 +108,7 @@ def emulate(
         None if found is None else found.argmax(1).astype(np.int64),
         {"meta": {"arithmetic": arithmetic_of(network)}},
         delay=delay,
-        notes=notes_of(network.metadata),
+        notes=trace_notes(network),
     )
 
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spikeloom.core.network import Network, arithmetic_of, notes_of
+from spikeloom.core.network import Network, arithmetic_of, trace_notes
 from spikeloom.core.nodes import (
     IF,
     LAYERS,
@@ -100,7 +100,7 @@ def record(
         np.asarray(source.labels).astype(np.int64),
         predictions,
         {"meta": meta},
-        notes=notes_of(network.metadata),
+        notes=trace_notes(network),
     )
 
 
