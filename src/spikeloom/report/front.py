@@ -13,8 +13,11 @@ from rich.text import Text
 
 from spikeloom.core.report import Report
 from spikeloom.files.atomic import replacing
-from spikeloom.report.terminal import labels
+from spikeloom.report.terminal import kind, labels
 from spikeloom.units import format_si, from_si
+
+#: Baselines whose columns fit beside the others in 80 letters.
+COLUMNS = 3
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,9 @@ class Compared:
     plain: Report | None = None
 
     @property
-    def pricing(self) -> tuple[Any, Any]:
-        """Table and clock: what two bills must share before one is divided by the other."""
-        return self.report.arch.get("table"), self.report.arch.get("clock_mhz")
+    def pricing(self) -> tuple[Any, ...]:
+        """Table, clock and kinds of cost: what two bills must share before one is divided by the other."""
+        return self.report.arch.get("table"), self.report.arch.get("clock_mhz"), *kind(self.report)
 
 
 @dataclass(frozen=True)
@@ -51,32 +54,34 @@ class Point:
 def front_table(front: Sequence[Compared], baselines: Sequence[Compared]) -> Table:
     """One row per design, then the baselines; a column per baseline with the factor by which its EDP is higher.
 
-    The factor is against the baseline at the table and clock of the design; a dash where it stands at no such.
+    The factor is against the baseline at the table and clock of the design; a dash where it stands at no such, or its bill holds
+    other costs. More columns than fit 80 letters are a line for each design below.
     """
     caption = "rate: spikes per hidden neuron and step"
+    columns = dict.fromkeys(baseline.label for baseline in baselines)
+    against = {(other.label, other.pricing): other.report.edp_js for other in baselines}
+    ratios = [[_factor(against.get((label, row.pricing)), row.report.edp_js) for label in columns] for row in front]
+    fits = len(columns) <= COLUMNS
     if baselines:
         windows = dict.fromkeys(text for row in baselines if (text := _window(row)))
-        caption += "; last columns: EDP of a baseline over the design's"
+        caption += f"; {'last columns' if fits else 'below'}: EDP of a baseline over the design's"
         caption += f"\nbest window: {', '.join(windows)}" if windows else ""
     table = Table(title="Front, per inference", caption=caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("design", overflow="fold", min_width=min(10, max(len(row.label) for row in [*front, *baselines])))
     for heading in ("right", "rate", "latency", "energy", "EDP", "mm2"):
         table.add_column(heading, justify="right", no_wrap=True)
-    columns = dict.fromkeys(baseline.label for baseline in baselines)
-    for label in columns:
+    for label in columns if fits else ():
         table.add_column(Text(label), justify="right", overflow="fold")
-    against = {(other.label, other.pricing): other.report.edp_js for other in baselines}
-    for row in front:
-        edps = (against.get((label, row.pricing)) for label in columns)
-        table.add_row(
-            *_cells(row, row.label), *("-" if edp is None else _factor(edp, row.report.edp_js) for edp in edps)
-        )
+    for row, factors in zip(front, ratios, strict=True):
+        table.add_row(*_cells(row, row.label), *(factors if fits else ()))
+        if not fits:
+            table.caption = f"{table.caption}\n{row.label}: {_listed(dict(zip(columns, factors, strict=True)))}"
     if baselines:
         table.add_section()
         for name, row in zip(
             labels([replace(row.report, label=row.label) for row in baselines]), baselines, strict=True
         ):
-            table.add_row(*_cells(row, name), *("" for _ in columns))
+            table.add_row(*_cells(row, name), *("" for _ in columns if fits))
     return table
 
 
@@ -99,8 +104,8 @@ def _window(row: Compared) -> str:
     return "" if window is None or isinstance(window, Mapping) else f"{window} ({row.label})"
 
 
-def _factor(edp: float, best: float) -> str:
-    if not best:
+def _factor(edp: float | None, best: float) -> str:
+    if edp is None or not best:
         return "-"
     factor = edp / best
     return f"{factor:,.0f}x" if factor >= 1000 else f"{factor:.3g}x"
@@ -158,8 +163,8 @@ def write_front_figure(
         "front": ("front", "lines+markers", "circle", "#d1495b"),
         "baseline": ("baselines", "markers", "star", "#30638e"),
     }
-    for kind, (name, mode, symbol, colour) in looks.items():
-        shown = sorted((point for point in points if point.kind == kind), key=lambda point: (point.x, point.y))
+    for what, (name, mode, symbol, colour) in looks.items():
+        shown = sorted((point for point in points if point.kind == what), key=lambda point: (point.x, point.y))
         if shown:
             figure.add_trace(
                 go.Scatter(

@@ -18,6 +18,7 @@ from spikeloom.core.efficiency import (
     Saving,
     TrulyEfficient,
 )
+from spikeloom.core.purposes import WHOLE
 from spikeloom.units import format_si
 
 
@@ -180,7 +181,9 @@ def _bottleneck(one: OnMachine, who: str) -> str:
     assert one.snn.shares is not None
     spent = one.snn.shares
     largest = max(SHARES, key=lambda share: spent[share])
-    words = f"Of {who} priced from {one.table} the EDP of the SNN is lowest on {one.label}; there most goes to {largest} ({_percent(spent[largest])})"
+    words = f"Of {who} priced from {one.table} the EDP of the SNN is lowest on {one.label}"
+    if not {*WHOLE} & {*one.kind}:  # of a whole device nobody knows what its parts draw
+        words += f"; there most goes to {largest} ({_percent(spent[largest])})"
     kept = [("of those meant to keep accuracy", KEEP_ACCURACY), ("of all", tuple(REMEDIES))]
     for which, remedies in kept:
         helpful = [(each.energy, each.remedy) for each in one.savings if each.energy and each.remedy in remedies]

@@ -257,9 +257,10 @@ def _on_machine(
     def rate_at(strength: float) -> float:
         return sample.at(strength)[0]
 
-    same = None if ann.refused else break_even(energy_at, rate_at, ann.energy)
+    breaks = arch.model not in RUNS_THE_ANN
+    same = break_even(energy_at, rate_at, ann.energy) if breaks and not ann.refused else None
     other = None
-    if cheapest is not None:
+    if breaks and cheapest is not None:
         other = same if same is not None and cheapest[0] == ann.energy else break_even(energy_at, rate_at, cheapest[0])
     return OnMachine(
         label,
@@ -269,7 +270,7 @@ def _on_machine(
         tuple(lengths),
         same,
         other,
-        "" if cheapest is None else cheapest[1],
+        cheapest[1] if breaks and cheapest is not None else "",
         savings(subject),
         subject.report.warnings,
     )
