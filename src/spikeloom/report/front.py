@@ -78,11 +78,14 @@ def front_table(front: Sequence[Compared], baselines: Sequence[Compared]) -> Tab
             table.caption = f"{table.caption}\n{row.label}: {_listed(dict(zip(columns, factors, strict=True)))}"
     if baselines:
         table.add_section()
-        for name, row in zip(
-            labels([replace(row.report, label=row.label) for row in baselines]), baselines, strict=True
-        ):
-            table.add_row(*_cells(row, name), *("" for _ in columns if fits))
+    for name, row in named(baselines):
+        table.add_row(*_cells(row, name), *("" for _ in columns if fits))
     return table
+
+
+def named(rows: Sequence[Compared]) -> list[tuple[str, Compared]]:
+    """Each with a name that no other has."""
+    return list(zip(labels([replace(row.report, label=row.label) for row in rows]), rows, strict=True))
 
 
 def _cells(row: Compared, name: str) -> tuple[Text | str, ...]:

@@ -22,7 +22,7 @@ from spikeloom.errors import CostError, MappingError, SearchError
 from spikeloom.evaluate import evaluate
 from spikeloom.files.network import read_network
 from spikeloom.lower import lower
-from spikeloom.report.front import Compared, Point, write_front_figure
+from spikeloom.report.front import Compared, Point, named, write_front_figure
 from spikeloom.report.terminal import caveats
 from spikeloom.studies.search_file import Plan
 
@@ -41,7 +41,7 @@ class Searched:
     def notes(self) -> list[tuple[str, tuple[str, ...]]]:
         """(design or baseline, what its bill warns of and what stands between it and the others), as of any comparison."""
         rows = [(f"design {row.label}", row.report) for row in self.front]
-        rows += [(row.label, row.report) for row in self.baselines]
+        rows += [(name, row.report) for name, row in named(self.baselines)]
         bills = [replace(report, workload_id="") for _, report in rows]  # joint searches run a network each
         said = list(caveats(bills, [name for name, _ in rows])) if rows else []
         if len({tuple(row.report.arch.get(field) for field in BILLED) for row in self.front}) > 1:
