@@ -83,7 +83,8 @@ class Constraint:
     def beside(self, value: float) -> str:
         """A value for people, in all its digits where it looks like the bound and is outside."""
         shown, unit = METRICS[self.metric].shown(value), METRICS[self.metric].unit
-        return f"{value!r} {unit}".strip() if self.violation(value) > 0 and f"{self} ".count(f" {shown} ") else shown
+        alike = self.violation(value) > 0 and f" {shown} " in f"{self} "
+        return f"{value!r} {unit}" if alike else shown
 
     def violation(self, value: float) -> float:
         """How far ``value`` lies outside, in fractions of the bound; zero or negative where it is met."""

@@ -16,9 +16,6 @@ from spikeloom.files.atomic import replacing
 from spikeloom.report.terminal import kind, labels
 from spikeloom.units import format_si, from_si
 
-#: Baselines whose columns fit beside the others in 80 letters.
-COLUMNS = 3
-
 
 @dataclass(frozen=True)
 class Compared:
@@ -54,16 +51,16 @@ class Point:
 def front_table(front: Sequence[Compared], baselines: Sequence[Compared]) -> Table:
     """One row per design, then the baselines; a column per baseline with the factor by which its EDP is higher.
 
-    The factor is against the baseline at the table and clock of the design; a dash where it stands at no such, or its bill holds
-    other costs. More columns than fit 80 letters are a line for each design below.
-    """
+    The factor is against the baseline at the table and clock of the design; a dash where there is none, or whose bill holds other
+    costs. Where the columns do not fit 80 letters, they are lines below."""
     caption = "rate: spikes per hidden neuron and step"
     columns = dict.fromkeys(baseline.label for baseline in baselines)
     against = {(other.label, other.pricing): other.report.edp_js for other in baselines}
     ratios = [[_factor(against.get((label, row.pricing)), row.report.edp_js) for label in columns] for row in front]
-    fits = len(columns) <= COLUMNS
+    fits = len(columns) <= 3  # beside the others, in 80 letters
     if baselines:
-        windows = dict.fromkeys(text for row in baselines if (text := _window(row)))
+        best = [(row.report.arch.get("window"), row.label) for row in baselines]
+        windows = dict.fromkeys(f"{window} ({label})" for window, label in best if isinstance(window, int))
         caption += f"; {'last columns' if fits else 'below'}: EDP of a baseline over the design's"
         caption += f"\nbest window: {', '.join(windows)}" if windows else ""
     table = Table(title="Front, per inference", caption=caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -101,12 +98,6 @@ def _cells(row: Compared, name: str) -> tuple[Text | str, ...]:
     )
 
 
-def _window(row: Compared) -> str:
-    """``4 (ptb)``: the window that suits a baseline best."""
-    window = row.report.arch.get("window")
-    return "" if window is None or isinstance(window, Mapping) else f"{window} ({row.label})"
-
-
 def _factor(edp: float | None, best: float) -> str:
     if edp is None or not best:
         return "-"
@@ -126,16 +117,11 @@ def choice_lines(front: Sequence[Compared]) -> list[str]:
     lines = [f"all: {_listed(common)}"] if common else []
     for row in front:
         own = {name: value for name, value in row.choices.items() if name not in common}
-        lines.append(f"{row.label}: {_listed(own)}{_unsearched(row)}")
+        lines.append(f"{row.label}: {_listed(own)}")
+        if row.plain is not None:
+            edp, factor = format_si(row.plain.edp_js, "Js"), _factor(row.plain.edp_js, row.report.edp_js)
+            lines[-1] += f"; at the mapping of its fields {edp} ({factor})"
     return lines
-
-
-def _unsearched(row: Compared) -> str:
-    """``; at the mapping of its fields 15.2 pJs (1.39x)``"""
-    if row.plain is None:
-        return ""
-    factor = _factor(row.plain.edp_js, row.report.edp_js)
-    return f"; at the mapping of its fields {format_si(row.plain.edp_js, 'Js')} ({factor})"
 
 
 def _listed(choices: Mapping[str, Any]) -> str:
@@ -166,8 +152,8 @@ def write_front_figure(
         "front": ("front", "lines+markers", "circle", "#d1495b"),
         "baseline": ("baselines", "markers", "star", "#30638e"),
     }
-    for what, (name, mode, symbol, colour) in looks.items():
-        shown = sorted((point for point in points if point.kind == what), key=lambda point: (point.x, point.y))
+    for sort, (name, mode, symbol, colour) in looks.items():
+        shown = sorted((point for point in points if point.kind == sort), key=lambda point: (point.x, point.y))
         if shown:
             figure.add_trace(
                 go.Scatter(
@@ -177,7 +163,7 @@ def write_front_figure(
                     hovertemplate="%{text}<extra></extra>",
                     name=name,
                     mode=mode,
-                    marker={"symbol": symbol, "color": colour, "size": 7 if kind == "design" else 10},
+                    marker={"symbol": symbol, "color": colour, "size": 7 if sort == "design" else 10},
                     line={"color": colour, "shape": "linear"},
                 )
             )

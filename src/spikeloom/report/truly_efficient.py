@@ -182,7 +182,7 @@ def _bottleneck(one: OnMachine, who: str) -> str:
     spent = one.snn.shares
     largest = max(SHARES, key=lambda share: spent[share])
     words = f"Of {who} priced from {one.table} the EDP of the SNN is lowest on {one.label}"
-    if not {*WHOLE} & {*one.kind}:  # of a whole device nobody knows what its parts draw
+    if not {*WHOLE} & {*one.kind}:  # nobody knows what the parts of a whole device draw
         words += f"; there most goes to {largest} ({_percent(spent[largest])})"
     kept = [("of those meant to keep accuracy", KEEP_ACCURACY), ("of all", tuple(REMEDIES))]
     for which, remedies in kept:

@@ -45,9 +45,7 @@ class Searched:
         bills = [replace(report, workload_id="") for _, report in rows]  # joint searches run a network each
         said = list(caveats(bills, [name for name, _ in rows])) if rows else []
         if len({tuple(row.report.arch.get(field) for field in BILLED) for row in self.front}) > 1:
-            said.append(
-                "designs whose bills do not hold the same are not held against each other: each kind has its own front"
-            )
+            said.append("unlike bills are not held against each other: each kind has its own front")
         if any(row.plain for row in self.front):
             said.append(
                 "designs are priced at their best mapping; `eval` prices a machine at the mapping of its fields"

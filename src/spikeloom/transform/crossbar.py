@@ -86,9 +86,10 @@ class Crossbars:
             raise NetworkError(
                 f"stuck_on and stuck_off are {self.stuck_on} and {self.stuck_off}, expected probabilities that sum to at most 1"
             )
-        if self.adc_range is not None and not (self.adc_bits and 0 < self.adc_range < float("inf")):
-            idle = "" if self.adc_bits else "; it has no effect without adc_bits"
-            raise NetworkError(f"adc_range must be a positive number of levels, got {self.adc_range}{idle}")
+        if self.adc_range is not None and not 0 < self.adc_range < float("inf"):
+            raise NetworkError(f"adc_range must be a positive number of levels, got {self.adc_range}")
+        if self.adc_range is not None and self.adc_bits is None:
+            raise NetworkError("adc_range has no effect without adc_bits; leave it out")
 
     @property
     def wired(self) -> bool:
