@@ -47,7 +47,7 @@ class Searched:
         if len({tuple(row.report.arch.get(field) for field in BILLED) for row in self.front}) > 1:
             said.append("unlike bills are not held against each other: each kind has its own front")
         if any(row.plain for row in self.front):
-            said.append("designs are priced at their best mapping; `eval` prices a machine at that of its fields")
+            said.append("designs have their best mapping; `eval` prices a machine at the mapping of its fields")
         return [(name, (*said, *report.warnings)) for name, report in rows]
 
     def shortfall(self, settings: SearchSettings) -> str:
