@@ -524,8 +524,8 @@ def test_designs_that_each_break_a_limit_of_their_own(files: Path) -> None:
         ("windows = [1, 4]", "windows = [0]", "expected: window: got 0, expected 1..64"),
         ('["ptb", "snn-dense"]', '["sata"]', "baselines.windows: has no effect without machines that have windows"),
         (
-            "arch.dispatch =",
-            "arch.merge = [1, 2]\narch.dispatch =",
+            "arch.shape =",
+            "arch.merge = [1, 2]\narch.shape =",
             "mapping.merges: has no effect without a merge that",
         ),
         ('{ at_most = "ptb"', '{ at_most = "ptb", at_least = 1e-9', "constraints.area: lacks its unit"),
