@@ -59,6 +59,7 @@ IDLE = [
     ("prune network.npz --sparsity 0.5", "--fresh"),
     ("prune network.npz --sparsity 0.5", "--criterion l2"),
     ("prune network.npz --sparsity 0.5 --channels", "--scope layer"),
+    ("prune network.npz --sparsity 0.5 --channels", "--allow-empty conv1"),
     ("prune untold.npz --sparsity 0.5", "--data-dir ."),
     ("crossbar network.npz", "--learning-rate 1e-3"),
     ("crossbar network.npz", "--tuning-samples 8"),

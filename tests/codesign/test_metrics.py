@@ -61,6 +61,8 @@ def test_designs_whose_bills_hold_other_things_have_fronts_of_their_own() -> Non
 def test_how_near_the_nearest_came() -> None:
     trials = [design(3e-6, 1e-3, 0.8), design(2e-6, 4e-3, 0.9)]
     low = Constraint("energy", at_most=1e-6)
+    close = [design(3e-6, 1.0001e-3, 0.8)]  # looks like the bound
+    assert shortfall(close, [Constraint("latency", at_most=1e-3)]).endswith("at most 1 ms; the nearest has 0.0010001 s")
     assert shortfall(trials, [low]) == "no design has energy of at most 1 uJ; the nearest has 2 uJ"
     right = Constraint("accuracy", at_least=0.95)
     assert shortfall(trials, [low, right]) == (

@@ -444,6 +444,13 @@ def test_a_threshold_may_be_unknown() -> None:
     assert chain("n", {"in": Input((2,)), "x": IF(None)}).shapes()["x"] == (2,)
 
 
+@pytest.mark.parametrize("bits", [-3, 0, 2.5, 65, float("nan")])
+def test_a_width_is_a_whole_number_of_bits(bits: float) -> None:
+    nodes: dict[str, Node] = {"in": Input((3,)), "fc": Linear(3, 2, weight_bits=bits), "out": Output((2,))}  # type: ignore[arg-type]
+    with pytest.raises(NetworkError, match=f"node 'fc': weight_bits: got {bits}, expected 1..64"):
+        chain("n", nodes)
+
+
 @pytest.mark.parametrize("dt_s", [0.0, -1e-3, float("nan"), float("inf")])
 def test_a_step_is_a_positive_time(dt_s: float) -> None:
     with pytest.raises(NetworkError, match=f"network 'n' has a dt_s of {dt_s}, expected a positive"):

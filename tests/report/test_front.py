@@ -46,6 +46,29 @@ def test_every_ratio_has_its_baseline_and_both_rates_beside_it() -> None:
     assert any("best window: 8 (ptb), 1 (snn-dense)" in line for line in lines)
 
 
+def test_no_ratio_stands_between_bills_that_eval_does_not_rank() -> None:
+    counted, tool = ({"table": "sata28", "clock_mhz": 400.0, "fidelity": fidelity} for fidelity in ("trace", "tool"))
+    front = [Compared("1", None, None, replace(report(1e-6, 1e-5), arch=counted))]
+    others = [
+        Compared(name, None, None, replace(report(4e-6, 1e-4), arch=arch))
+        for name, arch in (("a", counted), ("b", tool))
+    ]
+    others.append(Compared("c", None, None, replace(report(4e-6, 1e-4), arch=counted, holds=("host",))))
+    lines = [" ".join(line.split()) for line in shown(front, others)]
+    assert "1 - - 10 us 1 uJ 10 pJs 0.1 40x - -" in lines
+
+
+@pytest.mark.parametrize("number", [1, 3, 4, 9])
+def test_no_baseline_is_lost_for_want_of_room(number: int) -> None:
+    others = [Compared(f"{'machine'[: 9 - number]}-{k}", 0.9, 0.1, report(1e-6 * (k + 2), 1e-3)) for k in range(number)]
+    text = " ".join(" ".join(shown(FRONT, others)).split())
+    for k in range(number):  # 1 uJ * 10 us and 500 nJ * 1 us are the designs' EDP
+        for edp in (1e-11, 5e-13):
+            ratio = 1e-6 * (k + 2) * 1e-3 / edp
+            assert (f"{ratio:,.0f}x" if ratio >= 1000 else f"{ratio:.3g}x") in text
+    assert max(map(len, shown(FRONT, others))) <= 80
+
+
 def test_without_baselines_there_is_no_ratio() -> None:
     lines = [" ".join(line.split()) for line in shown(FRONT, [])]
     assert "design right rate latency energy EDP mm2" in lines

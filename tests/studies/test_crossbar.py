@@ -101,6 +101,19 @@ def test_integers_are_measured_as_they_are_but_not_trained() -> None:
         study_crossbars(integers, varied, bench(epochs=1))
 
 
+def test_what_is_measured_is_in_range() -> None:
+    for key, value in (
+        ("seeds", 0),
+        ("limit", 0),
+        ("calibration", -1),
+        ("tuning_samples", 0),
+        ("epochs", -1),
+        ("seed", -1),
+    ):
+        with pytest.raises(ConfigError, match=f"^{key} must be at least [01], got {value}"):
+            Study(**{key: value})  # type: ignore[arg-type]
+
+
 def test_rounding_is_that_of_quantize() -> None:
     floats, integers = rounded(bars(), 4), quantize(bars(), Widths(weight_bits=4))
     for name, node in integers.nodes.items():

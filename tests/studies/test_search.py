@@ -526,6 +526,14 @@ def test_designs_that_each_break_a_limit_of_their_own(files: Path) -> None:
         ("merges = [1, 2]", "search = false", "mapping.windows: has no effect without a search of mappings"),
         ('machine = "spikex"', 'machine = "sata"', "mapping.windows: has no effect without a search of mappings"),
         ('machines = ["ptb", "snn-dense"]', "", "baselines.windows: has no effect without machines"),
+        ("windows = [1, 4]", "windows = [0]", "expected: window: got 0, expected 1..64"),
+        ('["ptb", "snn-dense"]', '["sata"]', "baselines.windows: has no effect without machines that have windows"),
+        (
+            "arch.shape =",
+            "arch.merge = [1, 2]\narch.shape =",
+            "mapping.merges: has no effect without a merge that",
+        ),
+        ('{ at_most = "ptb"', '{ at_most = "ptb", at_least = 1e-9', "constraints.area: lacks its unit"),
         ('trace = "trace.npz"', 'trace = "none.npz"', "none.npz"),
     ],
 )

@@ -383,6 +383,10 @@ def test_gradients_pass_straight_through_to_the_weights() -> None:
         ({"off_ohm": 10.0}, "lsb_ohm and off_ohm are 19139.0 and 10.0"),
         ({"stuck_on": 0.7, "stuck_off": 0.5}, "probabilities that sum to at most 1"),
         ({"adc_range": 0.0}, "adc_range must be a positive number of levels, got 0.0"),
+        (
+            {"adc_range": 5.0},
+            "adc_range has no effect without adc_bits",
+        ),
     ],
 )
 def test_impossible_crossbars_are_refused(changes: dict[str, Any], said: str) -> None:

@@ -65,7 +65,7 @@ def prune(
         loaded, chosen, said = shown_to(loaded, str(network), experiment, steps)
     refuse_idle(context, chosen is None, "without data; name them with --experiment", "limit", "data_dir")
     refuse_idle(context, not fine_tune, "without --fine-tune", "learning_rate", "fresh")
-    refuse_idle(context, channels, "on whole channels, which are ranked in their layer", "scope")
+    refuse_idle(context, channels, "on whole channels, ranked in their layer, which keeps one", "scope", "allow_empty")
     refuse_idle(context, not channels, "without --channels", "criterion")
     kept, empty = tuple(keep or ()), tuple(allow_empty or ())
     plan = Pruning(sparsity, channels, scope, criterion, kept, stages, fine_tune, empty)

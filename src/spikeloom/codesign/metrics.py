@@ -80,6 +80,12 @@ class Constraint:
         shown = [f"{words} {METRICS[self.metric].shown(bound)}" for words, bound in sides if bound is not None]
         return f"{self.metric} of {' and '.join(shown)}"
 
+    def beside(self, value: float) -> str:
+        """A value for people, in all its digits where it looks like the bound and is outside."""
+        shown, unit = METRICS[self.metric].shown(value), METRICS[self.metric].unit
+        alike = self.violation(value) > 0 and f" {shown} " in f"{self} "
+        return f"{value!r} {unit}" if alike else shown
+
     def violation(self, value: float) -> float:
         """How far ``value`` lies outside, in fractions of the bound; zero or negative where it is met."""
         outside = [-np.inf]
@@ -178,9 +184,9 @@ def shortfall(trials: Sequence[Trial], constraints: Sequence[Constraint]) -> str
     for one, found in values.items():
         nearest_value = min(found, key=one.violation)
         if one.violation(nearest_value) > 0:
-            alone.append(f"no design has {one}; the nearest has {METRICS[one.metric].shown(nearest_value)}")
+            alone.append(f"no design has {one}; the nearest has {one.beside(nearest_value)}")
     if alone:
         return ", and ".join(alone)
     k = min(range(len(trials)), key=lambda k: max(one.violation(found[k]) for one, found in values.items()))
-    had = " and ".join(f"{one.metric} {METRICS[one.metric].shown(found[k])}" for one, found in values.items())
+    had = " and ".join(f"{one.metric} {one.beside(found[k])}" for one, found in values.items())
     return f"no design has {' and '.join(str(one) for one in constraints)} at once; the nearest has {had}"

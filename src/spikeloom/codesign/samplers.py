@@ -228,10 +228,7 @@ class _Listed(_Numbered):
     ) -> Any:
         wanted = self.points[trial.number][param_name]
         values = self.space.choice(param_name).values
-        return _value(
-            param_distribution,
-            next(i for i, value in enumerate(values) if value == wanted and type(value) is type(wanted)),
-        )
+        return _value(param_distribution, [repr(value) for value in values].index(repr(wanted)))
 
 
 class GenerationSampler(_Numbered):

@@ -50,9 +50,10 @@ class Network:
                 if end not in self.nodes:
                     raise NetworkError(f"edge {src} -> {dst} names '{end}', which is no node of network '{self.name}'")
         if self.dt_s is not None and not 0 < self.dt_s < math.inf:
-            raise NetworkError(
-                f"network '{self.name}' has a dt_s of {self.dt_s}, expected a positive number of seconds"
-            )
+            raise NetworkError(f"network '{self.name}' has a dt_s of {self.dt_s}, expected a positive number")
+        for name, node in self.nodes.items():
+            if isinstance(node, Synapse) and node.weight_bits not in range(1, 65):
+                raise NetworkError(f"node '{name}': weight_bits: got {node.weight_bits}, expected 1..64")
 
     def inputs_of(self, name: str) -> tuple[str, ...]:
         """Names of the nodes whose outputs feed ``name``, in edge order."""

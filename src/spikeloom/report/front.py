@@ -13,7 +13,7 @@ from rich.text import Text
 from spikeloom.core.report import Report
 from spikeloom.files.atomic import write_text
 from spikeloom.report.tables import plain_table
-from spikeloom.report.terminal import labels
+from spikeloom.report.terminal import kind, labels
 from spikeloom.units import format_si, from_si
 
 
@@ -33,9 +33,9 @@ class Compared:
     plain: Report | None = None
 
     @property
-    def pricing(self) -> tuple[Any, Any]:
-        """Table and clock: what two bills must share before one is divided by the other."""
-        return self.report.arch.get("table"), self.report.arch.get("clock_mhz")
+    def pricing(self) -> tuple[Any, ...]:
+        """Table, clock and kinds of cost: what two bills must share before one is divided by the other."""
+        return self.report.arch.get("table"), self.report.arch.get("clock_mhz"), *kind(self.report)
 
 
 @dataclass(frozen=True)
@@ -51,32 +51,37 @@ class Point:
 def front_table(front: Sequence[Compared], baselines: Sequence[Compared]) -> Table:
     """One row per design, then the baselines; a column per baseline with the factor by which its EDP is higher.
 
-    The factor is against the baseline at the table and clock of the design; a dash where it stands at no such.
-    """
+    The factor is against the baseline at the table and clock of the design; a dash where there is none, or whose bill holds other
+    costs. Where the columns do not fit 80 letters, they are lines below."""
     caption = "rate: spikes per hidden neuron and step"
+    columns = dict.fromkeys(baseline.label for baseline in baselines)
+    against = {(other.label, other.pricing): other.report.edp_js for other in baselines}
+    ratios = [[_factor(against.get((label, row.pricing)), row.report.edp_js) for label in columns] for row in front]
+    fits = len(columns) <= 3  # beside the others, in 80 letters
     if baselines:
-        windows = dict.fromkeys(text for row in baselines if (text := _window(row)))
-        caption += "; last columns: EDP of a baseline over the design's"
+        best = [(row.report.arch.get("window"), row.label) for row in baselines]
+        windows = dict.fromkeys(f"{window} ({label})" for window, label in best if isinstance(window, int))
+        caption += f"; {'last columns' if fits else 'below'}: EDP of a baseline over the design's"
         caption += f"\nbest window: {', '.join(windows)}" if windows else ""
     headings = ("right", "rate", "latency", "energy", "EDP", "mm2")
     least = min(10, max(len(row.label) for row in [*front, *baselines]))
     table = plain_table("Front, per inference", "design", *headings, caption=caption, least=least)
-    columns = dict.fromkeys(baseline.label for baseline in baselines)
-    for label in columns:
+    for label in columns if fits else ():
         table.add_column(Text(label), justify="right", overflow="fold")
-    against = {(other.label, other.pricing): other.report.edp_js for other in baselines}
-    for row in front:
-        edps = (against.get((label, row.pricing)) for label in columns)
-        table.add_row(
-            *_cells(row, row.label), *("-" if edp is None else _factor(edp, row.report.edp_js) for edp in edps)
-        )
+    for row, factors in zip(front, ratios, strict=True):
+        table.add_row(*_cells(row, row.label), *(factors if fits else ()))
+        if not fits:
+            table.caption = f"{table.caption}\n{row.label}: {_listed(dict(zip(columns, factors, strict=True)))}"
     if baselines:
         table.add_section()
-        for name, row in zip(
-            labels([replace(row.report, label=row.label) for row in baselines]), baselines, strict=True
-        ):
-            table.add_row(*_cells(row, name), *("" for _ in columns))
+    for name, row in named(baselines):
+        table.add_row(*_cells(row, name), *("" for _ in columns if fits))
     return table
+
+
+def named(rows: Sequence[Compared]) -> list[tuple[str, Compared]]:
+    """Each with a name that no other has."""
+    return list(zip(labels([replace(row.report, label=row.label) for row in rows]), rows, strict=True))
 
 
 def _cells(row: Compared, name: str) -> tuple[Text | str, ...]:
@@ -92,14 +97,8 @@ def _cells(row: Compared, name: str) -> tuple[Text | str, ...]:
     )
 
 
-def _window(row: Compared) -> str:
-    """``4 (ptb)``: the window that suits a baseline best."""
-    window = row.report.arch.get("window")
-    return "" if window is None or isinstance(window, Mapping) else f"{window} ({row.label})"
-
-
-def _factor(edp: float, best: float) -> str:
-    if not best:
+def _factor(edp: float | None, best: float) -> str:
+    if edp is None or not best:
         return "-"
     factor = edp / best
     return f"{factor:,.0f}x" if factor >= 1000 else f"{factor:.3g}x"
@@ -117,16 +116,11 @@ def choice_lines(front: Sequence[Compared]) -> list[str]:
     lines = [f"all: {_listed(common)}"] if common else []
     for row in front:
         own = {name: value for name, value in row.choices.items() if name not in common}
-        lines.append(f"{row.label}: {_listed(own)}{_unsearched(row)}")
+        lines.append(f"{row.label}: {_listed(own)}")
+        if row.plain is not None:
+            edp, factor = format_si(row.plain.edp_js, "Js"), _factor(row.plain.edp_js, row.report.edp_js)
+            lines[-1] += f"; at the mapping of its fields {edp} ({factor})"
     return lines
-
-
-def _unsearched(row: Compared) -> str:
-    """``; at the mapping of its fields 15.2 pJs (1.39x)``"""
-    if row.plain is None:
-        return ""
-    factor = _factor(row.plain.edp_js, row.report.edp_js)
-    return f"; at the mapping of its fields {format_si(row.plain.edp_js, 'Js')} ({factor})"
 
 
 def _listed(choices: Mapping[str, Any]) -> str:
@@ -157,8 +151,8 @@ def write_front_figure(
         "front": ("front", "lines+markers", "circle", "#d1495b"),
         "baseline": ("baselines", "markers", "star", "#30638e"),
     }
-    for kind, (name, mode, symbol, colour) in looks.items():
-        shown = sorted((point for point in points if point.kind == kind), key=lambda point: (point.x, point.y))
+    for sort, (name, mode, symbol, colour) in looks.items():
+        shown = sorted((point for point in points if point.kind == sort), key=lambda point: (point.x, point.y))
         if shown:
             figure.add_trace(
                 go.Scatter(
@@ -168,7 +162,7 @@ def write_front_figure(
                     hovertemplate="%{text}<extra></extra>",
                     name=name,
                     mode=mode,
-                    marker={"symbol": symbol, "color": colour, "size": 7 if kind == "design" else 10},
+                    marker={"symbol": symbol, "color": colour, "size": 7 if sort == "design" else 10},
                     line={"color": colour, "shape": "linear"},
                 )
             )

@@ -17,6 +17,7 @@ from spikeloom.core.efficiency import (
     Saving,
     TrulyEfficient,
 )
+from spikeloom.core.purposes import WHOLE
 from spikeloom.report.tables import plain_table
 from spikeloom.units import format_si
 
@@ -164,7 +165,9 @@ def _bottleneck(one: OnMachine, who: str) -> str:
     assert one.snn.shares is not None
     spent = one.snn.shares
     largest = max(SHARES, key=lambda share: spent[share])
-    words = f"Of {who} priced from {one.table} the EDP of the SNN is lowest on {one.label}; there most goes to {largest} ({_percent(spent[largest])})"
+    words = f"Of {who} priced from {one.table} the EDP of the SNN is lowest on {one.label}"
+    if not {*WHOLE} & {*one.kind}:  # nobody knows what the parts of a whole device draw
+        words += f"; there most goes to {largest} ({_percent(spent[largest])})"
     kept = [("of those meant to keep accuracy", KEEP_ACCURACY), ("of all", tuple(REMEDIES))]
     for which, remedies in kept:
         helpful = [(each.energy, each.remedy) for each in one.savings if each.energy and each.remedy in remedies]

@@ -71,13 +71,11 @@ class CotrainOptions:
     thinning: Thinning = "spike"
 
     def __post_init__(self) -> None:
-        for name in ("beta", "rate", "bit_synops"):
-            if not 0 <= getattr(self, name) < float("inf"):
+        for name in ("beta", "rate", "bit_synops", "weight_decay"):
+            if not 0 <= (getattr(self, name) or 0) < float("inf"):
                 raise ConfigError(f"{name}: got {getattr(self, name)}, expected a weight of 0 or more")
         if self.learning_rate is not None and not 0 < self.learning_rate < float("inf"):
             raise ConfigError(f"learning_rate: got {self.learning_rate}, expected a rate above 0")
-        if self.weight_decay is not None and not 0 <= self.weight_decay < float("inf"):
-            raise ConfigError(f"weight_decay: got {self.weight_decay}, expected a weight of 0 or more")
         for name, low in (("epochs", 1), ("samples", 1), ("refresh", 0)):
             if getattr(self, name) < low:
                 raise ConfigError(f"{name}: got {getattr(self, name)}, expected at least {low}")

@@ -75,13 +75,13 @@ class Sweep:
     options: CotrainOptions = field(default_factory=CotrainOptions)
 
     def __post_init__(self) -> None:
-        if not self.betas or len(set(self.betas)) < len(self.betas):
-            raise ConfigError(f"betas: got {list(self.betas)}, expected at least one and none twice")
         for beta in self.betas:
             if not 0 <= beta < float("inf"):
                 raise ConfigError(f"betas: got {beta}, expected weights of 0 or more")
-        if len({f"{beta:g}" for beta in self.betas}) < len(self.betas):
-            raise ConfigError(f"betas: got {list(self.betas)}, expected weights that differ in the first six digits")
+        if not self.betas or len({f"{beta:g}" for beta in self.betas}) < len(self.betas):
+            raise ConfigError(
+                f"betas: got {list(self.betas)}, expected one or more that differ in the first six digits"
+            )
 
 
 @dataclass(frozen=True, eq=False)

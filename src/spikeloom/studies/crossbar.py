@@ -74,6 +74,9 @@ class Study:
 
     def __post_init__(self) -> None:
         check_range(ConfigError, "positive and finite", learning_rate=self.learning_rate)
+        counts = {key: getattr(self, key) for key in ("seeds", "limit", "calibration", "tuning_samples")}
+        check_range(ConfigError, "at least 1", **counts)
+        check_range(ConfigError, "at least 0", epochs=self.epochs, seed=self.seed)
 
 
 @dataclass(frozen=True, eq=False)

@@ -60,13 +60,10 @@ class Pruning:
         if not 0 <= self.sparsity <= 1:
             raise ConfigError(f"sparsity: got {self.sparsity}, expected a fraction of 0..1")
         if self.stages < 1 or self.epochs < 0:
-            raise ConfigError(
-                f"stages and epochs: got {self.stages} and {self.epochs}, expected at least 1 stage and no negative epochs"
-            )
+            raise ConfigError(f"stages and epochs: got {self.stages} and {self.epochs}, expected at least 1 and 0")
         if self.stages > 1 and not self.epochs:
             raise ConfigError(
-                f"{self.stages} stages without fine-tuning prune what one does; give the epochs after each with --fine-tune, or "
-                f"leave --stages out"
+                f"{self.stages} stages without fine-tuning prune what one does; give --fine-tune, or leave --stages out"
             )
 
     def cut(self, network: Network, sparsity: float, of: Network) -> Network:

@@ -22,7 +22,7 @@ from spikeloom.errors import CostError, MappingError, SearchError
 from spikeloom.evaluate import evaluate
 from spikeloom.files.network import read_network
 from spikeloom.lower import lower
-from spikeloom.report.front import Compared, Point, write_front_figure
+from spikeloom.report.front import Compared, Point, named, write_front_figure
 from spikeloom.report.terminal import caveats
 from spikeloom.studies.search_file import Plan
 
@@ -41,17 +41,13 @@ class Searched:
     def notes(self) -> list[tuple[str, tuple[str, ...]]]:
         """(design or baseline, what its bill warns of and what stands between it and the others), as of any comparison."""
         rows = [(f"design {row.label}", row.report) for row in self.front]
-        rows += [(row.label, row.report) for row in self.baselines]
+        rows += [(name, row.report) for name, row in named(self.baselines)]
         bills = [replace(report, workload_id="") for _, report in rows]  # joint searches run a network each
         said = list(caveats(bills, [name for name, _ in rows])) if rows else []
         if len({tuple(row.report.arch.get(field) for field in BILLED) for row in self.front}) > 1:
-            said.append(
-                "designs whose bills do not hold the same are not held against each other: each kind has its own front"
-            )
+            said.append("unlike bills are not held against each other: each kind has its own front")
         if any(row.plain for row in self.front):
-            said.append(
-                "designs are priced at their best mapping; `eval` prices a machine at the mapping of its fields"
-            )
+            said.append("designs have their best mapping; `eval` prices a machine at the mapping of its fields")
         return [(name, (*said, *report.warnings)) for name, report in rows]
 
     def shortfall(self, settings: SearchSettings) -> str:

@@ -40,6 +40,9 @@ class Baselines:
     machines: tuple[str, ...] = ()
     windows: tuple[int, ...] = MappingChoices().windows
 
+    def __post_init__(self) -> None:
+        MappingChoices(windows=self.windows)  # refused now, not behind the search
+
 
 @dataclass(frozen=True, kw_only=True)
 class SearchFile:
@@ -158,9 +161,7 @@ def plan_search(
     """
     where = name
     if file.trace is None and file.experiment is None and file.network is None:
-        raise ConfigError(
-            f"{where}: names no spikes to search with; give trace, experiment or network in the file, or --trace or --network"
-        )
+        raise ConfigError(f"{where}: names no spikes to search with; give trace, experiment or network, or --trace")
     if not 0 < file.held_out < 1:
         raise ConfigError(f"{where}: held_out: got {file.held_out}, expected a fraction between 0 and 1")
     if file.recorded < 1:
@@ -213,9 +214,7 @@ def _on_trace(
         if getattr(file, key) != getattr(plain, key):
             raise ConfigError(f"{where}: trace and {key}: the spikes of a trace are fixed; leave one of the two out")
     if "pruner" in file.search:
-        raise ConfigError(
-            f"{where}: search.pruner: has no effect on a trace, for which nothing is trained; leave it out"
-        )
+        raise ConfigError(f"{where}: search.pruner: has no effect on a trace, where nothing is trained; leave it out")
     assert file.trace is not None
     trace = Path(file.trace).resolve()
     return TraceObjective(trace, layers_of(loaded(trace)[0], family), inner, threads, folder.resolve() / "schedules")
@@ -270,8 +269,12 @@ def _refuse_idle(file: SearchFile, family: Family, where: str) -> None:
     unpruned = [key for key in file.search if key.startswith("prune_") and "pruner" not in file.search]
     idle = {f"search.{key}": "a pruner" for key in unpruned}
     idle |= {f"mapping.{key}": "a search of mappings" for key in file.mapping if key != "search" and not searched}
-    if file.baselines.windows != Baselines().windows and not file.baselines.machines:
-        idle["baselines.windows"] = "machines"
+    chosen = dict(_entries("", file.space))
+    fixed = {LISTS[key]: key for key in LISTS if isinstance(chosen.get(PREFIX + key), list)}
+    idle |= {f"mapping.{key}": f"a {fixed[key]} that [space] leaves open" for key in file.mapping if key in fixed}
+    timed = [machine for machine in file.baselines.machines if isinstance(load_machine(machine)[1], SpikexArch)]
+    if file.baselines.windows != Baselines().windows and not timed:
+        idle["baselines.windows"] = "machines that have windows"
     for key, what in idle.items():
         raise ConfigError(f"{where}: {key}: has no effect without {what}; leave it out")
 
@@ -454,11 +457,9 @@ def _values(name: str, entry: Mapping[str, Any], family: Family) -> tuple[Any, .
         raise SearchError(f"choice '{name}': total and parts share a budget out, which only {known or 'no choice'} can")
     if budget and values is not None:
         raise SearchError(f"choice '{name}': has values and a budget; give one of the two")
-    for key, number in (("total", total), ("parts", parts)):
-        if number is not None and (isinstance(number, bool) or not isinstance(number, int | float)):
-            raise SearchError(f"choice '{name}': {key}: got {number!r}, expected a number")
-    if isinstance(parts, float):
-        raise SearchError(f"choice '{name}': parts: got {parts}, expected a whole number")
+    for key, number, kind in (("total", total, int | float), ("parts", parts, int)):
+        if number is not None and (isinstance(number, bool) or not isinstance(number, kind)):
+            raise SearchError(f"choice '{name}': {key}: got {number!r}, expected a {'whole ' * (kind is int)}number")
     if values is None or values == "default":
         return family.candidates(name, total, parts)
     if not isinstance(values, list):

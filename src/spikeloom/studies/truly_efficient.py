@@ -153,6 +153,7 @@ def truly_efficient(
                 (rival.energy, name)
                 for (rival, theirs), (name, other) in zip(bills, loaded, strict=True)
                 if theirs is not None and kind(report) == kind(theirs) and _same_prices(arch.table, other.table)
+                if arch.model not in RUNS_THE_ANN
             ]
             subject = Subject(network, trace, workload, arch, report, run, exits)
             one = _on_machine(label, subject, bill, bills[index][0], min(rivals, default=None), sample)
@@ -257,7 +258,7 @@ def _on_machine(
     def rate_at(strength: float) -> float:
         return sample.at(strength)[0]
 
-    same = None if ann.refused else break_even(energy_at, rate_at, ann.energy)
+    same = None if ann.refused or arch.model in RUNS_THE_ANN else break_even(energy_at, rate_at, ann.energy)
     other = None
     if cheapest is not None:
         other = same if same is not None and cheapest[0] == ann.energy else break_even(energy_at, rate_at, cheapest[0])

@@ -88,6 +88,8 @@ class Crossbars:
             )
         if self.adc_range is not None and not 0 < self.adc_range < float("inf"):
             raise NetworkError(f"adc_range must be a positive number of levels, got {self.adc_range}")
+        if self.adc_range is not None and self.adc_bits is None:
+            raise NetworkError("adc_range has no effect without adc_bits; leave it out")
 
     @property
     def wired(self) -> bool:
