@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import abc
 from dataclasses import replace
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, Unpack, final
 
 import numpy as np
 
@@ -18,7 +18,15 @@ from spikeloom.core.counts import Counts
 from spikeloom.core.trace import Arrival, Levels, Spikes
 from spikeloom.core.workload import POOLS, WEIGHTED, Layer, Workload
 from spikeloom.errors import MappingError
-from spikeloom.hw.base import AbstractMachine, CountCache, check_joins, fold_pools, joined_notes, refuse_shapes_only
+from spikeloom.hw.base import (
+    AbstractMachine,
+    Effort,
+    check_joins,
+    fold_pools,
+    joined_notes,
+    refuse_layer,
+    refuse_shapes_only,
+)
 from spikeloom.hw.sata_arch import SataArch
 from spikeloom.hw.sata_kernels import active_columns, dense_columns, fetched_words, walk_of
 from spikeloom.hw.sata_tool import refuse_unknown_to_tool, tool_counts, tool_layers
@@ -57,15 +65,7 @@ class Sata(AbstractMachine[SataArch]):
             check_joins(layers)
         return Mapping("sata", {layer.name: LayerMapping() for layer in layers})
 
-    def count(
-        self,
-        workload: Workload,
-        arch: SataArch,
-        mapping: Mapping,
-        *,
-        threads: int | None = None,
-        cache: CountCache | None = None,
-    ) -> Counts:
+    def count(self, workload: Workload, arch: SataArch, mapping: Mapping, **effort: Unpack[Effort]) -> Counts:
         """Count every layer of every sample, one after the other; neither threads nor the cache change anything."""
         run = self.runs(workload, arch)
         total = Counts(warnings=(*run.warnings, *_warnings(run, arch)))
@@ -88,16 +88,13 @@ class Sata(AbstractMachine[SataArch]):
 
 def _refuse_unsupported(layer: Layer) -> None:
     kinds = (*WEIGHTED, *UNWEIGHTED)
-    if layer.kind not in kinds:
-        raise MappingError(f"layer '{layer.name}': sata cannot run a {layer.kind} layer, only {', '.join(kinds)}")
-    if layer.recurrent or layer.name in layer.inputs:
-        raise MappingError(
-            f"layer '{layer.name}': all steps of a fold run before the next, so sata cannot run a recurrent layer"
-        )
-    if layer.neuron.kind == "cubalif":
-        raise MappingError(
-            f"layer '{layer.name}': sata neurons hold one state (IF, LIF, LI), a CubaLIF also needs a synaptic current"
-        )
+    refuse_layer(
+        layer,
+        kinds,
+        f"sata cannot run a {layer.kind} layer, only {', '.join(kinds)}",
+        "all steps of a fold run before the next, so sata cannot run a recurrent layer",
+        "sata neurons hold one state (IF, LIF, LI), a CubaLIF also needs a synaptic current",
+    )
     if layer.kind == "maxpool2d" and isinstance(layer.arrival, Levels):
         raise MappingError(f"layer '{layer.name}': sata takes the maximum of spikes (an OR), not of levels")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import abc
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, final
+from typing import Any, ClassVar, Literal, Unpack, final
 
 import numpy as np
 
@@ -35,9 +35,10 @@ from spikeloom.errors import ConfigError, MappingError
 from spikeloom.hw.base import (
     SHAPES_ONLY,
     AbstractMachine,
-    CountCache,
+    Effort,
     check_layer_tables,
     joined_notes,
+    refuse_layer,
     refuse_shapes_only,
     without,
 )
@@ -160,15 +161,7 @@ class SataTraining(AbstractMachine[SataTrainingArch]):
         check_layer_tables(arch, [layer.name for layer in layers])
         return Mapping("sata-training", {layer.name: LayerMapping() for layer in layers})
 
-    def count(
-        self,
-        workload: Workload,
-        arch: SataTrainingArch,
-        mapping: Mapping,
-        *,
-        threads: int | None = None,
-        cache: CountCache | None = None,
-    ) -> Counts:
+    def count(self, workload: Workload, arch: SataTrainingArch, mapping: Mapping, **effort: Unpack[Effort]) -> Counts:
         """Closed forms; ``threads`` and ``cache`` change nothing."""
         run = self.runs(workload, arch)
         tool = arch.fidelity == "tool"
@@ -190,16 +183,14 @@ class SataTraining(AbstractMachine[SataTrainingArch]):
 
 
 def _refuse_unsupported(layer: Layer) -> None:
-    where = f"layer '{layer.name}': sata-training"
-    if layer.kind not in WEIGHTED:
-        raise MappingError(
-            f"{where} has no rule for a {layer.kind} layer, only for {', '.join(WEIGHTED)} and pools without neurons; "
-            "replace it before recording or choose another machine"
-        )
-    if layer.recurrent or layer.name in layer.inputs:
-        raise MappingError(f"{where} has no rule for recurrent connections; choose another machine")
-    if layer.neuron.kind == "cubalif":
-        raise MappingError(f"{where} trains neurons of one state (IF, LIF, LI), not CubaLIF; choose another machine")
+    refuse_layer(
+        layer,
+        WEIGHTED,
+        f"sata-training has no rule for a {layer.kind} layer, only for {', '.join(WEIGHTED)} and pools without neurons; replace it "
+        "before recording or choose another machine",
+        "sata-training has no rule for recurrent connections; choose another machine",
+        "sata-training trains neurons of one state (IF, LIF, LI), not CubaLIF; choose another machine",
+    )
 
 
 def _warnings(workload: Workload) -> abc.Iterator[str]:
