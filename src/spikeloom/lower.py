@@ -37,15 +37,6 @@ from spikeloom.core.workload import Layer, NeuronRule, RateLayer, RateWorkload, 
 from spikeloom.errors import NetworkError, TraceError
 
 _NEURON_KINDS: dict[type, str] = {IF: "if", LIF: "lif", CubaLIF: "cubalif", LI: "li", ReLU: "relu", ClippedReLU: "relu"}
-_LAYER_KINDS: dict[type, str] = {
-    Conv1d: "conv1d",
-    Conv2d: "conv2d",
-    Linear: "linear",
-    SumPool2d: "sumpool2d",
-    AvgPool2d: "avgpool2d",
-    MaxPool2d: "maxpool2d",
-    Add: "add",
-}
 
 
 def lower(network: Network, trace: SpikeTrace) -> Workload:
@@ -112,13 +103,9 @@ def neuron_rule(network: Network, name: str) -> NeuronRule:
     """What the neurons behind layer ``name`` do."""
     neuron_name = network.layer_neuron(name)
     neuron = None if neuron_name is None else network.nodes[neuron_name]
-    if isinstance(neuron, IF):
-        return NeuronRule("if", None, kept_reset(neuron), neuron.membrane_bits)
-    if isinstance(neuron, LIF | CubaLIF):
-        return NeuronRule(_NEURON_KINDS[type(neuron)], neuron.leak, kept_reset(neuron), neuron.membrane_bits)
-    if isinstance(neuron, LI):
-        return NeuronRule("li", neuron.leak, "none", neuron.membrane_bits)
-    return NeuronRule("none" if neuron is None else _NEURON_KINDS[type(neuron)], None, "none")
+    kind = "none" if neuron is None else _NEURON_KINDS[type(neuron)]
+    reset = kept_reset(neuron) if isinstance(neuron, IF | LIF | CubaLIF) else "none"
+    return NeuronRule(kind, getattr(neuron, "leak", None), reset, getattr(neuron, "membrane_bits", None))
 
 
 def output_spikes(network: Network, trace: SpikeTrace, name: str, shape: Shape) -> Spikes | None:
@@ -172,7 +159,7 @@ def _layer(network: Network, trace: SpikeTrace, name: str, arrival: Arrival, sou
     inputs = _heard(network, name)
     return Layer(
         name,
-        _LAYER_KINDS[type(node)],
+        type(node).__name__.lower(),
         arrival=arrival.reshape((C, H, W)),
         neuron=neuron_rule(network, name),
         recurrent=network.recurs(name),

@@ -16,9 +16,9 @@ from spikeloom.core.nodes import (
     IF,
     LI,
     LIF,
+    POOLS,
     SPIKING,
     Add,
-    AvgPool2d,
     Conv1d,
     Conv2d,
     CubaLIF,
@@ -27,12 +27,11 @@ from spikeloom.core.nodes import (
     Input,
     Leak,
     Linear,
-    MaxPool2d,
     Node,
     Output,
+    Pool,
     ReLU,
     Shape,
-    SumPool2d,
     Synapse,
     kept_reset,
     node_out_shape,
@@ -48,11 +47,7 @@ TRACE_FORMAT, TRACE_VERSION = "spikeloom-trace", 1
 #: Array groups of a trace; ``spikes/conv1`` is group ``spikes``, layer ``conv1``.
 ARRAY_GROUPS = ("spikes", "packed", "levels", "updates", "updates_packed", "weights", "bias", "out")
 
-_POOLS: dict[str, type[SumPool2d | AvgPool2d | MaxPool2d]] = {
-    "sumpool2d": SumPool2d,
-    "avgpool2d": AvgPool2d,
-    "maxpool2d": MaxPool2d,
-}
+_POOLS: dict[str, type[Pool]] = {kind.__name__.lower(): kind for kind in POOLS}
 
 
 def read_trace(path: str | Path) -> tuple[Network, SpikeTrace]:
@@ -360,9 +355,7 @@ def _trace_network(archive: Archive, meta: TraceMeta, arrays: Mapping[str, np.nd
         edges += [(source, layer.name) for source in dict.fromkeys(sources)]
         last = layer.name
         neuron = _neuron_node(layer.neuron)
-        if isinstance(node, (*_POOLS.values(),)) and (
-            "neuron" not in layer.model_fields_set or layer.name in levels_behind
-        ):
+        if isinstance(node, POOLS) and ("neuron" not in layer.model_fields_set or layer.name in levels_behind):
             neuron = None  # a pool has neurons only where the file says so, and none where levels leave it
         if neuron is not None:
             last = beside(f"{layer.name}.neuron")
