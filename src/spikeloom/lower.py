@@ -9,34 +9,25 @@ import numpy as np
 
 from spikeloom.core.network import Network
 from spikeloom.core.nodes import (
-    IF,
     LAYERS,
-    LI,
-    LIF,
     NEURONS,
     SPIKING,
     Add,
     AvgPool2d,
-    ClippedReLU,
     Conv1d,
     Conv2d,
-    CubaLIF,
     Flatten,
     Input,
     Linear,
     MaxPool2d,
     Node,
-    ReLU,
     Shape,
     SumPool2d,
-    kept_reset,
 )
 from spikeloom.core.trace import Arrival, Levels, Spikes, SpikeTrace
 from spikeloom.core.widths import told_width, width_of
-from spikeloom.core.workload import Layer, NeuronRule, RateLayer, RateWorkload, Workload
+from spikeloom.core.workload import Layer, NeuronRule, RateLayer, RateWorkload, Workload, neuron_rule
 from spikeloom.errors import NetworkError, TraceError
-
-_NEURON_KINDS: dict[type, str] = {IF: "if", LIF: "lif", CubaLIF: "cubalif", LI: "li", ReLU: "relu", ClippedReLU: "relu"}
 
 
 def lower(network: Network, trace: SpikeTrace) -> Workload:
@@ -44,11 +35,7 @@ def lower(network: Network, trace: SpikeTrace) -> Workload:
     shapes = network.shapes()
     layers = []
     for name in network.layers():
-        arrival = trace.arrivals.get(name)
-        if arrival is None:
-            raise TraceError(
-                f"layer '{name}': the trace holds no spikes for it; layers in the trace: {list(trace.arrivals)}"
-            )
+        arrival = trace.arrival(name)
         sources = [shapes[source] for source in network.inputs_of(name) if source != name]
         if not sources or int(np.prod(arrival.shape)) != int(np.prod(sources[0])):
             raise TraceError(
@@ -97,15 +84,6 @@ def _check_record(name: str, what: str, spikes: Spikes, arrival: Arrival, shape:
         raise TraceError(
             f"layer '{name}': its {what} have (steps, samples, neurons) = {got}, expected {expected}, those of the layer"
         )
-
-
-def neuron_rule(network: Network, name: str) -> NeuronRule:
-    """What the neurons behind layer ``name`` do."""
-    neuron_name = network.layer_neuron(name)
-    neuron = None if neuron_name is None else network.nodes[neuron_name]
-    kind = "none" if neuron is None else _NEURON_KINDS[type(neuron)]
-    reset = kept_reset(neuron) if isinstance(neuron, IF | LIF | CubaLIF) else "none"
-    return NeuronRule(kind, getattr(neuron, "leak", None), reset, getattr(neuron, "membrane_bits", None))
 
 
 def output_spikes(network: Network, trace: SpikeTrace, name: str, shape: Shape) -> Spikes | None:

@@ -17,7 +17,6 @@ from spikeloom.core.nodes import (
     LI,
     LIF,
     POOLS,
-    SPIKING,
     Add,
     Conv1d,
     Conv2d,
@@ -33,11 +32,11 @@ from spikeloom.core.nodes import (
     ReLU,
     Shape,
     Synapse,
-    kept_reset,
     node_out_shape,
 )
 from spikeloom.core.trace import Arrival, Levels, Spikes, SpikeTrace
 from spikeloom.core.widths import SAID, SILENT, open_widths
+from spikeloom.core.workload import neuron_rule
 from spikeloom.errors import NetworkError, TraceError
 from spikeloom.files.archive import Archive, write_archive
 from spikeloom.files.schema import first_problem
@@ -404,11 +403,10 @@ def write_trace(path: str | Path, network: Network, trace: SpikeTrace, *, weight
     arrays: dict[str, np.ndarray] = dict(extra.get("arrays", {}))
     layers = []
     for name in network.layers():
-        arrival = trace.arrivals.get(name)
-        if arrival is None:
-            raise TraceError(
-                f"{path}: layer '{name}': the trace holds no spikes for it; layers in the trace: {list(trace.arrivals)}"
-            )
+        try:
+            arrival = trace.arrival(name)
+        except TraceError as error:
+            raise TraceError(f"{path}: {error}") from None
         entry = _layer_entry(network, trace, name, arrival, shapes[name])
         layers.append(_joined(entry, extra.get("layers", {}).get(name, {})))
         if isinstance(arrival, Spikes):
@@ -447,10 +445,8 @@ def _layer_entry(
     network: Network, trace: SpikeTrace, name: str, arrival: Arrival, out_shape: tuple[int, ...]
 ) -> dict[str, Any]:
     node = network.nodes[name]
-    neuron_name = network.layer_neuron(name)
-    neuron = None if neuron_name is None else network.nodes[neuron_name]
-    kind = {IF: "if", LIF: "lif", CubaLIF: "cubalif", LI: "li", type(None): "none"}.get(type(neuron), "relu")
-    leak, bits = getattr(neuron, "leak", None), getattr(neuron, "membrane_bits", None)
+    rule = neuron_rule(network, name)
+    leak, bits = rule.leak, rule.membrane_bits
     entry: dict[str, Any] = {"name": name, "kind": type(node).__name__.lower()}
     entry |= {"in_shape": list(arrival.shape), "out_shape": list(out_shape)}
     for field in ("kernel", "stride", "padding", "dilation"):
@@ -472,13 +468,13 @@ def _layer_entry(
         "recurrent": network.recurs(name),
         "num_steps": None if arrival.num_steps == trace.num_steps else arrival.num_steps,
         "neuron": {
-            "kind": kind,
+            "kind": rule.kind,
             "leak": None
             if leak is None
             else {"shift": leak.shift}
             if leak.shift is not None
-            else {"factor": float(np.mean(leak.factor))},  # the format knows one; machines bill a leak, not its size
-            "reset": kept_reset(neuron) if isinstance(neuron, SPIKING) else "none",  # type: ignore[arg-type]
+            else {"factor": float(np.mean(leak.kept))},  # the format knows one; machines bill a leak, not its size
+            "reset": rule.reset,
             **({} if bits is None else {"membrane_bits": bits}),
         },
         "input": "spikes" if isinstance(arrival, Spikes) else "analog" if arrival.analog else "levels",

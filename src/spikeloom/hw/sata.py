@@ -135,17 +135,6 @@ def _active_bits(arrival: Arrival) -> np.ndarray:
     return arrival.packed if isinstance(arrival, Spikes) else Spikes.pack(arrival.values != 0).packed
 
 
-def _ones(layer: Layer) -> int:
-    """Additions: every one among the bits of an input level, times the outputs it reaches, zero weights included."""
-    arrival = layer.arrival
-    if isinstance(arrival, Spikes):
-        ones_CHW = arrival.events()
-    else:
-        magnitudes = np.abs(arrival.values.astype(np.int32)).astype(np.uint32)
-        ones_CHW = np.bitwise_count(magnitudes).sum(axis=(0, 1), dtype=np.int64)
-    return replace(layer, weight=None).met(ones_CHW)
-
-
 def _layer_counts(layer: Layer, arch: SataArch, out_bits: int) -> Counts:
     """Counts of one layer over its samples, in trace fidelity."""
     walk = walk_of(layer, arch.rows, arch.cols)
@@ -169,7 +158,8 @@ def _layer_counts(layer: Layer, arch: SataArch, out_bits: int) -> Counts:
     weights = layer.K * (layer.C // groups) * kernel * weight_bits * N
     capacity = max(1, int(arch.glb_ifmap / 2) // (T * bits))
     inputs = fetched_words(walk, capacity) * groups * T * bits * N
-    adds = _ones(layer)
+    # every one among the bits of an input level, times the outputs it reaches, zero weights included
+    adds = replace(layer, weight=None).met(layer.arrival.ones().sum(axis=0))
     neurons = layer.neuron.kind != "none"
     clock = sum(cycles_N) * arch.rows * arch.cols
     tags = walk.col_folds * columns if arch.skip else 0
