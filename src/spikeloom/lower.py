@@ -9,43 +9,25 @@ import numpy as np
 
 from spikeloom.core.network import Network
 from spikeloom.core.nodes import (
-    IF,
     LAYERS,
-    LI,
-    LIF,
     NEURONS,
     SPIKING,
     Add,
     AvgPool2d,
-    ClippedReLU,
     Conv1d,
     Conv2d,
-    CubaLIF,
     Flatten,
     Input,
     Linear,
     MaxPool2d,
     Node,
-    ReLU,
     Shape,
     SumPool2d,
-    kept_reset,
 )
 from spikeloom.core.trace import Arrival, Levels, Spikes, SpikeTrace
 from spikeloom.core.widths import told_width, width_of
-from spikeloom.core.workload import Layer, NeuronRule, RateLayer, RateWorkload, Workload
+from spikeloom.core.workload import Layer, NeuronRule, RateLayer, RateWorkload, Workload, neuron_rule
 from spikeloom.errors import NetworkError, TraceError
-
-_NEURON_KINDS: dict[type, str] = {IF: "if", LIF: "lif", CubaLIF: "cubalif", LI: "li", ReLU: "relu", ClippedReLU: "relu"}
-_LAYER_KINDS: dict[type, str] = {
-    Conv1d: "conv1d",
-    Conv2d: "conv2d",
-    Linear: "linear",
-    SumPool2d: "sumpool2d",
-    AvgPool2d: "avgpool2d",
-    MaxPool2d: "maxpool2d",
-    Add: "add",
-}
 
 
 def lower(network: Network, trace: SpikeTrace) -> Workload:
@@ -53,11 +35,7 @@ def lower(network: Network, trace: SpikeTrace) -> Workload:
     shapes = network.shapes()
     layers = []
     for name in network.layers():
-        arrival = trace.arrivals.get(name)
-        if arrival is None:
-            raise TraceError(
-                f"layer '{name}': the trace holds no spikes for it; layers in the trace: {list(trace.arrivals)}"
-            )
+        arrival = trace.arrival(name)
         sources = [shapes[source] for source in network.inputs_of(name) if source != name]
         if not sources or int(np.prod(arrival.shape)) != int(np.prod(sources[0])):
             raise TraceError(
@@ -106,19 +84,6 @@ def _check_record(name: str, what: str, spikes: Spikes, arrival: Arrival, shape:
         raise TraceError(
             f"layer '{name}': its {what} have (steps, samples, neurons) = {got}, expected {expected}, those of the layer"
         )
-
-
-def neuron_rule(network: Network, name: str) -> NeuronRule:
-    """What the neurons behind layer ``name`` do."""
-    neuron_name = network.layer_neuron(name)
-    neuron = None if neuron_name is None else network.nodes[neuron_name]
-    if isinstance(neuron, IF):
-        return NeuronRule("if", None, kept_reset(neuron), neuron.membrane_bits)
-    if isinstance(neuron, LIF | CubaLIF):
-        return NeuronRule(_NEURON_KINDS[type(neuron)], neuron.leak, kept_reset(neuron), neuron.membrane_bits)
-    if isinstance(neuron, LI):
-        return NeuronRule("li", neuron.leak, "none", neuron.membrane_bits)
-    return NeuronRule("none" if neuron is None else _NEURON_KINDS[type(neuron)], None, "none")
 
 
 def output_spikes(network: Network, trace: SpikeTrace, name: str, shape: Shape) -> Spikes | None:
@@ -172,7 +137,7 @@ def _layer(network: Network, trace: SpikeTrace, name: str, arrival: Arrival, sou
     inputs = _heard(network, name)
     return Layer(
         name,
-        _LAYER_KINDS[type(node)],
+        type(node).__name__.lower(),
         arrival=arrival.reshape((C, H, W)),
         neuron=neuron_rule(network, name),
         recurrent=network.recurs(name),

@@ -125,7 +125,7 @@ def test_names_are_printed_as_they_are(network: Path) -> None:
 def test_a_target_that_cannot_be_written_is_found_out_before_the_work(
     network: Path, monkeypatch: pytest.MonkeyPatch, out: str
 ) -> None:
-    monkeypatch.setattr(study, "samples", lambda *_: pytest.fail("data were read first"))
+    monkeypatch.setattr(study, "Bench", lambda *_, **__: pytest.fail("data were read first"))
     monkeypatch.chdir(network.parent)
     Path("trace").mkdir()
     run = spikeloom("prune", network, "--sparsity", 0.5, "--out", out)

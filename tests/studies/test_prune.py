@@ -220,7 +220,7 @@ def test_stages_without_fine_tuning_are_refused() -> None:
 
 @pytest.mark.parametrize("out", [".", "/", "", ".."])
 def test_a_folder_to_write_to_is_found_out_before_the_work(out: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spikeloom.studies.prune.samples", lambda *_: pytest.fail("data were read first"))
+    monkeypatch.setattr("spikeloom.studies.prune.Bench", lambda *_, **__: pytest.fail("data were read first"))
     with pytest.raises(FileError, match="is a folder, expected a file"):
         prune_network(small_network(), Pruning(0.5), Path(out), experiment=DIGITS)
 

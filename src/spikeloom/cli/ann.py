@@ -10,7 +10,7 @@ import typer
 from spikeloom.cli.console import DataDir, caution, out
 from spikeloom.cli.options import NetworkData, refuse_idle
 from spikeloom.cli.progress import bars
-from spikeloom.files.atomic import check_target, keep_sources
+from spikeloom.files.atomic import check_target
 from spikeloom.files.store import write_trace
 
 
@@ -39,8 +39,7 @@ def ann(
     counted = spikes or has_spikes(read_network(source))
     refuse_idle(context, counted, "on an SNN, whose spikes are counted", "method", "percentile", "samples")
     target = out_file or source.with_name(f"{source.stem}-ann.npz")
-    check_target(target)
-    keep_sources(target, source)
+    check_target(target, source)
     with bars() as progress:
         found = ann_of(
             source,

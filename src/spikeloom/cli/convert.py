@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from spikeloom.cli.console import DataDir, OtherData, caution, err, out
 from spikeloom.cli.options import refuse_idle
 from spikeloom.cli.progress import bars
-from spikeloom.files.atomic import check_target, keep_sources
+from spikeloom.files.atomic import check_target
 
 
 def convert(
@@ -67,25 +67,23 @@ def convert(
     loaded = read_network(ann)
     chosen = read_experiment(experiment) if experiment else experiment_of(loaded, str(ann))
     refuse_idle(context, chosen.encoding == "direct", "on images shown directly, which are one frame", "ann_frames")
-    choices: dict[str, Any] = {
-        "num_steps": numbers[-1],
-        "method": method,
-        "percentile": percentile,
-        "by_channel": per == "channel",
-        "reset": reset,
-        "threshold_to_input": threshold_to_input,
-        "signed": signed,
-        "max_level": max_level,
-        "max_pool": max_pool,
-        "bias": bias,
-        "ann_frames": ann_frames or (RECORDING_FRAMES if chosen.encoding == "events" else 1),
-    }
-    conversion = Conversion(**choices)
+    conversion = Conversion(
+        num_steps=numbers[-1],
+        method=method,
+        percentile=percentile,
+        by_channel=per == "channel",
+        reset=reset,
+        threshold_to_input=threshold_to_input,
+        signed=signed,
+        max_level=max_level,
+        max_pool=max_pool,
+        bias=bias,
+        ann_frames=ann_frames or (RECORDING_FRAMES if chosen.encoding == "events" else 1),
+    )
     refuse_idle(context, method != "percentile", "without --method percentile", "percentile")
     refuse_idle(context, not qcfs, "without --qcfs", "levels", "learning_rate")
     target = out_file or ann.with_name("snn.npz")
-    check_target(target)
-    keep_sources(target, ann)
+    check_target(target, ann)
     with bars() as progress:
         result = run_conversion(
             loaded,

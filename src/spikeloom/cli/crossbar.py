@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from spikeloom.cli.console import DataDir, OtherData, Steps, caution, out
-from spikeloom.cli.options import refuse_idle
+from spikeloom.cli.options import TuningRate, refuse_idle
 from spikeloom.cli.progress import bars
-from spikeloom.files.atomic import check_target, keep_sources, replacing
+from spikeloom.files.atomic import check_target, write_text
 from spikeloom.files.network import read_network, write_network
 from spikeloom.report.crossbar import crossbar_table
 
@@ -27,9 +27,7 @@ def crossbar(
     calibration: Annotated[int, typer.Option(min=1, help="training samples for ADC ranges and adaptation")] = 256,
     fine_tune: Annotated[int, typer.Option(min=0, help="epochs of training that knows of the non-ideality")] = 0,
     tuning_samples: Annotated[int | None, typer.Option(min=1, help="first samples of the training set only")] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option(help="peak of fine-tuning [a tenth of the experiment's]")
-    ] = None,
+    learning_rate: TuningRate = None,
     experiment: OtherData = None,
     steps: Steps = None,
     limit: Annotated[int | None, typer.Option(min=1, help="measure on the first test samples only")] = None,
@@ -45,8 +43,7 @@ def crossbar(
 
     targets = [path for path in (out_file, None if json in (None, "-") else Path(str(json))) if path is not None]
     for target in targets:
-        check_target(target)
-        keep_sources(target, network, *([config] if config else []))
+        check_target(target, network, *([config] if config else []))
     loaded = read_network(network)
     crossbars = STUDIED if config is None else read_crossbars(config)
     loaded, chosen, said = shown_to(loaded, str(network), experiment, steps)
@@ -72,8 +69,7 @@ def crossbar(
         out.out(result.to_json(), end="")
         return
     if json is not None:
-        with replacing(Path(json)) as temporary:
-            temporary.write_text(result.to_json(), encoding="utf-8")
+        write_text(json, result.to_json())
     out.print(crossbar_table(result.rows, result.ideal, result.samples))
     out.print(f"{100 * result.reference:.2f} % right before; {result.seconds:.0f} s in all")
     for target in targets:

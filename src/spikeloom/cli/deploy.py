@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from spikeloom.cli.console import caution, err, out
+from spikeloom.cli.console import DataDir, OtherData, caution, err, out
 from spikeloom.cli.progress import bars
 from spikeloom.errors import FileError
 from spikeloom.evaluate import load_machine, machine_files
@@ -31,10 +31,8 @@ def deploy(
     samples: Annotated[int, typer.Option(min=1, help="calibration samples")] = 256,
     limit: Annotated[int, typer.Option(min=1, help="held-out samples to choose on, and test samples")] = 500,
     counted: Annotated[int, typer.Option(min=1, help="of them, samples whose every spike is priced")] = 20,
-    experiment: Annotated[
-        str | None, typer.Option(help="another experiment's data [the one it was trained on]")
-    ] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="folder of data sets [SPIKELOOM_DATA]")] = None,
+    experiment: OtherData = None,
+    data_dir: DataDir = None,
     out_dir: Annotated[Path | None, typer.Option("--out", help="folder to write [deploy beside the network]")] = None,
     json: Annotated[Path | None, typer.Option(help="also write all figures as JSON here")] = None,
 ) -> None:
@@ -75,11 +73,8 @@ def deploy(
             out.print(line, markup=False, soft_wrap=True)
     caution([(machine, done.notes), *([] if done.rival is None else [(done.rival.machine, done.rival.notes)])])
     files = ["network.npz", "trace.npz", "machine.toml", "placement.toml", "report.json", "deployment.json"]
-    out.print(
-        f"wrote {folder}: {', '.join(name for name in files if (folder / name).exists())}",
-        markup=False,
-        soft_wrap=True,
-    )
+    written = ", ".join(name for name in files if (folder / name).exists())
+    out.print(f"wrote {folder}: {written}", markup=False, soft_wrap=True)
     if json is not None:
         with replacing(json) as temporary:
             shutil.copyfile(folder / "deployment.json", temporary)
@@ -102,8 +97,7 @@ def check_files(folder: Path, json: Path | None, *sources: str | Path) -> None:
         keep_sources(target, *sources)
     if json is None:
         return
-    check_target(json)
-    keep_sources(json, *sources)
+    check_target(json, *sources)
     place = json.resolve()
     taken = [path.resolve() for path in own]
     if any(path == place or path in place.parents or place in path.parents for path in taken):

@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from spikeloom.cli.console import caution, out
+from spikeloom.cli.console import DataDir, caution, out
 from spikeloom.cli.options import refuse_idle
 from spikeloom.cli.progress import bars
 from spikeloom.errors import FileError
-from spikeloom.files.atomic import check_target, keep_sources
+from spikeloom.files.atomic import check_target
 
 
 def import_network(
@@ -39,7 +39,7 @@ def import_network(
     experiment: Annotated[str | None, typer.Option(help="measure it on this experiment's test set")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="time steps T of the network [the experiment's]")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="only the first samples")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="folder of data sets [SPIKELOOM_DATA]")] = None,
+    data_dir: DataDir = None,
     out_file: Annotated[Path | None, typer.Option("--out", help="network to write [FILE.npz beside it]")] = None,
 ) -> None:
     """Read a network from elsewhere: a NIR graph, or a PyTorch state dict."""
@@ -55,8 +55,7 @@ def import_network(
         graph = ("dt_ms", "reset", "strict", "discretisation", "loop_delay", "if_gain", "encoding", "neurons")
         refuse_idle(context, True, "on a state dict, whose description says it", *graph)
     target = out_file or Path(f"{file}.npz" if file.is_dir() else file.with_suffix(".npz"))
-    check_target(target)
-    keep_sources(target, file, *([] if description is None else [description]))
+    check_target(target, file, *([] if description is None else [description]))
     if out_file is None and target.exists():
         raise FileError(f"{target}: is there already; say --out {target} to replace it")
     said: list[str] = []

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from spikeloom.cli.console import caution, complain, err, out
+from spikeloom.cli.options import WeightBits
 from spikeloom.cli.progress import bars
 
 INTERRUPTED = "interrupted before a mapping that fits was found; nothing is written"
@@ -22,22 +23,19 @@ def map_network(
     seed: Annotated[int, typer.Option(min=0, help="of the search; the same seed gives the same mapping")] = 0,
     budget: Annotated[int, typer.Option(min=1, help="mappings that are compared")] = 10_000,
     samples: Annotated[int, typer.Option(min=1, help="samples that mappings are compared on")] = 8,
-    weight_bits: Annotated[
-        int | None, typer.Option(min=1, max=64, help="charged for a weight that is a float, or of unknown width [8]")
-    ] = None,
+    weight_bits: WeightBits = None,
     out_file: Annotated[Path, typer.Option("--out", help="placement file to write")] = Path("placement.toml"),
 ) -> None:
     """Place a network on the cores of a machine: cores and split of each layer, and where on the mesh they sit."""
     try:
         from spikeloom.codesign.mapper import map_network as search
         from spikeloom.evaluate import check_width, load_machine, load_workload, machine_files
-        from spikeloom.files.atomic import check_target, keep_sources
+        from spikeloom.files.atomic import check_target
         from spikeloom.files.placement import write_placement
         from spikeloom.report.mapping import layer_table, mapping_table
 
         _, arch = load_machine(machine)
-        check_target(out_file)
-        keep_sources(out_file, trace, *machine_files(machine, arch))
+        check_target(out_file, trace, *machine_files(machine, arch))
         check_width(weight_bits, (arch,))
         workload = load_workload(trace, weight_bits=weight_bits)
         with bars(INTERRUPTED) as progress:

@@ -16,6 +16,8 @@ WeightBits = Annotated[
 NetworkData = Annotated[
     str | None, typer.Option(help="a network: another experiment's data [the one it was trained on]")
 ]
+#: Of every verb that trains a network on.
+TuningRate = Annotated[float | None, typer.Option(help="peak of fine-tuning [a tenth of the experiment's]")]
 
 
 def refuse_idle(context: typer.Context, idle: bool, why: str, *names: str) -> None:

@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from spikeloom.cli.console import DataDir, OtherData, Steps, caution, out
-from spikeloom.cli.options import refuse_idle
+from spikeloom.cli.options import TuningRate, refuse_idle
 from spikeloom.cli.progress import bars
-from spikeloom.files.atomic import check_target, keep_sources
+from spikeloom.files.atomic import check_target
 from spikeloom.files.network import read_network
 from spikeloom.report.change import figures_table
 
@@ -43,9 +43,7 @@ def prune(
     ] = None,
     stages: Annotated[int, typer.Option(min=1, help="prune by and by, in so many stages; with --fine-tune")] = 1,
     fine_tune: Annotated[int, typer.Option(min=0, help="epochs of training after each stage")] = 0,
-    learning_rate: Annotated[
-        float | None, typer.Option(help="peak of fine-tuning [a tenth of the experiment's]")
-    ] = None,
+    learning_rate: TuningRate = None,
     experiment: OtherData = None,
     steps: Steps = None,
     limit: Annotated[int | None, typer.Option(min=1, help="measure on the first test samples only")] = None,
@@ -58,8 +56,7 @@ def prune(
 
     loaded = read_network(network)
     target = out_file or network.with_name("pruned.npz")
-    check_target(target)
-    keep_sources(target, network)
+    check_target(target, network)
     chosen, said = None, ""
     if experiment or steps or "experiment" in loaded.metadata:
         loaded, chosen, said = shown_to(loaded, str(network), experiment, steps)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from spikeloom.cli.console import DataDir, OtherData, Steps, caution, out
-from spikeloom.cli.options import refuse_idle
+from spikeloom.cli.options import TuningRate, refuse_idle
 from spikeloom.cli.progress import bars
 from spikeloom.errors import FileError
-from spikeloom.files.atomic import check_target, keep_sources
+from spikeloom.files.atomic import check_target
 from spikeloom.files.network import read_network
 from spikeloom.report.change import figures_table
 
@@ -42,9 +42,7 @@ def quantize(
         Literal["saturate", "wrap"], typer.Option(help="what a membrane does beyond its word")
     ] = "saturate",
     fine_tune: Annotated[int, typer.Option(min=0, help="epochs of training on the grid first")] = 0,
-    learning_rate: Annotated[
-        float | None, typer.Option(help="peak of fine-tuning [a tenth of the experiment's]")
-    ] = None,
+    learning_rate: TuningRate = None,
     table: Annotated[bool, typer.Option("--table", help="accuracy against bits; writes no file")] = False,
     experiment: OtherData = None,
     steps: Steps = None,
@@ -64,9 +62,7 @@ def quantize(
     loaded = read_network(network)
     target = out_file or network.with_name("quantized.npz")
     if not table or fine_tune:  # checkpoints lie there too
-        check_target(target)
-    if not table:
-        keep_sources(target, network)
+        check_target(target, *([] if table else [network]))
     chosen, said = None, ""
     if experiment or steps or "experiment" in loaded.metadata:
         loaded, chosen, said = shown_to(loaded, str(network), experiment, steps)

@@ -9,7 +9,7 @@ import typer
 
 from spikeloom.cli.console import DataDir, OtherData, Steps, caution, out
 from spikeloom.cli.progress import bars
-from spikeloom.files.atomic import check_target, keep_sources
+from spikeloom.files.atomic import check_target
 from spikeloom.files.network import read_network
 from spikeloom.files.store import write_trace
 
@@ -36,8 +36,7 @@ def record(
     loaded = read_network(network)
     loaded, chosen, said = shown_to(loaded, str(network), experiment, steps)
     target = out_file or network.with_name("trace.npz")
-    check_target(target)
-    keep_sources(target, network)
+    check_target(target, network)
     with bars() as progress:
         trace = record_network(
             loaded, chosen, split=split, limit=limit, updates=updates, data_dir=data_dir, progress=progress

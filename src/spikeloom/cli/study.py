@@ -11,7 +11,7 @@ from spikeloom.cli.console import DataDir, Steps, caution, err, out
 from spikeloom.cli.options import NetworkData, WeightBits, refuse_idle
 from spikeloom.cli.progress import bars
 from spikeloom.evaluate import check_width, load_machine
-from spikeloom.files.atomic import check_target, keep_sources, write_text
+from spikeloom.files.atomic import check_target, write_text
 
 
 def study(
@@ -45,8 +45,7 @@ def study(
     named = machines or every_machine()
     check_width(weight_bits, [load_machine(machine)[1] for machine in named])  # a misspelt one is found before the work
     if json not in (None, "-"):
-        check_target(json)
-        keep_sources(json, source, *([ann] if ann else []))
+        check_target(json, source, *([ann] if ann else []))
     known = None if ann is None else read_trace(ann)
     with bars() as progress:
         network, trace, chosen = spikes_of(

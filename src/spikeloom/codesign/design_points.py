@@ -68,8 +68,7 @@ class DesignFigures:
     @property
     def edp_js(self) -> np.ndarray:
         """Energy-delay product of one inference."""
-        product: np.ndarray = self.energy_j * self.latency_s
-        return product
+        return np.asarray(self.energy_j * self.latency_s)
 
 
 @dataclass(frozen=True, eq=False)

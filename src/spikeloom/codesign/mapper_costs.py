@@ -317,8 +317,7 @@ class Problem:
     def _sent_T(self, edge: Edge, target: Division) -> np.ndarray:
         """Messages of an edge in each step; int64."""
         reached_E = self._destinations_E(edge, target).astype(np.float64)
-        sent_T: np.ndarray = (edge.events_TE @ reached_E).astype(np.int64)
-        return sent_T
+        return np.asarray((edge.events_TE @ reached_E).astype(np.int64))
 
     def _own_TM(self, group: int, split: Division) -> np.ndarray:
         """Soma access and updates."""
@@ -377,16 +376,14 @@ class Problem:
         """Messages that a spike in each cell costs."""
         if edge.own_E is None:
             return self._fan(edge, target).destinations_AHW.reshape(-1)
-        destinations_E: np.ndarray = np.count_nonzero(self._sent_ME(edge, target), axis=0)
-        return destinations_E
+        return np.asarray(np.count_nonzero(self._sent_ME(edge, target), axis=0))
 
     def _inputs_M(self, edge: Edge, target: Division) -> np.ndarray:
         """Source neurons with a synapse on each part and none of a twin; int64."""
         if edge.own_E is None:
             return self._fan(edge, target).inputs_M
         neurons_E = np.bincount(edge.cell_N[edge.cell_N >= 0], minlength=len(edge.own_E))
-        inputs_M: np.ndarray = self._sent_ME(edge, target) @ neurons_E
-        return inputs_M
+        return np.asarray(self._sent_ME(edge, target) @ neurons_E)
 
     def _fan(self, edge: Edge, target: Division) -> Fan:
         return self._keep(("fan", self.edges.index(edge), target), lambda: edge.fan(self._owner(edge.target, target)))

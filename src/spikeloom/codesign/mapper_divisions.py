@@ -119,10 +119,8 @@ def load_units(kind: Kind, load_KPQ: np.ndarray) -> np.ndarray:
     if kind == "neurons":
         return load_KPQ.reshape(-1)
     if kind == "pixels":
-        pixels: np.ndarray = load_KPQ.sum(axis=0).reshape(-1)
-        return pixels
-    summed: np.ndarray = load_KPQ.sum(axis=(0, 2) if kind == "rows" else (1, 2))
-    return summed
+        return np.asarray(load_KPQ.sum(axis=0).reshape(-1))
+    return np.asarray(load_KPQ.sum(axis=(0, 2) if kind == "rows" else (1, 2)))
 
 
 def kinds_of(shape_KPQ: Shape) -> tuple[Kind, ...]:

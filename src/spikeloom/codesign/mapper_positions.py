@@ -25,8 +25,7 @@ def price_tiles(mesh: Mesh, hop_x: float, hop_y: float, link: float) -> np.ndarr
     first = np.arange(mesh.num_cores // mesh.cores_per_tile) * mesh.cores_per_tile
     dx, dy = mesh.hops(first[:, None], first[None, :])
     crossed = mesh.crossings(first[:, None], first[None, :])
-    priced: np.ndarray = dx * hop_x + dy * hop_y + crossed * link
-    return priced
+    return np.asarray(dx * hop_x + dy * hop_y + crossed * link)
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Unpack, get_args
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from spikeloom.core.workload import Layer, Workload
 from spikeloom.cost import standing, unit_prices
 from spikeloom.errors import ConfigError, MappingError
 from spikeloom.evaluate import evaluate
-from spikeloom.hw.base import CountCache
+from spikeloom.hw.base import CountCache, Effort
 from spikeloom.hw.closed_form import ACTIONS, JOIN_ACTIONS
 from spikeloom.hw.spikex import DISPATCHES, ORDERS, Spikex, SpikexArch, action_counts
 
@@ -116,12 +116,7 @@ class OptionCosts:
 
 
 def option_costs(
-    workload: Workload,
-    arch: SpikexArch,
-    options: Sequence[LayerMapping],
-    *,
-    cache: CountCache | None = None,
-    threads: int | None = None,
+    workload: Workload, arch: SpikexArch, options: Sequence[LayerMapping], **effort: Unpack[Effort]
 ) -> OptionCosts:
     """Count and price every (layer, option) once.
 
@@ -139,7 +134,7 @@ def option_costs(
     energy_LO = np.zeros((len(layers), len(options)))
     cycles_LO = np.zeros((len(layers), len(options)), dtype=np.int64)
     for k, layer in enumerate(layers):
-        for found in machine.scheduled(layer, arch, options, threads=threads, cache=cache):
+        for found in machine.scheduled(layer, arch, options, **effort):
             actions, cycles_ON = action_counts(found, arch)
             for pair, counts_O in actions.items():
                 energy_LO[k] += joules[pair] * counts_O

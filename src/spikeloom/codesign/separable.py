@@ -33,8 +33,7 @@ def not_dominated(energy: np.ndarray, delay: np.ndarray) -> np.ndarray:
     sorted_energy = energy[order]
     keep = np.ones(len(order), dtype=bool)
     keep[1:] = sorted_energy[1:] < np.minimum.accumulate(sorted_energy)[:-1]
-    kept: np.ndarray = order[keep]
-    return kept
+    return np.asarray(order[keep])
 
 
 def pareto_front(energy: Sequence[np.ndarray], delay: Sequence[np.ndarray]) -> Front:

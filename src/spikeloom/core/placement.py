@@ -138,5 +138,4 @@ def split_owners(shape_KPQ: tuple[int, int, int], split: Split, parts: int) -> n
     part = np.minimum(np.arange(count) // (count // parts), parts - 1).astype(np.int32)
     if axis is None:
         return part.reshape(shape_KPQ)
-    along: np.ndarray = np.broadcast_to(part.reshape((-1, 1, 1) if axis == 0 else (1, -1, 1)), shape_KPQ).copy()
-    return along
+    return np.asarray(np.broadcast_to(part.reshape((-1, 1, 1) if axis == 0 else (1, -1, 1)), shape_KPQ).copy())

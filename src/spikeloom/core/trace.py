@@ -70,8 +70,11 @@ class Spikes:
 
     def events(self) -> np.ndarray:
         """Spikes per neuron summed over steps and samples; dtype int64, shape (*shape)."""
-        counts: np.ndarray = np.bitwise_count(self.packed).sum(axis=(0, 1), dtype=np.int64)
-        return counts
+        return np.asarray(np.bitwise_count(self.packed).sum(axis=(0, 1), dtype=np.int64))
+
+    def ones(self) -> np.ndarray:
+        """Ones of a neuron's spikes summed over steps; int64, shape (N, *shape)."""
+        return np.asarray(np.bitwise_count(self.packed).sum(axis=0, dtype=np.int64))
 
     def density(self) -> float:
         """Fraction of (step, sample, neuron) that spiked."""
@@ -118,8 +121,12 @@ class Levels:
 
     def events(self) -> np.ndarray:
         """Non-zero levels per neuron summed over steps and samples; dtype int64, shape (*shape)."""
-        counts: np.ndarray = np.count_nonzero(self.values, axis=(0, 1)).astype(np.int64)
-        return counts
+        return np.asarray(np.count_nonzero(self.values, axis=(0, 1)).astype(np.int64))
+
+    def ones(self) -> np.ndarray:
+        """Ones among the bits of a neuron's magnitudes summed over steps; int64, shape (N, *shape)."""
+        magnitudes = np.abs(self.values.astype(np.int32))
+        return np.asarray(np.bitwise_count(magnitudes).sum(axis=0, dtype=np.int64))
 
     def density(self) -> float:
         """Fraction of (step, sample, neuron) with a non-zero level."""
@@ -155,6 +162,14 @@ class SpikeTrace:
     extra: Mapping[str, Any] = field(default_factory=dict)
     delay: int = 0
     notes: tuple[str, ...] = ()
+
+    def arrival(self, layer: str) -> Arrival:
+        """What arrived at a layer. Raises TraceError where the trace does not hold it."""
+        if layer not in self.arrivals:
+            raise TraceError(
+                f"layer '{layer}': the trace holds no spikes for it; layers in the trace: {list(self.arrivals)}"
+            )
+        return self.arrivals[layer]
 
     @property
     def accuracy(self) -> float | None:

@@ -11,13 +11,15 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from spikeloom.core.nodes import Leak, Reset, Shape
+from spikeloom.core.network import Network
+from spikeloom.core.nodes import IF, LI, LIF, ClippedReLU, CubaLIF, Leak, ReLU, Reset, Shape, kept_reset
 from spikeloom.core.trace import Arrival, Levels, Spikes
 from spikeloom.core.widths import Width
 
 #: Kinds of layers that have weights, and of pools.
 WEIGHTED = ("conv1d", "conv2d", "linear")
 POOLS = ("sumpool2d", "avgpool2d", "maxpool2d")
+_NEURON_KINDS: dict[type, str] = {IF: "if", LIF: "lif", CubaLIF: "cubalif", LI: "li", ReLU: "relu", ClippedReLU: "relu"}
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,15 @@ class NeuronRule:
     def leaky(self) -> bool:
         """True when the membrane leaks, also where a trace does not state by how much."""
         return self.leak is not None or self.kind in ("lif", "cubalif")
+
+
+def neuron_rule(network: Network, name: str) -> NeuronRule:
+    """What the neurons behind layer ``name`` do."""
+    neuron_name = network.layer_neuron(name)
+    neuron = None if neuron_name is None else network.nodes[neuron_name]
+    kind = "none" if neuron is None else _NEURON_KINDS[type(neuron)]
+    reset = kept_reset(neuron) if isinstance(neuron, IF | LIF | CubaLIF) else "none"
+    return NeuronRule(kind, getattr(neuron, "leak", None), reset, getattr(neuron, "membrane_bits", None))
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,15 +160,13 @@ class Layer:
         if self.weight is None:
             return np.full((self.C, self.R, self.S), per_group, dtype=np.int64)
         grouped = (self.weight != 0).reshape(self.groups, per_group, self.C // self.groups, self.R, self.S)
-        fanout: np.ndarray = grouped.sum(axis=1, dtype=np.int64).reshape(self.C, self.R, self.S)
-        return fanout
+        return np.asarray(grouped.sum(axis=1, dtype=np.int64).reshape(self.C, self.R, self.S))
 
     def fanout_CHW(self) -> np.ndarray:
         """(Output, non-zero weight) pairs that each input pixel meets in one step; int64, (C, H, W)."""
         reach_HR = reach(self.H, self.P, self.R, self.stride[0], self.padding[0], self.dilation[0])
         reach_WS = reach(self.W, self.Q, self.S, self.stride[1], self.padding[1], self.dilation[1])
-        fanout: np.ndarray = np.einsum("crs,hr,ws->chw", self.fanout_CRS(), reach_HR, reach_WS, optimize=True)
-        return fanout
+        return np.asarray(np.einsum("crs,hr,ws->chw", self.fanout_CRS(), reach_HR, reach_WS, optimize=True))
 
     @cached_property
     def id(self) -> str:

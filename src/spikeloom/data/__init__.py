@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from spikeloom.data.augment import Augmentation, random_flip, random_shift
-from spikeloom.data.base import Images, Recordings, Samples
+from spikeloom.data.base import Images, Recordings, Samples, first
 from spikeloom.data.cifar10 import cifar10
 from spikeloom.data.digits import digits
 from spikeloom.data.mnist import mnist
@@ -84,6 +84,7 @@ __all__ = [
     "Recordings",
     "Samples",
     "check_options",
+    "first",
     "load",
     "random_flip",
     "random_shift",

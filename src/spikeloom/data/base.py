@@ -181,6 +181,11 @@ class Recordings:
 Samples = Images | Recordings
 
 
+def first(source: Samples, number: int | None) -> Samples:
+    """The first ``number`` samples, all where that is None or more than there are."""
+    return source if number is None or number >= len(source) else source.take(np.arange(number))
+
+
 def times_us(where: str, times: np.ndarray, offset: np.ndarray, origin: str) -> np.ndarray:
     """Times of events as whole microseconds from ``origin``; int64. offset: as in `Recordings`.
 

@@ -35,13 +35,14 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def check_target(path: str | Path) -> None:
+def check_target(path: str | Path, *sources: str | Path) -> None:
     """Find out before the work whether its result can be written to ``path``; nothing is left behind.
 
     Missing folders are not created: the nearest one that is there must be one to write into.
 
     Raises:
-        FileError: as `replacing`: a folder, no regular file, a place where nothing can be written.
+        FileError: as `replacing`: a folder, no regular file, a place where nothing can be written; one of the ``sources``, files
+            that are read.
     """
     target, temporary = _places(path)
     try:
@@ -54,6 +55,7 @@ def check_target(path: str | Path) -> None:
         probe.unlink()
     except OSError as error:
         raise _unwritable(target, error) from error
+    keep_sources(path, *sources)
 
 
 def _places(path: str | Path) -> tuple[Path, Path]:

@@ -16,9 +16,8 @@ from spikeloom.core.nodes import (
     IF,
     LI,
     LIF,
-    SPIKING,
+    POOLS,
     Add,
-    AvgPool2d,
     Conv1d,
     Conv2d,
     CubaLIF,
@@ -27,18 +26,17 @@ from spikeloom.core.nodes import (
     Input,
     Leak,
     Linear,
-    MaxPool2d,
     Node,
     Output,
+    Pool,
     ReLU,
     Shape,
-    SumPool2d,
     Synapse,
-    kept_reset,
     node_out_shape,
 )
 from spikeloom.core.trace import Arrival, Levels, Spikes, SpikeTrace
 from spikeloom.core.widths import SAID, SILENT, open_widths
+from spikeloom.core.workload import neuron_rule
 from spikeloom.errors import NetworkError, TraceError
 from spikeloom.files.archive import Archive, write_archive
 from spikeloom.files.schema import first_problem
@@ -48,11 +46,7 @@ TRACE_FORMAT, TRACE_VERSION = "spikeloom-trace", 1
 #: Array groups of a trace; ``spikes/conv1`` is group ``spikes``, layer ``conv1``.
 ARRAY_GROUPS = ("spikes", "packed", "levels", "updates", "updates_packed", "weights", "bias", "out")
 
-_POOLS: dict[str, type[SumPool2d | AvgPool2d | MaxPool2d]] = {
-    "sumpool2d": SumPool2d,
-    "avgpool2d": AvgPool2d,
-    "maxpool2d": MaxPool2d,
-}
+_POOLS: dict[str, type[Pool]] = {kind.__name__.lower(): kind for kind in POOLS}
 
 
 def read_trace(path: str | Path) -> tuple[Network, SpikeTrace]:
@@ -362,7 +356,7 @@ def _trace_network(archive: Archive, meta: TraceMeta, arrays: Mapping[str, np.nd
         last = layer.name
         neuron = _neuron_node(layer.neuron)
         lost = layer.name in levels_behind and not isinstance(neuron, ReLU)
-        if isinstance(node, (*_POOLS.values(),)) and ("neuron" not in layer.model_fields_set or lost):
+        if isinstance(node, POOLS) and ("neuron" not in layer.model_fields_set or lost):
             neuron = None  # a pool has neurons only where the file says so, and none that spike where levels leave it
         if neuron is not None:
             last = beside(f"{layer.name}.neuron")
@@ -411,11 +405,10 @@ def write_trace(path: str | Path, network: Network, trace: SpikeTrace, *, weight
     arrays: dict[str, np.ndarray] = dict(extra.get("arrays", {}))
     layers = []
     for name in network.layers():
-        arrival = trace.arrivals.get(name)
-        if arrival is None:
-            raise TraceError(
-                f"{path}: layer '{name}': the trace holds no spikes for it; layers in the trace: {list(trace.arrivals)}"
-            )
+        try:
+            arrival = trace.arrival(name)
+        except TraceError as error:
+            raise TraceError(f"{path}: {error}") from None
         entry = _layer_entry(network, trace, name, arrival, shapes[name])
         layers.append(_joined(entry, extra.get("layers", {}).get(name, {})))
         if isinstance(arrival, Spikes):
@@ -453,10 +446,8 @@ def _layer_entry(
     network: Network, trace: SpikeTrace, name: str, arrival: Arrival, out_shape: tuple[int, ...]
 ) -> dict[str, Any]:
     node = network.nodes[name]
-    neuron_name = network.layer_neuron(name)
-    neuron = None if neuron_name is None else network.nodes[neuron_name]
-    kind = {IF: "if", LIF: "lif", CubaLIF: "cubalif", LI: "li", type(None): "none"}.get(type(neuron), "relu")
-    leak, bits = getattr(neuron, "leak", None), getattr(neuron, "membrane_bits", None)
+    rule = neuron_rule(network, name)
+    leak, bits = rule.leak, rule.membrane_bits
     entry: dict[str, Any] = {"name": name, "kind": type(node).__name__.lower()}
     entry |= {"in_shape": list(arrival.shape), "out_shape": list(out_shape)}
     for field in ("kernel", "stride", "padding", "dilation"):
@@ -478,13 +469,13 @@ def _layer_entry(
         "recurrent": network.recurs(name),
         "num_steps": None if arrival.num_steps == trace.num_steps else arrival.num_steps,
         "neuron": {
-            "kind": kind,
+            "kind": rule.kind,
             "leak": None
             if leak is None
             else {"shift": leak.shift}
             if leak.shift is not None
-            else {"factor": float(np.mean(leak.factor))},  # the format knows one; machines bill a leak, not its size
-            "reset": kept_reset(neuron) if isinstance(neuron, SPIKING) else "none",  # type: ignore[arg-type]
+            else {"factor": float(np.mean(leak.kept))},  # the format knows one; machines bill a leak, not its size
+            "reset": rule.reset,
             **({} if bits is None else {"membrane_bits": bits}),
         },
         "input": "spikes" if isinstance(arrival, Spikes) else "analog" if arrival.analog else "levels",

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections import abc
 from dataclasses import fields, replace
 from functools import wraps
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypedDict, TypeVar, Unpack
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -36,6 +36,16 @@ class CountCache(Protocol):
     def __setitem__(self, key: Any, value: Any, /) -> None: ...
 
 
+class Effort(TypedDict, total=False):
+    """How counting may go about its work; neither changes a number.
+
+    threads: samples counted side by side, all cores by default. cache: what it takes over and keeps.
+    """
+
+    threads: int | None
+    cache: CountCache | None
+
+
 class AbstractMachine(ABC, Generic[ArchT]):
     """A machine model: maps a workload before a spike is seen, then counts what the spikes make it do.
 
@@ -62,16 +72,8 @@ class AbstractMachine(ABC, Generic[ArchT]):
         """Decide everything that can be decided without spikes. Raises MappingError naming a layer it cannot run."""
 
     @abstractmethod
-    def count(
-        self,
-        workload: Workload,
-        arch: ArchT,
-        mapping: Mapping,
-        *,
-        threads: int | None = None,
-        cache: CountCache | None = None,
-    ) -> Counts:
-        """Count every action and cycle over all samples; a cache saves work and changes no number."""
+    def count(self, workload: Workload, arch: ArchT, mapping: Mapping, **effort: Unpack[Effort]) -> Counts:
+        """Count every action and cycle over all samples."""
 
     @abstractmethod
     def runs(self, workload: Workload, arch: ArchT) -> Workload:
@@ -108,6 +110,17 @@ def refuse_mixed(workload: Workload) -> None:
             f"layer '{workload.mixed[1]}' has ReLU neurons behind the spiking neurons of layer '{workload.mixed[0]}': a mixed "
             f"network, for which no machine has parts; make both spiking (spikeloom convert) or both an ANN"
         )
+
+
+def refuse_layer(layer: Layer, kinds: abc.Collection[str], kind: str, recurrent: str, cubalif: str = "") -> None:
+    """Raises MappingError for a layer of none of the ``kinds``, one that hears itself, or one of CubaLIF neurons; the words say which."""
+    for why, holds in (
+        (kind, layer.kind not in kinds),
+        (recurrent, layer.recurrent or layer.name in layer.inputs),
+        (cubalif, bool(cubalif) and layer.neuron.kind == "cubalif"),
+    ):
+        if holds:
+            raise MappingError(f"layer '{layer.name}': {why}")
 
 
 def refuse_shapes_only(workload: Workload, advice: str) -> None:

@@ -99,11 +99,9 @@ class ArrayCounts:
             ends = last * period + makespan + self._rows_G[-1] - 1
             if last:
                 ends = np.maximum(ends, (last - 1) * period + makespan + self.rows - 1)
-            single: np.ndarray = np.where(makespan >= 0, ends, 0)
-            return single
+            return np.asarray(np.where(makespan >= 0, ends, 0))
         start = np.cumsum(period_ONS, axis=2) - period_ONS
-        cycles: np.ndarray = np.where(makespan_ONS >= 0, start + makespan_ONS + self._rows_G - 1, 0).max(axis=2)
-        return cycles
+        return np.asarray(np.where(makespan_ONS >= 0, start + makespan_ONS + self._rows_G - 1, 0).max(axis=2))
 
     @cached_property
     def _dense_O1(self) -> np.ndarray:
@@ -120,8 +118,7 @@ class ArrayCounts:
         pixels = self.layer.C * self.layer.H * self.layer.W
         filled_ON = np.stack([found.filled for found in self.found])
         tagged_ON = -(-one.steps // self._window_O1) * pixels + filled_ON * self._window_O1 * one.level_bits
-        bits: np.ndarray = np.where(self._dense_O1, one.steps * pixels * one.level_bits, tagged_ON)
-        return bits
+        return np.asarray(np.where(self._dense_O1, one.steps * pixels * one.level_bits, tagged_ON))
 
     @cached_property
     def _out_bits_ON(self) -> np.ndarray:
@@ -133,16 +130,14 @@ class ArrayCounts:
             return untagged_ON
         filled_ON = np.stack([found.filled_out for found in self.found if found.filled_out is not None])
         tagged_ON = -(-steps // self._window_O1) * outputs + filled_ON * self._window_O1
-        bits: np.ndarray = np.where(self._dense_O1, untagged_ON, tagged_ON)
-        return bits
+        return np.asarray(np.where(self._dense_O1, untagged_ON, tagged_ON))
 
     @cached_property
     def _weight_reads_ONS(self) -> np.ndarray:
         """Weight bits the array reads from the L1 buffer."""
         synapses_ONS = self._totals_ONSX[..., tiles.SYNAPSES]
         rows_S = self._rows_G if synapses_ONS.shape[2] > 1 else np.array([self.layer.K])
-        bits: np.ndarray = synapses_ONS * rows_S * self.layer.weight_bits
-        return bits
+        return np.asarray(synapses_ONS * rows_S * self.layer.weight_bits)
 
     def _weight_traffic_ON(self, usable: float) -> np.ndarray:
         """Weight bits read into the buffer whose usable part is ``usable``: each once if a filter group fits, else per use."""
@@ -151,16 +146,13 @@ class ArrayCounts:
         if first.coded is not None:
             fetched_ONG = np.where(tailored_O1[..., None], first.coded.fetched, first.coded.stored)
             fits_G = first.coded.stored <= usable
-            coded: np.ndarray = np.where(fits_G, fetched_ONG, self._weight_reads_ONS).sum(axis=2)
-            return coded
+            return np.asarray(np.where(fits_G, fetched_ONG, self._weight_reads_ONS).sum(axis=2))
         kernel_rows, kernel_cols = layer.stored_extent
         per_channel = kernel_rows * kernel_cols * layer.weight_bits
         if self.rows * layer.C * per_channel > usable:
-            reads: np.ndarray = self._weight_reads_ONS.sum(axis=2)
-            return reads
+            return np.asarray(self._weight_reads_ONS.sum(axis=2))
         channels_ON = np.stack([found.channels for found in self.found])
-        once: np.ndarray = per_channel * layer.K * np.where(tailored_O1, channels_ON, layer.C)
-        return once
+        return np.asarray(per_channel * layer.K * np.where(tailored_O1, channels_ON, layer.C))
 
     def of_rows(self) -> Actions:
         """What the rows alone decide, over all samples; ``vmem`` in words of one membrane."""
@@ -219,15 +211,13 @@ class ArrayCounts:
 
     def _act_traffic_ON(self, usable: float) -> np.ndarray:
         """Bits of the input map read from DRAM: once if the whole map fits, else once per filter group."""
-        traffic: np.ndarray = self._map_bits_ON * np.where(self._map_bits_ON <= usable, 1, self.groups)
-        return traffic
+        return np.asarray(self._map_bits_ON * np.where(self._map_bits_ON <= usable, 1, self.groups))
 
     def dram_bits_ON(self, usable_glb: float, sums: Actions) -> np.ndarray:
         """All bits to and from DRAM; those of ``sums``, made by `of_joins`, are as many in every sample."""
         sums_O = (sums["dram_psum", "read"] + sums["dram_psum", "write"]) // self.layer.num_samples
         maps_ON = self._act_traffic_ON(usable_glb) + self._out_bits_ON
-        bits: np.ndarray = self._weight_traffic_ON(usable_glb) + maps_ON + sums_O[:, None]
-        return bits
+        return np.asarray(self._weight_traffic_ON(usable_glb) + maps_ON + sums_O[:, None])
 
     def statistics(self) -> dict[str, np.ndarray]:
         """What utilisation is made of; int64 (O,) each."""
@@ -249,7 +239,6 @@ def transfer_cycles(bits: np.ndarray, cycles_per_bit: Fraction) -> np.ndarray:
     """ceil(bits * cycles_per_bit), exact: in int64 where the product fits, else in Python's integers."""
     up, down = cycles_per_bit.numerator, cycles_per_bit.denominator
     if max(up, 1) * int(bits.max(initial=0)) < _INT64_SAFE and down < _INT64_SAFE:
-        fast: np.ndarray = -(-bits * up // down)
-        return fast
+        return np.asarray(-(-bits * up // down))
     exact = [-(-n * up // down) for n in bits.reshape(-1).tolist()]
     return np.array(exact, dtype=np.int64).reshape(bits.shape)

@@ -105,8 +105,7 @@ def contention(traffic: Traffic, mesh: Mesh, arch: LoihiArch) -> np.ndarray:
         (arch.network_ticks["link"], arch.network_ticks["noc_cycle"]),
     )
     busiest_T = np.maximum(traffic.generate_TM.max(axis=1, initial=0), traffic.receive_TM.max(axis=1, initial=0))
-    longest_T: np.ndarray = np.maximum(steps_T, busiest_T)
-    return longest_T
+    return np.asarray(np.maximum(steps_T, busiest_T))
 
 
 def _columns(array_TM: np.ndarray, cores_M: np.ndarray, all_M: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import math
 from collections import abc
 from dataclasses import dataclass, fields
 from fractions import Fraction
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, Unpack, final
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from spikeloom.core.report import Report
 from spikeloom.core.trace import Arrival, Spikes
 from spikeloom.core.workload import POOLS, WEIGHTED, Layer, Workload
 from spikeloom.errors import ConfigError, MappingError
-from spikeloom.hw.base import AbstractMachine, CountCache
+from spikeloom.hw.base import AbstractMachine, Effort, refuse_layer
 from spikeloom.units import exact_si, format_si, from_si, to_si
 
 #: Bits of a weight and of a value: the sticks compute in half precision.
@@ -173,15 +173,7 @@ class Edge(AbstractMachine[EdgeArch]):
             _refuse_unsupported(layer)
         return Mapping("edge", {layer.name: LayerMapping() for layer in workload.layers})
 
-    def count(
-        self,
-        workload: Workload,
-        arch: EdgeArch,
-        mapping: Mapping,
-        *,
-        threads: int | None = None,
-        cache: CountCache | None = None,
-    ) -> Counts:
+    def count(self, workload: Workload, arch: EdgeArch, mapping: Mapping, **effort: Unpack[Effort]) -> Counts:
         """Ticks of one inference times the samples; no spike is looked at."""
         entering, leaving = _ends(workload)
         total = Counts(warnings=(*workload.warnings, *_extrapolated(workload, arch)))
@@ -278,15 +270,13 @@ def _same(one: Arrival, other: Arrival) -> bool:
 
 def _refuse_unsupported(layer: Layer) -> None:
     kinds = (*WEIGHTED, *POOLS, "add")
-    if layer.kind not in kinds:
-        raise MappingError(
-            f"layer '{layer.name}': edge has no count of MACs for a {layer.kind} layer, only for {', '.join(kinds)}; replace "
-            "it before recording or choose another machine"
-        )
-    if layer.recurrent or layer.name in layer.inputs:
-        raise MappingError(
-            f"layer '{layer.name}': edge runs a network in one pass and cannot run a recurrent layer; choose another machine"
-        )
+    refuse_layer(
+        layer,
+        kinds,
+        f"edge has no count of MACs for a {layer.kind} layer, only for {', '.join(kinds)}; replace it before recording or choose "
+        "another machine",
+        "edge runs a network in one pass and cannot run a recurrent layer; choose another machine",
+    )
 
 
 def _extrapolated(workload: Workload, arch: EdgeArch) -> abc.Iterator[str]:

@@ -35,28 +35,24 @@ class Fan:
     @cached_property
     def destinations_AHW(self) -> np.ndarray:
         """Cores with at least one target of an input: the messages that its spike costs; int32."""
-        destinations: np.ndarray = np.count_nonzero(self.targets_MAHW, axis=0).astype(np.int32)
-        return destinations
+        return np.asarray(np.count_nonzero(self.targets_MAHW, axis=0).astype(np.int32))
 
     def destinations_CHW(self) -> np.ndarray:
         """As `destinations_AHW`, for every input neuron."""
-        destinations: np.ndarray = self.destinations_AHW[self.class_C]
-        return destinations
+        return np.asarray(self.destinations_AHW[self.class_C])
 
     @cached_property
     def synapses_M(self) -> np.ndarray:
         """Synapses on each core; int64."""
         channels_A = np.bincount(self.class_C, minlength=self.targets_MAHW.shape[1])
         per_class_MA = self.targets_MAHW.sum(axis=(2, 3), dtype=np.int64)
-        synapses: np.ndarray = per_class_MA @ channels_A
-        return synapses
+        return np.asarray(per_class_MA @ channels_A)
 
     @cached_property
     def inputs_M(self) -> np.ndarray:
         """Distinct input neurons with a synapse on each core: its in-axons; int64."""
         channels_A = np.bincount(self.class_C, minlength=self.targets_MAHW.shape[1])
-        inputs: np.ndarray = np.count_nonzero(self.targets_MAHW, axis=(2, 3)) @ channels_A
-        return inputs
+        return np.asarray(np.count_nonzero(self.targets_MAHW, axis=(2, 3)) @ channels_A)
 
 
 def source_owners(layer: Layer, owner_KPQ: np.ndarray) -> np.ndarray:
@@ -128,8 +124,7 @@ def _spread(layer: Layer, occupancy_XPQ: np.ndarray) -> np.ndarray:
     # a kernel of P positions that is applied R times: the same sums, so the same function gives (H, P)
     reach_HP = reach(layer.H, layer.R, layer.P, layer.dilation[0], layer.padding[0], layer.stride[0]).astype(np.int32)
     reach_WQ = reach(layer.W, layer.S, layer.Q, layer.dilation[1], layer.padding[1], layer.stride[1]).astype(np.int32)
-    targets: np.ndarray = reach_HP @ occupancy_XPQ @ reach_WQ.T
-    return targets
+    return np.asarray(reach_HP @ occupancy_XPQ @ reach_WQ.T)
 
 
 def _skipped(layer: Layer, weight: np.ndarray, index_KPQ: np.ndarray, num_cores: int) -> tuple[np.ndarray, np.ndarray]:

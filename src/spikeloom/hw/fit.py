@@ -71,8 +71,7 @@ class Needs:
 
     def of(self, limit: Limit) -> np.ndarray:
         """One need of every core; int64, shape (M,)."""
-        need_M: np.ndarray = self.needs_IM[LIMITS.index(limit)]
-        return need_M
+        return np.asarray(self.needs_IM[LIMITS.index(limit)])
 
 
 @dataclass(frozen=True)
@@ -265,8 +264,7 @@ def stored_weights_K(layer: Layer, zero_weights: str) -> np.ndarray:
     rows, cols = layer.stored_extent
     if zero_weights == "skipped" and layer.weight is not None:
         a, b = layer.R // rows, layer.S // cols
-        kept: np.ndarray = np.count_nonzero(layer.weight[:, :, ::a, ::b], axis=(1, 2, 3)).astype(np.int64)
-        return kept
+        return np.asarray(np.count_nonzero(layer.weight[:, :, ::a, ::b], axis=(1, 2, 3)).astype(np.int64))
     return np.full(layer.K, layer.C // layer.groups * rows * cols, np.int64)
 
 
@@ -278,8 +276,7 @@ def _memory(layer: Layer, owner_KPQ: np.ndarray, found: Fan, limits: Limits, tim
     index_KPQ = np.searchsorted(found.cores_M, owner_KPQ)
     holds_MK = np.zeros((found.cores_M.size, layer.K), bool)
     holds_MK[index_KPQ, np.arange(layer.K)[:, None, None]] = True
-    memory_M: np.ndarray = holds_MK @ stored_weights_K(layer, limits.zero_weights) * bits
-    return memory_M
+    return np.asarray(holds_MK @ stored_weights_K(layer, limits.zero_weights) * bits)
 
 
 def _most_synapses(layer: Layer, zero_weights: str) -> int:
@@ -462,8 +459,7 @@ class _Advice:
     def _sent(self, split: Split) -> np.ndarray:
         """Least out-axons of each neuron, channel or row of the map."""
         axes = {"neurons": (), "channels": (1, 2), "rows": (0, 2)}[split]
-        sent: np.ndarray = (self.least_sent_KPQ.sum(axis=axes) if axes else self.least_sent_KPQ).reshape(-1)
-        return sent
+        return np.asarray((self.least_sent_KPQ.sum(axis=axes) if axes else self.least_sent_KPQ).reshape(-1))
 
     def _at_least(self, layer: Layer, part_KPQ: np.ndarray) -> np.ndarray:
         """(Memory in bits, in-axons) of the neurons of one part for the synapses of one layer from one source; int64, (2,)."""

@@ -10,7 +10,7 @@ import os
 from collections import abc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -19,7 +19,7 @@ from spikeloom.core.arch import LayerMapping, Mapping, of_layer
 from spikeloom.core.counts import Counts
 from spikeloom.core.workload import Workload
 from spikeloom.errors import MappingError
-from spikeloom.hw.base import AbstractMachine, CountCache
+from spikeloom.hw.base import AbstractMachine, Effort
 from spikeloom.hw.fit import Limits, Wiring, check_fit
 from spikeloom.hw.loihi_arch import BARRIER_TILES, LOIHI_PRESETS, LoihiArch
 from spikeloom.hw.loihi_events import Counter, SampleCounts
@@ -50,15 +50,7 @@ class Loihi(AbstractMachine[LoihiArch]):
         _findings(chart, plan_of(chart, placement, arch), arch)
         return replace(mapping, placement=placement)
 
-    def count(
-        self,
-        workload: Workload,
-        arch: LoihiArch,
-        mapping: Mapping,
-        *,
-        threads: int | None = None,
-        cache: CountCache | None = None,
-    ) -> Counts:
+    def count(self, workload: Workload, arch: LoihiArch, mapping: Mapping, **effort: Unpack[Effort]) -> Counts:
         """Count all samples, several at a time; the cache changes nothing.
 
         Raises:
@@ -72,7 +64,7 @@ class Loihi(AbstractMachine[LoihiArch]):
         plan = plan_of(chart, mapping.placement, arch)
         findings = _findings(chart, plan, arch)
         counter, samples = Counter(chart, plan, arch), range(chart.workload.num_samples)
-        with ThreadPoolExecutor(max(1, min(threads or os.cpu_count() or 1, len(samples)))) as pool:
+        with ThreadPoolExecutor(max(1, min(effort.get("threads") or os.cpu_count() or 1, len(samples)))) as pool:
             total = _Totals(chart, plan)
             for sample in pool.map(counter.sample, samples):
                 total.add(sample)

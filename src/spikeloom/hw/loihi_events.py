@@ -195,13 +195,11 @@ class Counter:
         if self.chart.groups[g].port:
             return self._at(g, sending)
         working = ticks["update"] * events.updated_TS + ticks["spike_out"] * events.fired_TS + sending
-        looking: np.ndarray = ticks["access"] * self.plan.stands[g].neurons_S + self._at(g, working)
-        return looking
+        return np.asarray(ticks["access"] * self.plan.stands[g].neurons_S + self._at(g, working))
 
     def _received(self, outgoing: Outgoing, events: GroupEvents) -> np.ndarray:
         synapse_E = np.array([self.synapse_ticks[name] for name, _ in outgoing.ends], np.int64)
-        received: np.ndarray = self.arch.ticks["axon_in"] * events.arrived_TE + synapse_E * events.events_TE
-        return received
+        return np.asarray(self.arch.ticks["axon_in"] * events.arrived_TE + synapse_E * events.events_TE)
 
     def _at(self, g: int, ticks_TX: np.ndarray) -> np.ndarray:
         """Steps of the trace as steps of the chip, in which a group works ``depth`` steps later."""

@@ -41,8 +41,7 @@ def _stored(layer: Layer) -> np.ndarray:
     """The weights as stored, without the repeats of a folded pool; shape (K, C, R, S)."""
     assert layer.weight is not None
     a, b = layer.R // layer.stored_extent[0], layer.S // layer.stored_extent[1]
-    weight_KCRS: np.ndarray = layer.weight[:, :, ::a, ::b]
-    return weight_KCRS
+    return np.asarray(layer.weight[:, :, ::a, ::b])
 
 
 def stored_weight_bits(layer: Layer, rows: int, channels: np.ndarray | None = None) -> np.ndarray:
@@ -53,8 +52,7 @@ def stored_weight_bits(layer: Layer, rows: int, channels: np.ndarray | None = No
     weight_KCRS = _stored(layer)
     if channels is not None:
         weight_KCRS = weight_KCRS[:, channels]
-    smaller: np.ndarray = np.minimum(*code_bits(weight_KCRS, layer.weight_bits, rows))
-    return smaller
+    return np.asarray(np.minimum(*code_bits(weight_KCRS, layer.weight_bits, rows)))
 
 
 def storage_note(parts: Iterable[Layer], rows: int) -> str:
@@ -82,5 +80,4 @@ def zero_share(layer: Layer) -> float:
 def active_channels(layer: Layer) -> np.ndarray:
     """Input channels with any spike, per sample; bool (N, C)."""
     data = layer.arrival.packed if isinstance(layer.arrival, Spikes) else layer.arrival.values
-    seen: np.ndarray = (data != 0).any(axis=(0, 3, 4))
-    return seen
+    return np.asarray((data != 0).any(axis=(0, 3, 4)))

@@ -48,8 +48,7 @@ class Mesh:
         """Number of the tile of a core, counted through all chips; that of `PORT` is 0."""
         if isinstance(core, int):
             return max(core, 0) // self.cores_per_tile
-        tiles: np.ndarray = np.maximum(core, 0) // self.cores_per_tile
-        return tiles
+        return np.asarray(np.maximum(core, 0) // self.cores_per_tile)
 
     def x(self, core: Cores) -> Cores:
         """Column of a core's tile, counted through all chips (E-W)."""

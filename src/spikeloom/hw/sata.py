@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import abc
 from dataclasses import replace
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, Unpack, final
 
 import numpy as np
 
@@ -18,7 +18,15 @@ from spikeloom.core.counts import Counts
 from spikeloom.core.trace import Arrival, Levels, Spikes
 from spikeloom.core.workload import POOLS, WEIGHTED, Layer, Workload
 from spikeloom.errors import MappingError
-from spikeloom.hw.base import AbstractMachine, CountCache, check_joins, fold_pools, joined_notes, refuse_shapes_only
+from spikeloom.hw.base import (
+    AbstractMachine,
+    Effort,
+    check_joins,
+    fold_pools,
+    joined_notes,
+    refuse_layer,
+    refuse_shapes_only,
+)
 from spikeloom.hw.sata_arch import SataArch
 from spikeloom.hw.sata_kernels import active_columns, dense_columns, fetched_words, walk_of
 from spikeloom.hw.sata_tool import refuse_unknown_to_tool, tool_counts, tool_layers
@@ -57,15 +65,7 @@ class Sata(AbstractMachine[SataArch]):
             check_joins(layers)
         return Mapping("sata", {layer.name: LayerMapping() for layer in layers})
 
-    def count(
-        self,
-        workload: Workload,
-        arch: SataArch,
-        mapping: Mapping,
-        *,
-        threads: int | None = None,
-        cache: CountCache | None = None,
-    ) -> Counts:
+    def count(self, workload: Workload, arch: SataArch, mapping: Mapping, **effort: Unpack[Effort]) -> Counts:
         """Count every layer of every sample, one after the other; neither threads nor the cache change anything."""
         run = self.runs(workload, arch)
         total = Counts(warnings=(*run.warnings, *_warnings(run, arch)))
@@ -88,16 +88,13 @@ class Sata(AbstractMachine[SataArch]):
 
 def _refuse_unsupported(layer: Layer) -> None:
     kinds = (*WEIGHTED, *UNWEIGHTED)
-    if layer.kind not in kinds:
-        raise MappingError(f"layer '{layer.name}': sata cannot run a {layer.kind} layer, only {', '.join(kinds)}")
-    if layer.recurrent or layer.name in layer.inputs:
-        raise MappingError(
-            f"layer '{layer.name}': all steps of a fold run before the next, so sata cannot run a recurrent layer"
-        )
-    if layer.neuron.kind == "cubalif":
-        raise MappingError(
-            f"layer '{layer.name}': sata neurons hold one state (IF, LIF, LI), a CubaLIF also needs a synaptic current"
-        )
+    refuse_layer(
+        layer,
+        kinds,
+        f"sata cannot run a {layer.kind} layer, only {', '.join(kinds)}",
+        "all steps of a fold run before the next, so sata cannot run a recurrent layer",
+        "sata neurons hold one state (IF, LIF, LI), a CubaLIF also needs a synaptic current",
+    )
     if layer.kind == "maxpool2d" and isinstance(layer.arrival, Levels):
         raise MappingError(f"layer '{layer.name}': sata takes the maximum of spikes (an OR), not of levels")
 
@@ -138,17 +135,6 @@ def _active_bits(arrival: Arrival) -> np.ndarray:
     return arrival.packed if isinstance(arrival, Spikes) else Spikes.pack(arrival.values != 0).packed
 
 
-def _ones(layer: Layer) -> int:
-    """Additions: every one among the bits of an input level, times the outputs it reaches, zero weights included."""
-    arrival = layer.arrival
-    if isinstance(arrival, Spikes):
-        ones_CHW = arrival.events()
-    else:
-        magnitudes = np.abs(arrival.values.astype(np.int32)).astype(np.uint32)
-        ones_CHW = np.bitwise_count(magnitudes).sum(axis=(0, 1), dtype=np.int64)
-    return replace(layer, weight=None).met(ones_CHW)
-
-
 def _layer_counts(layer: Layer, arch: SataArch, out_bits: int) -> Counts:
     """Counts of one layer over its samples, in trace fidelity."""
     walk = walk_of(layer, arch.rows, arch.cols)
@@ -172,7 +158,8 @@ def _layer_counts(layer: Layer, arch: SataArch, out_bits: int) -> Counts:
     weights = layer.K * (layer.C // groups) * kernel * weight_bits * N
     capacity = max(1, int(arch.glb_ifmap / 2) // (T * bits))
     inputs = fetched_words(walk, capacity) * groups * T * bits * N
-    adds = _ones(layer)
+    # every one among the bits of an input level, times the outputs it reaches, zero weights included
+    adds = replace(layer, weight=None).met(layer.arrival.ones().sum(axis=0))
     neurons = layer.neuron.kind != "none"
     clock = sum(cycles_N) * arch.rows * arch.cols
     tags = walk.col_folds * columns if arch.skip else 0

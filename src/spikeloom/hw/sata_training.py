@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import abc
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, final
+from typing import Any, ClassVar, Literal, Unpack, final
 
 import numpy as np
 
@@ -29,15 +29,16 @@ from spikeloom.core.arch import (
     values_of,
 )
 from spikeloom.core.counts import Counts
-from spikeloom.core.trace import Arrival, Spikes
+from spikeloom.core.trace import Spikes
 from spikeloom.core.workload import POOLS, WEIGHTED, Layer, NeuronRule, Workload
 from spikeloom.errors import ConfigError, MappingError
 from spikeloom.hw.base import (
     SHAPES_ONLY,
     AbstractMachine,
-    CountCache,
+    Effort,
     check_layer_tables,
     joined_notes,
+    refuse_layer,
     refuse_shapes_only,
     without,
 )
@@ -160,15 +161,7 @@ class SataTraining(AbstractMachine[SataTrainingArch]):
         check_layer_tables(arch, [layer.name for layer in layers])
         return Mapping("sata-training", {layer.name: LayerMapping() for layer in layers})
 
-    def count(
-        self,
-        workload: Workload,
-        arch: SataTrainingArch,
-        mapping: Mapping,
-        *,
-        threads: int | None = None,
-        cache: CountCache | None = None,
-    ) -> Counts:
+    def count(self, workload: Workload, arch: SataTrainingArch, mapping: Mapping, **effort: Unpack[Effort]) -> Counts:
         """Closed forms; ``threads`` and ``cache`` change nothing."""
         run = self.runs(workload, arch)
         tool = arch.fidelity == "tool"
@@ -190,16 +183,14 @@ class SataTraining(AbstractMachine[SataTrainingArch]):
 
 
 def _refuse_unsupported(layer: Layer) -> None:
-    where = f"layer '{layer.name}': sata-training"
-    if layer.kind not in WEIGHTED:
-        raise MappingError(
-            f"{where} has no rule for a {layer.kind} layer, only for {', '.join(WEIGHTED)} and pools without neurons; "
-            "replace it before recording or choose another machine"
-        )
-    if layer.recurrent or layer.name in layer.inputs:
-        raise MappingError(f"{where} has no rule for recurrent connections; choose another machine")
-    if layer.neuron.kind == "cubalif":
-        raise MappingError(f"{where} trains neurons of one state (IF, LIF, LI), not CubaLIF; choose another machine")
+    refuse_layer(
+        layer,
+        WEIGHTED,
+        f"sata-training has no rule for a {layer.kind} layer, only for {', '.join(WEIGHTED)} and pools without neurons; replace it "
+        "before recording or choose another machine",
+        "sata-training has no rule for recurrent connections; choose another machine",
+        "sata-training trains neurons of one state (IF, LIF, LI), not CubaLIF; choose another machine",
+    )
 
 
 def _warnings(workload: Workload) -> abc.Iterator[str]:
@@ -242,7 +233,7 @@ def _trace_counts(layer: Layer, arch: SataTrainingArch) -> _Actions:
     # a weight that is zero is added and updated like others
     arrival, dense = layer.arrival, replace(layer, weight=None)
     bits = 1 if isinstance(arrival, Spikes) else arrival.bits + arrival.signed
-    accumulations = dense.met(_input_ones(arrival).sum(axis=0))
+    accumulations = dense.met(arrival.ones().sum(axis=0))
     input_bits = layer.C * layer.H * layer.W * bits
     fwd_words, words = (T * -(-input_bits // width) for width in (arch.fwd_bit, FULL_BIT))
     memories = _memories(layer.num_weights, neurons * T, fwd_words, words, T)
@@ -256,15 +247,6 @@ def _trace_counts(layer: Layer, arch: SataTrainingArch) -> _Actions:
     }
 
 
-def _input_ones(arrival: Arrival) -> np.ndarray:
-    """Ones among the bits of every input, summed over steps; int64 (N, C, H, W)."""
-    if isinstance(arrival, Spikes):
-        ones: np.ndarray = np.bitwise_count(arrival.packed).sum(axis=0, dtype=np.int64)
-    else:
-        ones = np.bitwise_count(np.abs(arrival.values.astype(np.int32))).sum(axis=0, dtype=np.int64)
-    return ones
-
-
 def _cycles(layer: Layer, actions: _Actions, arch: SataTrainingArch) -> tuple[int, ...]:
     """Lower bound of a layer's cycles by sample: each sample is a step of its own, its operations over all PEs, rounded up."""
     N, accumulations = layer.num_samples, actions["forward", "ac"] + actions["update", "accumulate"]
@@ -272,7 +254,7 @@ def _cycles(layer: Layer, actions: _Actions, arch: SataTrainingArch) -> tuple[in
     if arch.fidelity == "tool":
         return (math.ceil((accumulations / N + products) / arch.pes),) * N
     dense = replace(layer, weight=None)
-    met = (2 * dense.met(ones_CHW) for ones_CHW in _input_ones(layer.arrival))
+    met = (2 * dense.met(ones_CHW) for ones_CHW in layer.arrival.ones())
     return tuple(math.ceil((work + products) / arch.pes) for work in met)
 
 

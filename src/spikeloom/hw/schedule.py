@@ -173,13 +173,6 @@ def _window_tags(layer: Layer, n: int, window: int, pad: tuple[int, int]) -> np.
     return np.ascontiguousarray(packed).view(np.uint64)
 
 
-def _ones(levels: Levels, steps: int) -> np.ndarray:
-    """Ones of all magnitudes per input pixel over steps and samples; int64 (C, H, W)."""
-    magnitude = np.abs(levels.values[:steps].astype(np.int32))
-    ones: np.ndarray = np.bitwise_count(magnitude).sum(axis=(0, 1), dtype=np.int64)
-    return ones
-
-
 def _coded_weights(layer: Layer, rows: int) -> CodedWeights:
     seen, which = np.unique(active_channels(layer), axis=0, return_inverse=True)
     fetched = np.stack([stored_weight_bits(layer, rows, channels) for channels in seen])[which.reshape(-1)]
@@ -347,7 +340,9 @@ def schedules(layer: Layer, rules: Sequence[Rules], threads: int) -> list[Schedu
     masks = _masks(layer, first.rows, geometry.num_words) if first.skip_weights else np.empty((0, 0, 0), np.uint64)
     arrival, steps = layer.arrival, 1 if integrated_once(layer) else layer.num_steps
     level_bits = 1 if isinstance(arrival, Spikes) else arrival.bits + int(arrival.signed)
-    additions = layer.synops if isinstance(arrival, Spikes) else layer.met(_ones(arrival, steps))
+    additions = layer.synops
+    if isinstance(arrival, Levels):
+        additions = layer.met(replace(arrival, values=arrival.values[:steps]).ones().sum(axis=0))
     coded = _coded_weights(layer, first.rows) if first.skip_weights else None
     num_samples = layer.num_samples
     families: dict[Rules, _Family] = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import abc
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, Unpack, final
 
 import numpy as np
 
@@ -18,7 +18,15 @@ from spikeloom.core.counts import Counts
 from spikeloom.core.trace import Levels, Spikes
 from spikeloom.core.workload import WEIGHTED, Layer, Workload
 from spikeloom.errors import MappingError
-from spikeloom.hw.base import FORM_LEVELS, AbstractMachine, CountCache, check_joins, refuse_shapes_only, without
+from spikeloom.hw.base import (
+    FORM_LEVELS,
+    AbstractMachine,
+    Effort,
+    check_joins,
+    refuse_layer,
+    refuse_shapes_only,
+    without,
+)
 from spikeloom.hw.spikesim_arch import PHASES, SpikesimArch
 from spikeloom.hw.spikesim_tool import (
     tool_counts,
@@ -133,15 +141,7 @@ class Spikesim(AbstractMachine[SpikesimArch]):
             membranes=arch.membranes or membranes,
         )
 
-    def count(
-        self,
-        workload: Workload,
-        arch: SpikesimArch,
-        mapping: Mapping,
-        *,
-        threads: int | None = None,
-        cache: CountCache | None = None,
-    ) -> Counts:
+    def count(self, workload: Workload, arch: SpikesimArch, mapping: Mapping, **effort: Unpack[Effort]) -> Counts:
         """Count every layer of every sample; samples follow one another. Neither threads nor the cache change anything."""
         run = self.runs(workload, arch)
         if arch.tool:
@@ -175,17 +175,14 @@ def _free_pool(layer: Layer) -> bool:
 
 def _refuse_unsupported(layer: Layer) -> None:
     kinds = (*WEIGHTED, "add")
-    if layer.kind not in kinds:
-        raise MappingError(
-            f"layer '{layer.name}': spikesim cannot run a {layer.kind} layer here, only {', '.join(kinds)} and pools without "
-            "neurons of their own (a maximum of spikes only)"
-        )
-    if layer.recurrent or layer.name in layer.inputs:
-        raise MappingError(f"layer '{layer.name}': spikesim pipelines layers and cannot run a recurrent one")
-    if layer.neuron.kind == "cubalif":
-        raise MappingError(
-            f"layer '{layer.name}': spikesim neurons hold one state (IF, LIF, LI), a CubaLIF also needs a synaptic current"
-        )
+    refuse_layer(
+        layer,
+        kinds,
+        f"spikesim cannot run a {layer.kind} layer here, only {', '.join(kinds)} and pools without neurons of their own (a maximum "
+        "of spikes only)",
+        "spikesim pipelines layers and cannot run a recurrent one",
+        "spikesim neurons hold one state (IF, LIF, LI), a CubaLIF also needs a synaptic current",
+    )
 
 
 def _refuse_joins(layers: abc.Iterable[Layer]) -> None:

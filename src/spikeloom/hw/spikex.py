@@ -12,7 +12,7 @@ import os
 from collections import abc
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, Unpack, final
 
 import numpy as np
 
@@ -40,9 +40,11 @@ from spikeloom.hw.base import (
     SUMMING_POOLS,
     AbstractMachine,
     CountCache,
+    Effort,
     check_joins,
     check_layer_tables,
     fold_pools,
+    refuse_layer,
     refuse_shapes_only,
     without,
 )
@@ -246,21 +248,13 @@ class Spikex(AbstractMachine[SpikexArch]):
             _check_windows(layers, arch)
         return Mapping("spikex", {name: _layer_mapping(arch, name) for name in names})
 
-    def count(
-        self,
-        workload: Workload,
-        arch: SpikexArch,
-        mapping: Mapping,
-        *,
-        threads: int | None = None,
-        cache: CountCache | None = None,
-    ) -> Counts:
+    def count(self, workload: Workload, arch: SpikexArch, mapping: Mapping, **effort: Unpack[Effort]) -> Counts:
         """Count every layer of every sample; samples run in parallel over ``threads`` (default: all cores)."""
         run = self.runs(workload, arch)
         total = Counts(warnings=(*run.warnings, *_warnings(run, arch, mapping)))
         for layer in run.layers:
             choice = mapping.layers[layer.name]
-            for counts in self.scheduled(layer, arch, (choice,), threads=threads, cache=cache):
+            for counts in self.scheduled(layer, arch, (choice,), **effort):
                 total = total.then(_counts(counts, arch))
         if parked := [x.name for x in run.layers if (x.name, "dram_psum", "write") in total.actions]:
             what = f"sums of {', '.join(parked)} do not fit the global buffer (join = '{arch.join}'): they wait in DRAM"
@@ -337,19 +331,17 @@ def _check_windows(layers: abc.Iterable[Layer], arch: SpikexArch) -> None:
 
 
 def _refuse_unsupported(layer: Layer) -> None:
-    if layer.kind not in WEIGHTED:
-        where, pools = "", " and foldable sum or average pools"
-        if layer.joins:
-            where, pools = f" whose sums meet in the neurons of '{layer.joins}'", ""
-        raise MappingError(
-            f"layer '{layer.name}': spikex cannot run a {layer.kind} layer{where}, only {', '.join(WEIGHTED)}{pools}; replace it before recording or choose another machine"
-        )
-    if layer.recurrent or layer.name in layer.inputs:
-        raise MappingError(f"layer '{layer.name}': this machine batches time steps and cannot run a recurrent layer")
-    if layer.neuron.kind == "cubalif":
-        raise MappingError(
-            f"layer '{layer.name}': spikex neurons hold one state (IF, LIF, LI), a CubaLIF also needs a synaptic current"
-        )
+    where, pools = "", " and foldable sum or average pools"
+    if layer.joins:
+        where, pools = f" whose sums meet in the neurons of '{layer.joins}'", ""
+    refuse_layer(
+        layer,
+        WEIGHTED,
+        f"spikex cannot run a {layer.kind} layer{where}, only {', '.join(WEIGHTED)}{pools}; replace it before recording or choose "
+        "another machine",
+        "this machine batches time steps and cannot run a recurrent layer",
+        "spikex neurons hold one state (IF, LIF, LI), a CubaLIF also needs a synaptic current",
+    )
 
 
 def _fires_silently(layer: Layer) -> bool:

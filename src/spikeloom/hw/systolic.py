@@ -10,7 +10,7 @@ import math
 from collections import abc
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, Unpack, final
 
 from spikeloom.core.arch import (
     AbstractArch,
@@ -31,10 +31,11 @@ from spikeloom.core.workload import POOLS, WEIGHTED, Layer, Workload
 from spikeloom.errors import MappingError
 from spikeloom.hw.base import (
     AbstractMachine,
-    CountCache,
+    Effort,
     check_joins,
     check_layer_tables,
     fold_pools,
+    refuse_layer,
     refuse_shapes_only,
 )
 from spikeloom.hw.memory import PRUNED, zero_share
@@ -209,15 +210,7 @@ class Systolic(AbstractMachine[SystolicArch]):
         flows = {layer.name: of_layer(arch.dataflow, layer.name) for layer in layers}
         return Mapping("systolic", {name: LayerMapping(dispatch=flow) for name, flow in flows.items()})
 
-    def count(
-        self,
-        workload: Workload,
-        arch: SystolicArch,
-        mapping: Mapping,
-        *,
-        threads: int | None = None,
-        cache: CountCache | None = None,
-    ) -> Counts:
+    def count(self, workload: Workload, arch: SystolicArch, mapping: Mapping, **effort: Unpack[Effort]) -> Counts:
         """Count every layer of every sample. Only the number of zeros depends on the spikes; threads and cache are not needed."""
         run = self.runs(workload, arch)
         total = Counts(warnings=(*run.warnings, *_warnings(run, arch)))
@@ -245,20 +238,13 @@ class Systolic(AbstractMachine[SystolicArch]):
 
 def _refuse_unsupported(layer: Layer, arch: SystolicArch) -> None:
     kinds = (*WEIGHTED, *POOLS, "add")
-    if layer.kind not in kinds:
-        raise MappingError(
-            f"layer '{layer.name}': systolic cannot run a {layer.kind} layer, only {', '.join(kinds)}; replace it "
-            "before recording or choose another machine"
-        )
-    if layer.recurrent or layer.name in layer.inputs:
-        raise MappingError(
-            f"layer '{layer.name}': systolic runs a network layer by layer and cannot run a recurrent layer"
-        )
-    if layer.neuron.kind == "cubalif":
-        raise MappingError(
-            f"layer '{layer.name}': the output stage of systolic holds one state (IF, LIF, LI), a CubaLIF also needs a "
-            "synaptic current"
-        )
+    refuse_layer(
+        layer,
+        kinds,
+        f"systolic cannot run a {layer.kind} layer, only {', '.join(kinds)}; replace it before recording or choose another machine",
+        "systolic runs a network layer by layer and cannot run a recurrent layer",
+        "the output stage of systolic holds one state (IF, LIF, LI), a CubaLIF also needs a synaptic current",
+    )
     if layer.kind in WEIGHTED:
         widest = EYERISS_BIT if arch.pe == "eyeriss" else arch.mac_bit
         for what, bits in (("weights", layer.weight_bits), ("activations", _magnitude_bits(layer))):

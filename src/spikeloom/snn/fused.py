@@ -167,12 +167,8 @@ def _backward(
     theta_fire = np.nextafter(theta, np.float32(np.inf)) if strict else theta
     chunk = max(64, min(_CHUNK, _CHUNK_STEPS // num_steps))
     v_all = np.empty((num_steps, chunk), np.float32)
-    u_all, gv_all, slope_all, total_all = (
-        np.empty(chunk, np.float32),
-        np.empty(chunk, np.float32),
-        np.empty(chunk, np.float32),
-        np.empty(chunk, np.float32),
-    )
+    scratch = np.empty((4, chunk), np.float32)
+    u_all, gv_all, slope_all, total_all = scratch[0], scratch[1], scratch[2], scratch[3]
     bits_all = np.empty(chunk, np.uint32)
     row_all = bits_all.view(np.float32)
     for first in range(start, stop, chunk):

@@ -29,6 +29,7 @@ from spikeloom.core.nodes import (
 )
 from spikeloom.core.trace import Levels, Spikes, SpikeTrace
 from spikeloom.core.widths import SAID, made_with
+from spikeloom.data import first
 from spikeloom.errors import ConfigError, FileError, NetworkError
 from spikeloom.files.archive import Archive
 from spikeloom.files.network import read_network
@@ -269,7 +270,7 @@ def measured_ann(
     rounded = staircase(ready, ceilings, levels)
     rounded = replace(rounded, nodes={**rounded.nodes, **trained}, name=f"{network.name}-{bits}bit")
     accuracy = (evaluate(network, test, execution), evaluate(rounded, test, execution, progress))
-    kept = test if limit is None else test.take(np.arange(min(limit, len(test))))
+    kept = first(test, limit)
     source = f"{experiment.data}/test, ANN with activations of {bits} bits (T = {steps}); {MEASURED}"
     trace = record(rounded, kept, execution, origin=source, sample_ids=kept.ids, progress=progress)
     meta = {**trace.extra.get("meta", {}), "matched_steps": steps, "test_accuracy": accuracy[1]}

@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
 from spikeloom.core.figures import Figures
 from spikeloom.core.network import Network
 from spikeloom.core.nodes import Firing, Reset
@@ -82,13 +80,8 @@ def bring(
         return network, figures(file.name, network)
     network, chosen, said = shown_to(network, str(file), experiment, steps)
     tell(said)
-    network = replace(network, metadata={**network.metadata, "experiment": _kept(chosen)})
+    network = replace(network, metadata={**network.metadata, "experiment": chosen.told})
     return network, _measured(file.name, network, chosen, limit, data_dir, progress)
-
-
-def _kept(experiment: Experiment) -> dict[str, object]:
-    """An experiment as `train` writes it into a network."""
-    return {key: value for key, value in asdict(experiment).items() if value is not None}
 
 
 def _measured(
@@ -101,9 +94,7 @@ def _measured(
 ) -> Figures:
     from spikeloom.studies.convert import RECORDING_FRAMES, ann_accuracy
 
-    test = samples(experiment, "test", data_dir)
-    if limit is not None and limit < len(test):
-        test = test.take(np.arange(limit))
+    test = samples(experiment, "test", data_dir, limit)
     execution = execution_of(experiment)
     if any(isinstance(node, Firing) for node in network.nodes.values()):
         return figures(name, network, test, execution, progress)

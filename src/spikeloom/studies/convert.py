@@ -16,7 +16,7 @@ import numpy as np
 from spikeloom.core.figures import LayerError, Point
 from spikeloom.core.network import Network
 from spikeloom.core.ranges import check_range
-from spikeloom.data import Recordings, Samples
+from spikeloom.data import Recordings, Samples, first
 from spikeloom.errors import ConfigError, FileError
 from spikeloom.evaluate import evaluate as evaluate_machine
 from spikeloom.evaluate import load_machine
@@ -210,8 +210,7 @@ def run_conversion(
             del kept[number]
     converted, _ = kept[num_steps]
     parts = parts.at(num_steps)
-    looked_at = parts.choosing.take(np.arange(min(ERROR_SAMPLES, len(parts.choosing))))
-    errors = layer_errors(converted, looked_at, execution(num_steps))
+    errors = layer_errors(converted, first(parts.choosing, ERROR_SAMPLES), execution(num_steps))
     exit = None if exit_margin is None else early_exit(converted.network, parts.test, execution(num_steps), exit_margin)
     return Conversions(experiment, converted, num_steps, reference, tuple(points), errors, chosen, exit, machine)
 
@@ -222,7 +221,7 @@ def write_conversion(path: Path, result: Conversions) -> None:
     point = next(point for point in result.points if point.num_steps == result.num_steps)
     metadata = {
         **network.metadata,
-        "experiment": {key: value for key, value in asdict(shown).items() if value is not None},
+        "experiment": shown.told,
         "num_steps": result.num_steps,
         "test_accuracy": point.accuracy,
     }
@@ -246,12 +245,11 @@ def splits(experiment: Experiment, calibration: int, limit: int | None = None, d
         raise ConfigError(f"experiment '{experiment.name}' holds out {len(held)} samples, conversion needs at least 2")
     number = min(calibration, len(held) // 2)
     order = np.random.default_rng(seed).permutation(len(held))
-    test = samples(experiment, "test", data_dir)
     chosen = order[number:] if limit is None else order[number : number + limit]
     return Splits(
         held.take(np.sort(order[:number])),
         held.take(chosen),  # mixed, so that the first of them are of every class
-        test if limit is None or limit >= len(test) else test.take(np.arange(limit)),
+        samples(experiment, "test", data_dir, limit),
     )
 
 
@@ -302,7 +300,7 @@ def measure(
     from spikeloom.snn.record import record
 
     accuracy = evaluate(network, source, execution, progress)
-    counted = source.take(np.arange(min(COUNTED_SAMPLES, len(source))))
+    counted = first(source, COUNTED_SAMPLES)
     workload = lower(network, record(network, counted, execution))
     energy = latency = None
     warnings: tuple[str, ...] = ()
@@ -455,7 +453,7 @@ def fine_tune_qcfs(
 ) -> Network:
     """``ann`` fine-tuned with staircases of ``levels`` steps on the experiment's training split; an interrupted run goes on."""
     from spikeloom.snn.train import train
-    from spikeloom.studies.experiment import train_config
+    from spikeloom.studies.experiment import tuning_config
     from spikeloom.transform.prepare import prepare
     from spikeloom.transform.qcfs import staircase
     from spikeloom.transform.thresholds import choose, collect
@@ -467,9 +465,7 @@ def fine_tune_qcfs(
     ready = prepare(ann, conversion.max_pool)
     values = collect(ready, parts.calibration, execution, np.random.default_rng(conversion.seed))
     thresholds = choose(ready, values, "mse", num_steps=levels, by_channel=conversion.by_channel)
-    config = replace(
-        train_config(experiment), num_steps=1, epochs=epochs, learning_rate=learning_rate, initial_rate=None
-    )
+    config = tuning_config(experiment, epochs, learning_rate, num_steps=1)
     fit, _ = fit_and_held(experiment, data_dir)
     trained = train(
         staircase(ready, thresholds, levels),

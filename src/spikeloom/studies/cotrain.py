@@ -21,7 +21,7 @@ from spikeloom.core.arch import AbstractArch
 from spikeloom.core.network import Network
 from spikeloom.core.trace import Levels, Spikes, SpikeTrace
 from spikeloom.core.workload import WEIGHTED, Workload
-from spikeloom.data import Samples
+from spikeloom.data import Samples, first
 from spikeloom.errors import ConfigError
 from spikeloom.evaluate import ARCH_TYPES, PRESETS, evaluate, load_machine
 from spikeloom.files.config import machine_from, machine_keys
@@ -211,8 +211,7 @@ def recorded(network: Network, experiment: Experiment, source: Samples, limit: i
     """The spikes of ``network`` on the first ``limit`` samples of ``source``, as a workload."""
     from spikeloom.snn.record import record
 
-    some = source if limit is None or limit >= len(source) else source.take(np.arange(limit))
-    return lower(network, record(network, some, execution_of(experiment)))
+    return lower(network, record(network, first(source, limit), execution_of(experiment)))
 
 
 def tables_for(workload: Workload, arch: SpikexArch, options: CotrainOptions) -> Tables:

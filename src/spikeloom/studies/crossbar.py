@@ -15,15 +15,21 @@ from spikeloom.core.figures import CrossbarRow, Spread
 from spikeloom.core.network import Network
 from spikeloom.core.nodes import Synapse
 from spikeloom.core.ranges import check_range
-from spikeloom.data import Samples
+from spikeloom.data import first
 from spikeloom.errors import ConfigError
 from spikeloom.files.schema import dataclass_from, read_toml
 from spikeloom.snn.build import SpikingModule, input_frames
 from spikeloom.snn.encode import encode
 from spikeloom.snn.execute import predict, runnable
 from spikeloom.snn.train import train
-from spikeloom.studies.experiment import Experiment, augmentation, execution_of, samples, train_config, training_samples
-from spikeloom.studies.quantize import GENTLE
+from spikeloom.studies.experiment import (
+    Experiment,
+    augmentation,
+    execution_of,
+    samples,
+    training_samples,
+    tuning_config,
+)
 from spikeloom.transform.crossbar import LSB_OHM, Crossbars, crossbar, in_floats, number_of_crossbars, only, present
 from spikeloom.transform.quantize import Widths, on_grid
 from spikeloom.transform.reading import adapt, find_full_scales, install
@@ -127,8 +133,7 @@ class CrossbarBench:
         self, experiment: Experiment, study: Study, *, data_dir: Path | None = None, progress: Progress | None = None
     ) -> None:
         self.experiment, self.study, self.progress = experiment, study, progress
-        test = samples(experiment, "test", data_dir)
-        self.test = test if study.limit is None else _first(test, study.limit)
+        self.test = samples(experiment, "test", data_dir, study.limit)
         self.fit, _ = training_samples(experiment, data_dir)
         self.execution = execution_of(experiment)
 
@@ -138,7 +143,7 @@ class CrossbarBench:
 
     def calibration(self, module: SpikingModule) -> tuple[torch.Tensor, int, bool]:
         """(frames, T, constant) of the calibration samples, as `SpikingModule` takes them."""
-        chosen = _first(self.fit, self.study.calibration)
+        chosen = first(self.fit, self.study.calibration)
         rng = np.random.default_rng(self.execution.seed)
         batch = chosen.batch(np.arange(len(chosen)))
         encoded = encode(self.execution.encoding, batch, self.execution.num_steps, rng, module.input_node)
@@ -167,17 +172,10 @@ class CrossbarBench:
 
         The sums of a batch are those of the chip, gradients are those of ideal ones (straight through).
         """
-        study, config = self.study, train_config(self.experiment)
+        study = self.study
         start, rule = on_grid(_with_bits(network, study.bits), Widths(weight_bits=study.bits))
-        config = replace(
-            config,
-            epochs=study.epochs,
-            learning_rate=GENTLE * config.learning_rate if study.learning_rate is None else study.learning_rate,
-            weight_decay=0.0,
-            initial_rate=None,
-            precision="fp32",
-            device="cpu",
-        )
+        plain = {"weight_decay": 0.0, "precision": "fp32", "device": "cpu"}
+        config = tuning_config(self.experiment, study.epochs, study.learning_rate, **plain)
 
         def prepare(module: SpikingModule) -> None:
             if crossbars is not None:
@@ -187,8 +185,7 @@ class CrossbarBench:
                 )
                 find_full_scales(module, readings, *self.calibration(module))
 
-        fit = self.fit if study.tuning_samples is None else _first(self.fit, study.tuning_samples)
-        augment = augmentation(self.experiment)
+        fit, augment = first(self.fit, study.tuning_samples), augmentation(self.experiment)
         trained = train(start, fit, config, augment=augment, weight_rule=rule, prepare=prepare, progress=self.progress)
         return _with_bits(trained.network, study.bits)
 
@@ -269,7 +266,3 @@ def _with_bits(network: Network, bits: int) -> Network:
 def _drawn(*key: int) -> np.random.Generator:
     """A generator of its own for each key of one length."""
     return np.random.default_rng(key)
-
-
-def _first(source: Samples, number: int) -> Samples:
-    return source if number >= len(source) else source.take(np.arange(number))

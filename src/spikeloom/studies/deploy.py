@@ -19,9 +19,10 @@ from spikeloom.core.arch import AbstractArch
 from spikeloom.core.deployment import Bill, Deployed, Deployment, Rival
 from spikeloom.core.network import Network
 from spikeloom.core.report import Report
+from spikeloom.data import first
 from spikeloom.errors import ConfigError, SpikeloomError
 from spikeloom.evaluate import evaluate, load_machine
-from spikeloom.files.atomic import make_folder, replacing
+from spikeloom.files.atomic import make_folder, write_text
 from spikeloom.files.config import machine_keys, write_machine
 from spikeloom.files.network import write_network
 from spikeloom.files.placement import write_placement
@@ -230,8 +231,7 @@ def write_chosen(bench: Bench, setting: Setting, fit: Fit, experiment: Experimen
     """
     network = bench.kit.network(setting, fit.made_for)
     shown = for_steps(experiment, fit.num_steps)
-    told = {key: value for key, value in asdict(shown).items() if value is not None}
-    metadata = {**network.metadata, "experiment": told, "num_steps": fit.num_steps, "deployed": asdict(setting)}
+    metadata = {**network.metadata, "experiment": shown.told, "num_steps": fit.num_steps, "deployed": asdict(setting)}
     network = replace(network, metadata=metadata)
     trace = bench.recorded(network, bench.parts.test, fit.num_steps)
     workload = lower(network, trace)
@@ -261,7 +261,7 @@ def rival_of(
     ready, execution = prepare(ann), Execution(1)
     values = collect(ready, parts.calibration, execution, np.random.default_rng(0))
     rounded = staircase(ready, choose(ready, values, "max"), 255)
-    shown = parts.test.take(np.arange(min(counted, len(parts.test))))
+    shown = first(parts.test, counted)
     report = evaluate(lower(rounded, record(rounded, shown, execution)), arch, label=machine)
     energy, latency = report.energy_per_inference_j, report.latency_per_inference_s
     bills = {"given": Bill(energy, latency), "dynamic": Bill(energy - standby(report) / report.num_samples, latency)}
@@ -280,5 +280,4 @@ def write_json(path: Path, done: Deployment) -> None:
     for row in (*content["rows"], content["chosen"], *more):
         for bill in (*row["bills"].values(), *row.get("fixed", {}).values()):
             bill |= {"power_w": Bill(**bill).power_w, "edp_js": Bill(**bill).edp_js}
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(content, indent=1) + "\n")

@@ -370,16 +370,14 @@ def read_out(network: Network, source: Samples, steps: int, delay: int, progress
 def leads(said_TNK: np.ndarray) -> np.ndarray:
     """By how much the best class leads the second, in membrane levels a step; shape (T, N)."""
     best = np.partition(said_TNK, -2, axis=2)[..., -2:]
-    lead: np.ndarray = (best[..., 1] - best[..., 0]) / np.arange(1, len(said_TNK) + 1)[:, None]
-    return lead
+    return np.asarray((best[..., 1] - best[..., 0]) / np.arange(1, len(said_TNK) + 1)[:, None])
 
 
 def exit_steps(said_TNK: np.ndarray, margin: float) -> np.ndarray:
     """The first step at which each sample's lead reaches ``margin``, or the last; int64, 1..T, shape (N,)."""
     sure = leads(said_TNK) >= margin
     sure[-1] = True
-    first: np.ndarray = sure.argmax(axis=0) + 1
-    return first
+    return np.asarray(sure.argmax(axis=0) + 1)
 
 
 def best_margin(said_TNK: np.ndarray, labels: np.ndarray, fewest: int, least: float) -> tuple[float, int, float]:

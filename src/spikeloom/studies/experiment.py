@@ -14,7 +14,17 @@ import numpy as np
 from spikeloom.core.network import Network
 from spikeloom.core.nodes import Conv1d, Conv2d, Linear
 from spikeloom.core.trace import SpikeTrace
-from spikeloom.data import DATASETS, Augmentation, Recordings, Samples, check_options, load, random_flip, random_shift
+from spikeloom.data import (
+    DATASETS,
+    Augmentation,
+    Recordings,
+    Samples,
+    check_options,
+    first,
+    load,
+    random_flip,
+    random_shift,
+)
 from spikeloom.errors import ConfigError, DataError, NetworkError
 from spikeloom.files.atomic import make_folder
 from spikeloom.files.network import read_network, write_network
@@ -30,6 +40,8 @@ EXPERIMENTS = ("digits", "mnist", "mnist-ann", "nmnist", "nmnist-300", "cifar10"
 
 #: State of an unfinished training run in its folder.
 CHECKPOINT = "checkpoint.pt"
+#: Fine-tuning starts at this part of the learning rate that the network was trained with.
+GENTLE = 0.1
 
 
 @dataclass(frozen=True)
@@ -54,6 +66,11 @@ class Experiment:
     shift: int = 0
     flip: bool = False
     name: str = ""
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """As a network's metadata hold it."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
 
     @property
     def num_steps(self) -> int:
@@ -129,14 +146,21 @@ def train_config(experiment: Experiment, where: str = "experiment") -> TrainConf
     return dataclass_from(TrainConfig, dict(experiment.train), f"{where}: train")
 
 
-def samples(experiment: Experiment, split: str, data_dir: Path | None = None) -> Samples:
-    """A split of the experiment's data set; recordings are cut into as many frames as there are steps."""
+def tuning_config(experiment: Experiment, epochs: int, learning_rate: float | None, **changes: Any) -> TrainConfig:
+    """Training that goes on from a trained network; its peak learning rate, None for GENTLE times the experiment's."""
+    config = train_config(experiment)
+    rate = GENTLE * config.learning_rate if learning_rate is None else learning_rate
+    return replace(config, epochs=epochs, learning_rate=rate, initial_rate=None, **changes)
+
+
+def samples(experiment: Experiment, split: str, data_dir: Path | None = None, limit: int | None = None) -> Samples:
+    """The first ``limit`` samples of a split of the experiment's data; recordings are cut into as many frames as there are steps."""
     options = dict(experiment.data_options)
     if experiment.encoding == "events":
         options.setdefault("num_steps", experiment.num_steps)
         # TOML has no null: 0 asks for frames of an equal number per recording
         options = {key: None if key == "dt_us" and value == 0 else value for key, value in options.items()}
-    return load(experiment.data, split, data_dir=data_dir, **options)
+    return first(load(experiment.data, split, data_dir=data_dir, **options), limit)
 
 
 def train_experiment(
@@ -196,7 +220,7 @@ def fit_experiment(
         progress=progress,
     )
     metadata = {
-        "experiment": {key: value for key, value in asdict(experiment).items() if value is not None},
+        "experiment": experiment.told,
         "seconds": sum(epoch.seconds for epoch in trained.history),
         "history": [asdict(epoch) for epoch in trained.history],
     }
@@ -271,9 +295,7 @@ def record_network(
     """Run a split through the network and keep every spike."""
     from spikeloom.snn.record import record
 
-    chosen = samples(experiment, split, data_dir)
-    if limit is not None and limit < len(chosen):
-        chosen = chosen.take(np.arange(limit))
+    chosen = samples(experiment, split, data_dir, limit)
     origin = f"{experiment.data}/{split}, T={experiment.num_steps}, {experiment.encoding} coding"
     return record(
         network,

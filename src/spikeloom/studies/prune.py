@@ -23,8 +23,8 @@ from spikeloom.errors import ConfigError, NetworkError, NetworkFileError
 from spikeloom.files.atomic import check_target, make_folder
 from spikeloom.files.network import read_network, write_network
 from spikeloom.hw.memory import PRUNED, code_bits
-from spikeloom.studies.change import figures
-from spikeloom.studies.experiment import Experiment, augmentation, execution_of, samples, train_config, training_samples
+from spikeloom.studies.experiment import Experiment, augmentation, training_samples, tuning_config
+from spikeloom.studies.quantize import Bench
 from spikeloom.transform.fold import fold
 from spikeloom.transform.prune import Criterion, Scope, mask_rule, prune_channels, prune_magnitude
 
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
     from spikeloom.data import Augmentation
     from spikeloom.snn.execute import Progress, Source
     from spikeloom.snn.train import TrainConfig
-
-#: Fine-tuning starts at this part of the learning rate that the network was trained with.
-GENTLE = 0.1
 
 
 @dataclass(frozen=True)
@@ -277,26 +274,18 @@ def prune_network(
         raise NetworkError(
             f"network '{parent.name}' has integer weights, which gradients cannot fine-tune; prune before quantising"
         )
-    test = execution = None
-    if experiment is not None:
-        test = samples(experiment, "test", data_dir)
-        test = test if limit is None or limit >= len(test) else test.take(np.arange(limit))
-        execution = execution_of(experiment)
+    bench = Bench(experiment, limit=limit, data_dir=data_dir, progress=progress)
     stages: tuple[Stage, ...] = ()
     if plan.epochs:
         assert experiment is not None
-        config = train_config(experiment)
         fit, _ = training_samples(experiment, data_dir)
-        rate = GENTLE * config.learning_rate if learning_rate is None else learning_rate
-        config = replace(config, learning_rate=rate)
-        augment = augmentation(experiment)
+        config, augment = tuning_config(experiment, plan.epochs, learning_rate), augmentation(experiment)
         pruned, stages = prune_gradually(
             parent, plan, fit, config, folder, augment=augment, resume=resume, progress=progress
         )
     else:
         pruned = plan.applied(parent, plan.sparsity, parent)
-    before = figures("before", parent, test, execution, progress)
-    after = figures("after", pruned, test, execution, progress)
+    before, after = bench.measure("before", parent), bench.measure("after", pruned)
     at_first = weights_left(parent)
     left = {name: (number, at_first[name]) for name, number in weights_left(pruned).items()}
     left_alone = dict(said) if isinstance(said := pruned.metadata.get("channels_left_alone"), dict) else {}
@@ -311,7 +300,7 @@ def prune_network(
             "fine_tuning": [asdict(stage) for stage in stages],
             "accuracy_before": before.accuracy,
             "accuracy": after.accuracy,
-            "samples": None if test is None else len(test),
+            "samples": None if bench.test is None else len(bench.test),
         },
     }
     if limit is None and after.accuracy is not None:

@@ -9,17 +9,22 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from spikeloom.core.figures import Figures
 from spikeloom.core.network import Network
 from spikeloom.core.ranges import check_range
-from spikeloom.data import Samples
+from spikeloom.data import Samples, first
 from spikeloom.errors import ConfigError
 from spikeloom.files.atomic import check_target, make_folder
 from spikeloom.files.network import write_network
 from spikeloom.studies.change import COUNTED_SAMPLES, figures
-from spikeloom.studies.experiment import Experiment, augmentation, execution_of, samples, train_config, training_samples
+from spikeloom.studies.experiment import (
+    Experiment,
+    augmentation,
+    execution_of,
+    samples,
+    training_samples,
+    tuning_config,
+)
 from spikeloom.transform.quantize import Widths, on_grid, overflows, quantize
 
 if TYPE_CHECKING:
@@ -27,8 +32,6 @@ if TYPE_CHECKING:
 
 #: Weight bits of the table; with steps by squared error, weights of 2 bits are the ternary ones.
 BITS = (8, 6, 4, 3, 2)
-#: Fine-tuning starts at this part of the learning rate that the network was trained with.
-GENTLE = 0.1
 
 
 @dataclass(frozen=True)
@@ -83,8 +86,7 @@ class Bench:
         self.test: Samples | None = None
         self.execution: Execution | None = None
         if experiment is not None:
-            test = samples(experiment, "test", data_dir)
-            self.test = test if limit is None or limit >= len(test) else test.take(np.arange(limit))
+            self.test = samples(experiment, "test", data_dir, limit)
             self.execution = execution_of(experiment)
         self._fit: Samples | None = None
 
@@ -96,8 +98,7 @@ class Bench:
         """Membranes beyond their word, per sample and node, over the first COUNTED_SAMPLES."""
         if self.test is None or self.execution is None:
             return {}
-        first = self.test.take(np.arange(min(COUNTED_SAMPLES, len(self.test))))
-        return overflows(network, first, self.execution)
+        return overflows(network, first(self.test, COUNTED_SAMPLES), self.execution)
 
     def fine_tuned(
         self, network: Network, widths: Widths, tuning: FineTuning, checkpoint: Path | None = None, resume: bool = True
@@ -115,22 +116,14 @@ class Bench:
             raise ConfigError(
                 "fine-tuning needs the data the network was trained on; name an experiment with --experiment"
             )
-        config = train_config(self.experiment)
         if self._fit is None:
             self._fit, _ = training_samples(self.experiment, self.data_dir)
         start, rule = on_grid(network, widths)
-        config = replace(
-            config,
-            epochs=tuning.epochs,
-            learning_rate=GENTLE * config.learning_rate if tuning.learning_rate is None else tuning.learning_rate,
-            weight_decay=0.0,
-            initial_rate=None,
-            precision="fp32",
-        )
+        plain = {"weight_decay": 0.0, "precision": "fp32"}
         trained = train(
             start,
             self._fit,
-            config,
+            tuning_config(self.experiment, tuning.epochs, tuning.learning_rate, **plain),
             augment=augmentation(self.experiment),
             weight_rule=rule,
             checkpoint=checkpoint,

@@ -17,9 +17,8 @@ from spikeloom.data import DATASETS
 from spikeloom.errors import ConfigError, SearchError, SpikeloomError
 from spikeloom.files.schema import dataclass_from, nearest
 from spikeloom.nets import NetOptions
-from spikeloom.studies.experiment import Experiment, train_config
+from spikeloom.studies.experiment import GENTLE, Experiment, train_config
 from spikeloom.studies.prune import Pruning
-from spikeloom.studies.quantize import GENTLE
 
 if TYPE_CHECKING:
     from spikeloom.studies.cotrain import CotrainOptions

@@ -173,23 +173,20 @@ def draw_front(plan: Plan, found: Searched, path: Path) -> None:
     else:
         across, up = costs[0], costs[1]
     on_front = {trial.id for trial in found.result.front}
-    points = []
+    rows: list[tuple[int, float | None, Report, str, str]] = []
     for outcome in found.result.outcomes:
         trial = outcome.trial
-        if trial is None or trial.report is None:
-            continue
-        x = float(outcome.number) if across is None else _figure(across, trial.accuracy, trial.report)
-        y = _figure(up, trial.accuracy, trial.report)
-        text = "<br>".join(f"{key}={value}" for key, value in outcome.params.items())
+        if trial is not None and trial.report is not None:
+            text = "<br>".join(f"{key}={value}" for key, value in outcome.params.items())
+            kind = "front" if trial.id in on_front else "design"
+            rows.append((outcome.number, trial.accuracy, trial.report, f"trial {outcome.number}<br>{text}", kind))
+    rows += [(0, row.accuracy, row.report, row.label, "baseline") for row in found.baselines]
+    points = []
+    for number, accuracy, report, text, kind in rows:
+        x = float(number) if across is None else _figure(across, accuracy, report)
+        y = _figure(up, accuracy, report)
         if x is not None and y is not None:
-            points.append(
-                Point(x, y, f"trial {outcome.number}<br>{text}", "front" if trial.id in on_front else "design")
-            )
-    for row in found.baselines:
-        x = 0.0 if across is None else _figure(across, row.accuracy, row.report)
-        y = _figure(up, row.accuracy, row.report)
-        if x is not None and y is not None:
-            points.append(Point(x, y, row.label, "baseline"))
+            points.append(Point(x, y, text, kind))
     write_front_figure(
         path,
         points,

@@ -36,7 +36,7 @@ from spikeloom.core.network import Network
 from spikeloom.core.nodes import Synapse
 from spikeloom.core.report import Trial
 from spikeloom.core.trace import SpikeTrace
-from spikeloom.data import Samples
+from spikeloom.data import Samples, first
 from spikeloom.errors import ConfigError
 from spikeloom.files.atomic import make_folder
 from spikeloom.files.config import machine_keys, write_machine
@@ -150,7 +150,7 @@ class TrainObjective:
 
         experiment = self.recipe.at(params).experiment
         _, held = self.split(params)
-        some = held if len(held) <= self.recorded else held.take(np.arange(self.recorded))
+        some = first(held, self.recorded)
         execution = execution_of(experiment)
         origin = f"{experiment.data}/train held out, T={experiment.num_steps}, {experiment.encoding} coding"
         trace = record(network, some, execution, origin=origin, sample_ids=some.ids)

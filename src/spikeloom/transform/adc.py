@@ -120,13 +120,7 @@ def adc_conv2d(
 class _ThroughAdcs(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        input_NCHW: Tensor,
-        weight_MKCRS: Tensor,
-        factors: tuple[float, ...],
-        rows: int,
-        adc: Adc,
-        place: Place,
+        ctx: Any, input_NCHW: Tensor, weight_MKCRS: Tensor, factors: Sequence[float], rows: int, adc: Adc, place: Place
     ) -> Tensor:
         ctx.save_for_backward(input_NCHW, weight_MKCRS)
         ctx.factors, ctx.place = factors, place
@@ -135,19 +129,10 @@ class _ThroughAdcs(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         input_NCHW, weight_MKCRS = ctx.saved_tensors
-        stride, padding, dilation, groups = ctx.place
+        weight, wanted = _summed(weight_MKCRS, ctx.factors), (*ctx.needs_input_grad[:2], False)
+        *place, groups = ctx.place
         grad_input, grad_weight, _ = torch.ops.aten.convolution_backward(
-            grads[0],
-            input_NCHW,
-            _summed(weight_MKCRS, ctx.factors),
-            None,
-            stride,
-            padding,
-            dilation,
-            False,
-            (0, 0),
-            groups,
-            (ctx.needs_input_grad[0], ctx.needs_input_grad[1], False),
+            grads[0], input_NCHW, weight, None, *place, False, (0, 0), groups, wanted
         )
         if grad_weight is not None:
             grad_weight = torch.stack([factor * grad_weight for factor in ctx.factors])
@@ -187,12 +172,7 @@ def laid_out(weight_MKCRS: Tensor) -> Tensor:
 
 
 def _convert_conv2d(
-    input_NCHW: Tensor,
-    weight_MKCRS: Tensor,
-    factors: tuple[float, ...],
-    rows: int,
-    adc: Adc,
-    place: Place,
+    input_NCHW: Tensor, weight_MKCRS: Tensor, factors: Sequence[float], rows: int, adc: Adc, place: Place
 ) -> Tensor:
     """The forward pass: inputs of which few are not zero event by event, others by matrix products."""
     stride, padding, dilation, groups = place
