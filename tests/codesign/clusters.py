@@ -48,7 +48,7 @@ def dask_cluster(folder: Path, num_workers: int = 2, port: int = 0) -> Iterator[
     scheduler = python(*dask, *options, "--scheduler-file", file, **quiet)
     workers: list[subprocess.Popen[bytes]] = []
     try:
-        wait_for(file.exists)
+        wait_for(lambda: file.exists() and file.read_text().endswith("}"))  # there, and written whole
         options = (
             "--no-nanny",
             "--nthreads",
