@@ -52,6 +52,7 @@ IDLE = [
     ("quantize network.npz", "--learning-rate 1e-3"),
     ("quantize network.npz", "--fresh"),
     ("quantize network.npz --ternary", "--bits 4"),
+    ("quantize network.npz --ternary", "--scale max"),
     ("quantize network.npz --table", "--bits 4"),
     ("quantize network.npz --table", "--ternary"),
     ("quantize untold.npz", "--limit 4"),

@@ -44,7 +44,7 @@ def test_from_a_file_to_integers_to_a_trace_to_a_bill(network: Path) -> None:
 
 def test_the_same_words_write_the_same_integers(network: Path, tmp_path: Path) -> None:
     for name in ("a.npz", "b.npz"):
-        words = ("--ternary", "--per", "tensor", "--scale", "max", "--limit", 2, "--out", tmp_path / name)
+        words = ("--ternary", "--per", "tensor", "--limit", 2, "--out", tmp_path / name)
         assert spikeloom("quantize", network, *words).code == 0
     one, other = read_network(tmp_path / "a.npz"), read_network(tmp_path / "b.npz")
     assert one.id == other.id

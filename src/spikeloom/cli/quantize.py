@@ -58,7 +58,7 @@ def quantize(
     if table and out_file is not None:
         raise FileError(f"--table writes no network, but --out names {out_file}; give one of the two")
     refuse_idle(context, table, "with --table, which tries all widths", "bits", "ternary")
-    refuse_idle(context, ternary, "with --ternary, which is 2 bits", "bits")
+    refuse_idle(context, ternary, "with --ternary, which is 2 bits of least squared error", "bits", "scale")
     loaded = read_network(network)
     target = out_file or network.with_name("quantized.npz")
     if not table or fine_tune:  # checkpoints lie there too
