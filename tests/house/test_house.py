@@ -12,7 +12,7 @@ import spikeloom
 
 SOURCE = Path(spikeloom.__file__).parent
 MODULES = sorted(SOURCE.rglob("*.py"))
-MAX_NAMES, MAX_MODULE_LINES, MAX_PACKAGE_LINES = 60, 500, 42_500
+MAX_NAMES, MAX_MODULE_LINES, MAX_PACKAGE_LINES = 60, 500, 42_000
 
 
 def test_public_names_are_sorted_few_and_there() -> None:

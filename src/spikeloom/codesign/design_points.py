@@ -298,12 +298,7 @@ def _count(
                 bits_ON = part.dram_bits_ON(usable, each)
                 for q, ratio in enumerate(ratios):
                     cycles[at][f, q] += np.maximum(part.array_ON, transfer_cycles(bits_ON, ratio)).sum(axis=1)
-    return (
-        _table(by_rows, shape),
-        _table(by_lbuf, (*shape, len(lbufs))),
-        _table(by_glb, (*shape, len(fits))),
-        cycles,
-    )
+    return (_table(by_rows, shape), _table(by_lbuf, (*shape, len(lbufs))), _table(by_glb, (*shape, len(fits))), cycles)
 
 
 def _added(parts: Iterable[Actions]) -> Actions:

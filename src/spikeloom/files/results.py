@@ -124,11 +124,7 @@ def reports_to_json(reports: Sequence[Report]) -> str:
     Raises:
         FileError: a figure is not finite or a value has no JSON form; names the key.
     """
-    document = {
-        "format": REPORT_FORMAT,
-        "version": VERSION,
-        "machines": [_machine(report) for report in reports],
-    }
+    document = {"format": REPORT_FORMAT, "version": VERSION, "machines": [_machine(report) for report in reports]}
     return json.dumps(_plain(document, ""), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 

@@ -356,11 +356,7 @@ def _synapses(layer: Layer, arch: SystolicArch, dataflow: str, out_bits: int) ->
     open_bits = fold.open_sums * arch.psum_bit
     counts |= _outputs(layer, arch, out_bits, sums, open_bits)
     cells = fold.extent[0] * fold.extent[1]
-    statistics = {
-        "macs": macs,
-        "mapped": cells,
-        "fold_pes": fold.inner * fold.outer * fold.rows * fold.cols,
-    }
+    statistics = {"macs": macs, "mapped": cells, "fold_pes": fold.inner * fold.outer * fold.rows * fold.cols}
     return _timed(layer, arch, fold.cycles * times, counts, statistics)
 
 
