@@ -307,7 +307,7 @@ def test_what_is_in_no_layer_is_said_in_the_trace() -> None:
     said = record(chain("n", nodes, metadata={"notes": ["read as exact"]}), source, Execution(4, "events")).notes
     assert said == (
         "read as exact",
-        "the neurons of first, second follow no layer that has them alone: no machine bills them",
+        "the neurons of first, second have no layer of their own: no machine bills them",
         "delays of several steps (late) hold spikes in memory that no machine bills",
     )
     plain = {name: nodes[name] for name in ("in", "fc", "own", "fc2", "li", "out")}

@@ -276,9 +276,7 @@ def trace_notes(network: Network) -> tuple[str, ...]:
     held = {network.layer_neuron(name) for name in network.layers()}
     alone = [name for name, node in network.nodes.items() if isinstance(node, NEURONS) and name not in held]
     late = [name for name, node in network.nodes.items() if isinstance(node, Delay) and node.steps > 1]
-    said = [f"the neurons of {', '.join(alone)} follow no layer that has them alone: no machine bills them"] * bool(
-        alone
-    )
+    said = [f"the neurons of {', '.join(alone)} have no layer of their own: no machine bills them"] * bool(alone)
     said += [f"delays of several steps ({', '.join(late)}) hold spikes in memory that no machine bills"] * bool(late)
     return (*notes_of(network.metadata), *said)
 
