@@ -182,6 +182,16 @@ def test_real_time_bills_the_wait_beside_the_work(files: Path, tmp_path: Path) -
     assert "idle time" not in spikeloom("eval", timed, "loihi").err
 
 
+def test_real_time_of_machines_that_leak_nothing_is_refused(files: Path, tmp_path: Path) -> None:
+    network, trace = read_trace(files / "trace.npz")
+    write_trace(tmp_path / "timed.npz", network, replace(trace, dt_s=0.001))
+    run = spikeloom("eval", tmp_path / "timed.npz", "loihi", "--real-time", "--json", tmp_path / "r.json")
+    assert (run.code, run.complaint) == (
+        1, "--real-time: has no effect, as nothing that leaks is priced on the machines named; leave it out"
+    )  # fmt: skip
+    assert not (tmp_path / "r.json").exists()
+
+
 @pytest.mark.parametrize("source", ["trace.npz", "workload.toml"])
 def test_real_time_needs_the_length_of_a_step(files: Path, source: str) -> None:
     run = spikeloom("eval", files / source, "spikex", "--real-time")

@@ -12,7 +12,7 @@ from rich.markup import escape
 from spikeloom.cli.console import caution, complain, err, out
 from spikeloom.cli.options import WeightBits, refuse_idle
 from spikeloom.core.report import Report
-from spikeloom.errors import FileError, MappingError
+from spikeloom.errors import ConfigError, FileError, MappingError
 from spikeloom.evaluate import check_width, load_machine, load_workload, machine_files
 from spikeloom.evaluate import evaluate as evaluate_workload
 from spikeloom.files.atomic import keep_sources
@@ -58,6 +58,10 @@ def evaluate(
                 refusals[label] = error
     if not reports:
         raise next(iter(refusals.values()))
+    if real_time and not any(report.real_time for report in reports):
+        raise ConfigError(
+            "--real-time: has no effect, as nothing that leaks is priced on the machines named; leave it out"
+        )
     if json == "-":
         out.out(reports_to_json(reports))
     else:

@@ -64,6 +64,7 @@ def import_network(
         network, measured = bring(file, description, choices, **data, progress=progress, tell=said.append)
     write_network(target, network)
     out.print(figures_table([measured]))
+    said += [f"T = {steps}: as --steps says"] * (steps is not None and experiment is None)
     caution([("", [*said, *notes_of(network.metadata)])])
     out.print(f"{len(network.nodes)} nodes from {file}", markup=False, soft_wrap=True)
     out.print(f"wrote {target}", markup=False, soft_wrap=True)

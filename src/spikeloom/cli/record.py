@@ -25,7 +25,7 @@ def record(
     limit: Annotated[int | None, typer.Option(min=1, help="only the first samples")] = None,
     updates: Annotated[bool, typer.Option(help="also record which neurons were live")] = False,
     weights: Annotated[
-        bool | None, typer.Option("--weights/--no-weights", help="store the weights in the trace [if a tenth are zero]")
+        bool | None, typer.Option("--weights/--no-weights", help="store the weights in the trace [if any are zero]")
     ] = None,
     data_dir: DataDir = None,
 ) -> None:

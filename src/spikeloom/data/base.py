@@ -132,7 +132,7 @@ class Recordings:
         if events and before + behind == events:
             raise DataError(
                 f"{name}: no event lies in a frame: {' and '.join(sides)} of {frames}, times run from {self.t_us.min()} to "
-                f"{self.t_us.max()} us; frames counted from the first event of each recording: origin = 'first-event'"
+                f"{self.t_us.max()} us; origin = 'first-event' ([data_options]) counts frames from the first event of each recording"
             )
         if sides:
             lost = f"; {silent:,} of {len(self):,} recordings have no event in a frame" if silent else ""

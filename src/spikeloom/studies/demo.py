@@ -52,7 +52,7 @@ def run_demo(
     write_network(folder / "quantized.npz", network)
     stage("recording every spike of the test set")
     trace = record_network(network, experiment, progress=progress)
-    write_trace(folder / "trace.npz", network, trace)
+    write_trace(folder / "trace.npz", network, trace, weights=True)  # some are zero, and no operations
     stage(f"counting on {', '.join(machines)}")
     workload = lower(network, trace)
     reports = tuple(evaluate(workload, arch, label=label) for label, arch in map(load_machine, machines))

@@ -22,7 +22,7 @@ from spikeloom.core.ranges import check_range
 from spikeloom.errors import ConfigError, NetworkError, NetworkFileError
 from spikeloom.files.atomic import check_target, make_folder
 from spikeloom.files.network import read_network, write_network
-from spikeloom.hw.memory import PRUNED, code_bits
+from spikeloom.hw.memory import code_bits
 from spikeloom.studies.experiment import Experiment, augmentation, training_samples, tuning_config
 from spikeloom.studies.quantize import Bench
 from spikeloom.transform.fold import fold
@@ -157,8 +157,8 @@ def weights_left(network: Network) -> dict[str, int]:
 
 
 def shows_zeros(network: Network) -> bool:
-    """True when so many weights are zero that a trace of the network should hold them: without, no machine can skip any."""
-    return zero_fraction(network) >= PRUNED
+    """True when a weight is zero, so that a trace of the network should hold them: without, every synapse counts as an operation."""
+    return zero_fraction(network) > 0
 
 
 def stored_layers(network: Network) -> tuple[StoredLayer, ...]:
