@@ -48,7 +48,7 @@ class Searched:
             said.append("unlike bills are not held against each other: each kind has its own front")
         if any(row.plain for row in self.front):
             said.append("designs have their best mapping; `eval` prices a machine at the mapping of its fields")
-        return [(name, (*said, *report.warnings)) for name, report in rows]
+        return [(name, (*report.warnings, *said)) for name, report in rows]  # the width that is assumed comes first
 
     def shortfall(self, settings: SearchSettings) -> str:
         """Why there is no front: which limit no design keeps, and how near the nearest came."""

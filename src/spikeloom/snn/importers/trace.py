@@ -272,7 +272,7 @@ class Walk:
             why = why or f"keeps {' and '.join(others)}, {_OWN_STATE}"
         else:
             site.need(not names, why)
-            return graph, {}  # it asks what a neuron's state looks like, and did not mind
+            return graph, {}  # it asks what a neuron's state looks like; whether the answer matters, the proof sees
         kept = {str(slot): (True, written[str(slot)]) for slot in tried}
         for slot in hidden:  # a reset before the first of all steps leaves what is there anyway
             if site.time != "sequence" or not copies.same(written[str(slot)], copies.get(module, slot)):
